@@ -1,0 +1,237 @@
+"""All settings, in one file. Each knob is an environment variable of the same name, with its unit in the name."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+from registry_project import environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = environment.flag("DEBUG", default=False)
+REGISTRY_DATA_DIR = environment.path("REGISTRY_DATA_DIR", BASE_DIR / "var")
+
+
+def secret_key() -> str:
+    """The key from the environment; with DEBUG on one that is made at first start and kept in the data directory."""
+    given = environment.text("SECRET_KEY")
+    if given:
+        return given
+    if not DEBUG:
+        raise ImproperlyConfigured("SECRET_KEY is not set; with DEBUG off it must be a secret of 50 or more characters.")
+    kept = REGISTRY_DATA_DIR / "secret_key"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    return kept.read_text()
+
+
+SECRET_KEY = secret_key()
+if not DEBUG and len(SECRET_KEY) < 50:
+    raise ImproperlyConfigured("SECRET_KEY is too short; with DEBUG off it must be a secret of 50 or more characters.")
+
+ALLOWED_HOSTS = environment.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if DEBUG else "")
+if not DEBUG and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
+    raise ImproperlyConfigured("ALLOWED_HOSTS must list the host names this registry answers to; * is refused with DEBUG off.")
+
+# --- Identity -------------------------------------------------------------------------------------------------------
+
+# The path by which the issuer that `make run` brings along is told from a real one.
+DEVELOPMENT_ISSUER_PATH = "/development-issuer"
+LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
+
+OIDC_ISSUER = environment.text("OIDC_ISSUER")
+OIDC_AUDIENCE = environment.text("OIDC_AUDIENCE", "service-registry" if DEBUG else "")
+OIDC_JWKS_URI = environment.text("OIDC_JWKS_URI")
+OIDC_GROUP_CLAIMS = environment.listed("OIDC_GROUP_CLAIMS", "groups,realm_access.roles")
+OIDC_LEEWAY_SECONDS = environment.integer("OIDC_LEEWAY_SECONDS", 30, 0, 300)
+OIDC_KEYS_MAX_AGE_SECONDS = environment.integer("OIDC_KEYS_MAX_AGE_SECONDS", 86400, 300, 604800)
+OIDC_ALGORITHMS = environment.listed("OIDC_ALGORITHMS", "RS256,ES256,PS256,EdDSA")
+SUPPORTED_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"}
+if not OIDC_ALGORITHMS or set(OIDC_ALGORITHMS) - SUPPORTED_ALGORITHMS:
+    raise ImproperlyConfigured(f"OIDC_ALGORITHMS must be some of {', '.join(sorted(SUPPORTED_ALGORITHMS))}.")
+
+
+def require_issuer(name: str, url: str) -> None:
+    """Raise ImproperlyConfigured unless `url` may be trusted for keys: https, or http on loopback."""
+    parts = urlsplit(url)
+    on_loopback = parts.hostname in LOOPBACK_HOSTS
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and on_loopback)):
+        raise ImproperlyConfigured(f"{name} must be the https address of your OIDC provider (http only on loopback).")
+    if not DEBUG and parts.path.rstrip("/") == DEVELOPMENT_ISSUER_PATH:
+        raise ImproperlyConfigured(f"{name} is the development issuer; with DEBUG off it must be your own provider.")
+
+
+require_issuer("OIDC_ISSUER", OIDC_ISSUER)
+if OIDC_JWKS_URI:
+    require_issuer("OIDC_JWKS_URI", OIDC_JWKS_URI)
+if not OIDC_AUDIENCE:
+    raise ImproperlyConfigured("OIDC_AUDIENCE must be the name that your provider writes into `aud` for this registry.")
+
+OIDC_RP_CLIENT_ID = environment.text("OIDC_RP_CLIENT_ID", "service-registry-admin" if DEBUG else "")
+OIDC_RP_CLIENT_SECRET = environment.text("OIDC_RP_CLIENT_SECRET")
+OIDC_RP_SIGN_ALGO = "RS256"
+OIDC_RP_SCOPES = "openid profile email"
+OIDC_USE_PKCE = True
+OIDC_TIMEOUT = 5
+OIDC_STORE_ACCESS_TOKEN = False
+OIDC_STORE_ID_TOKEN = False
+
+AUTH_USER_MODEL = "service_registry.User"
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+LOGOUT_REDIRECT_URL = "admin:login"
+
+# --- The registry's rules -------------------------------------------------------------------------------------------
+
+REGISTRY_IGNORED_GROUPS = environment.listed(
+    "REGISTRY_IGNORED_GROUPS", "offline_access,uma_authorization,default-roles-*"
+)
+REGISTRY_DEFAULT_TTL_SECONDS = environment.integer("REGISTRY_DEFAULT_TTL_SECONDS", 30, 5, 86400)
+REGISTRY_SWEEP_INTERVAL_SECONDS = environment.integer("REGISTRY_SWEEP_INTERVAL_SECONDS", 2, 1, 60)
+REGISTRY_RETENTION_SECONDS = environment.integer("REGISTRY_RETENTION_SECONDS", 600, 1, 2592000)
+REGISTRY_FIRST_REGISTRATION = environment.text("REGISTRY_FIRST_REGISTRATION", "claim", ("claim", "provisioned"))
+REGISTRY_SECRET_METADATA = environment.text("REGISTRY_SECRET_METADATA", "refuse", ("refuse", "redact", "allow"))
+REGISTRY_MAX_INSTANCES_PER_OWNER = environment.integer("REGISTRY_MAX_INSTANCES_PER_OWNER", 10_000, 1, 10_000_000)
+
+# --- Django ---------------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "service_registry",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+]
+
+MIDDLEWARE = [
+    "service_registry.api.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "registry_project.urls"
+WSGI_APPLICATION = "registry_project.wsgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def database() -> dict[str, Any]:
+    url = environment.text("DATABASE_URL")
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise ImproperlyConfigured("DATABASE_URL must be the address of a PostgreSQL: postgresql://user:password@host/name.")
+    try:
+        parsed = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be read; it must look like postgresql://user:password@host/name."
+        ) from error
+    # A transaction pooler between us and the server keeps no prepared statements and no session state.
+    parsed["DISABLE_SERVER_SIDE_CURSORS"] = True
+    parsed["OPTIONS"] = {"connect_timeout": 5, "application_name": "service-registry", **parsed.get("OPTIONS", {})}
+    return parsed
+
+
+DATABASES = {"default": database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "static_root"
+WHITENOISE_USE_FINDERS = True
+
+# The largest body a caller may send. The web server's bridge and the parser both stop there.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+# TLS ends at the proxy in front; a redirect would only hide a bearer token that was sent in the clear.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SECURE_HSTS_SECONDS = 0 if DEBUG else 31_536_000
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
+
+# --- DRF ------------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["service_registry.api.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["service_registry.api.permissions.ActionPermission"],
+    "DEFAULT_PARSER_CLASSES": ["service_registry.api.parser.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["service_registry.api.renderer.RegistryJSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "service_registry.api.renderer.IgnoreAccept",
+    "DEFAULT_SCHEMA_CLASS": "service_registry.api.openapi.RegistrySchema",
+    "DEFAULT_THROTTLE_CLASSES": [],
+    "DEFAULT_PAGINATION_CLASS": None,
+    "DEFAULT_FILTER_BACKENDS": [],
+    "EXCEPTION_HANDLER": "service_registry.api.errors.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Service Registry",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+# --- Celery ---------------------------------------------------------------------------------------------------------
+
+CELERY_BROKER_URL = environment.text("CELERY_BROKER_URL", "memory://")
+if urlsplit(CELERY_BROKER_URL).scheme not in {"memory", "redis", "rediss", "amqp", "amqps"}:
+    raise ImproperlyConfigured("CELERY_BROKER_URL must be a redis://, rediss://, amqp:// or amqps:// address.")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "service_registry.tasks.sweep",
+        "schedule": float(REGISTRY_SWEEP_INTERVAL_SECONDS),
+        "options": {"expires": float(REGISTRY_SWEEP_INTERVAL_SECONDS)},
+    }
+}
+
+# --- Processes ------------------------------------------------------------------------------------------------------
+
+REGISTRY_BIND = environment.text("REGISTRY_BIND", "127.0.0.1")
+REGISTRY_PORT = environment.integer("REGISTRY_PORT", 8000, 1, 65535)
+WEB_PROCESSES = environment.integer("WEB_PROCESSES", 1, 1, 64)
+WEB_THREADS = environment.integer("WEB_THREADS", 4, 1, 64)
