@@ -1,4 +1,4 @@
-"""The environment of the running embedded registry, kept in a file so that a second shell finds its database and issuer."""
+"""The environment of the running embedded registry, in a file, so that a second shell finds its database and issuer."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -108,7 +108,7 @@ class Server:
 
     def ready(self) -> bool:
         programs = binaries.directory(self.version())
-        asked = [programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={self.port}", "--timeout=1"]
+        asked = [str(programs / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self.port}", "--timeout=1"]
         answer = subprocess.run(asked, env=variables(), check=False, stdout=subprocess.DEVNULL)  # noqa: S603
         return answer.returncode == 0 and self.alive()
 

@@ -1,0 +1,54 @@
+"""The web server's application: Django on a few threads, and this process's pulse on the same ones."""
+
+import asyncio
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.urls import get_resolver
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
+django_application = get_wsgi_application()
+
+from service_registry.identity.keys import provider  # noqa: E402
+
+from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
+from registry_project.bridge import Bridge  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
+bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+
+
+async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    if scope["type"] == "http":
+        await bridge(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await live(receive, send)
+
+
+async def live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """The lifespan protocol: what a first request would have to wait for is done before there is one."""
+    await receive()
+    get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all it imports, 600 ms
+    provider().start()
+    keeping = asyncio.create_task(keep_pulsing())
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    keeping.cancel()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def keep_pulsing() -> None:
+    """Pulse through the pool of the requests: a process whose requests are stuck must not say that it hears."""
+    loop = asyncio.get_running_loop()
+    while True:
+        pulse = loop.run_in_executor(threads, pulsing.pulse)
+        await asyncio.wait([pulse])
+        if pulse.exception():
+            logger.error("The pulse failed.", exc_info=pulse.exception())
+        await asyncio.sleep(pulsing.PULSE_SECONDS)

@@ -1,0 +1,25 @@
+"""Who may sign in: one person for each group that a registry starts with."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Person:
+    subject: str
+    name: str
+    groups: tuple[str, ...]
+
+    @property
+    def email(self) -> str:
+        return f"{self.subject}@example.test"
+
+
+PEOPLE = {
+    person.subject: person
+    for person in (
+        Person("alice", "Alice, administrator", ("registry-admins",)),
+        Person("oscar", "Oscar, operator", ("registry-operators",)),
+        Person("rita", "Rita, reader", ("registry-readers",)),
+        Person("sam", "Sam, of the payments team", ("registry-services", "team-payments")),
+    )
+}
