@@ -23,7 +23,9 @@ def secret_key() -> str:
     if given:
         return given
     if not DEBUG:
-        raise ImproperlyConfigured("SECRET_KEY is not set; with DEBUG off it must be a secret of 50 or more characters.")
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set; with DEBUG off it must be a secret of 50 or more characters."
+        )
     kept = REGISTRY_DATA_DIR / "secret_key"
     kept.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -40,7 +42,9 @@ if not DEBUG and len(SECRET_KEY) < 50:
 
 ALLOWED_HOSTS = environment.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if DEBUG else "")
 if not DEBUG and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
-    raise ImproperlyConfigured("ALLOWED_HOSTS must list the host names this registry answers to; * is refused with DEBUG off.")
+    raise ImproperlyConfigured(
+        "ALLOWED_HOSTS must list the host names this registry answers to; * is refused with DEBUG off."
+    )
 
 # --- Identity -------------------------------------------------------------------------------------------------------
 
@@ -106,10 +110,12 @@ REGISTRY_MAX_INSTANCES_PER_OWNER = environment.integer("REGISTRY_MAX_INSTANCES_P
 # --- Django ---------------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    # Permissions are made by auth's receiver, which must have run before the registry's; templates of ours override
+    # the admin's.
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
     "service_registry",
     "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.sessions",
@@ -120,7 +126,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "service_registry.api.middleware.RequestIdMiddleware",
+    "service_registry.api.middleware.AnswerMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -152,16 +158,19 @@ TEMPLATES: list[dict[str, Any]] = [
 def database() -> dict[str, Any]:
     url = environment.text("DATABASE_URL")
     if not url.startswith(("postgres://", "postgresql://")):
-        raise ImproperlyConfigured("DATABASE_URL must be the address of a PostgreSQL: postgresql://user:password@host/name.")
+        raise ImproperlyConfigured(
+            "DATABASE_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
+        )
     try:
-        parsed = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
+        parsed: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
     except ValueError as error:
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be read; it must look like postgresql://user:password@host/name."
         ) from error
     # A transaction pooler between us and the server keeps no prepared statements and no session state.
     parsed["DISABLE_SERVER_SIDE_CURSORS"] = True
-    parsed["OPTIONS"] = {"connect_timeout": 5, "application_name": "service-registry", **parsed.get("OPTIONS", {})}
+    options: dict[str, Any] = parsed.get("OPTIONS", {})
+    parsed["OPTIONS"] = {"connect_timeout": 5, "application_name": "service-registry", **options}
     return parsed
 
 

@@ -1,0 +1,11 @@
+"""The verbs. Each takes a batch and a caller, and returns one outcome an item: a result or a RegistryError.
+
+One lock order holds in all of them and in the sweep: services by name, instances by key, leases by key, overrides by
+key, then the change lock, after which nothing is locked.
+"""
+
+from service_registry.manager.deregister import Deregistered, deregister
+from service_registry.manager.heartbeat import Renewed, heartbeat
+from service_registry.manager.register import Registered, register
+
+__all__ = ["Deregistered", "Registered", "Renewed", "deregister", "heartbeat", "register"]

@@ -1,0 +1,13 @@
+"""Where everything is."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from service_registry.api import health
+
+urlpatterns = [
+    path("livez", health.livez),
+    path("readyz", health.readyz),
+    path("registry/", include("service_registry.api.urls")),
+    path("admin/", admin.site.urls),
+]

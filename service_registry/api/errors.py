@@ -1,0 +1,123 @@
+"""From errors to answers: the one table of HTTP statuses, and problems as RFC 9457 writes them."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from django.db import DataError, InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from psycopg_pool import PoolTimeout
+from rest_framework.exceptions import APIException, MethodNotAllowed, NotAuthenticated, UnsupportedMediaType
+from rest_framework.response import Response
+
+from service_registry import exceptions
+from service_registry.api.parser import BodyTooLarge
+from service_registry.api.renderer import RegistryJSONRenderer
+from service_registry.api.request_id import id_of
+from service_registry.identity.errors import KeysUnavailable, TokenInvalid
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+STATUS_OF: dict[type[Exception], int] = {
+    exceptions.InvalidInput: 400,
+    exceptions.OwnerRequired: 400,
+    TokenInvalid: 401,
+    exceptions.PermissionMissing: 403,
+    exceptions.NotProvisioned: 403,
+    exceptions.NotOwner: 403,
+    exceptions.QuotaExceeded: 403,
+    exceptions.ServiceNotFound: 404,
+    exceptions.InstanceNotFound: 404,
+    exceptions.AmbiguousInstance: 409,
+    exceptions.LeaseSuperseded: 409,
+    KeysUnavailable: 503,
+}
+
+# What the framework raises, in the contract's codes.
+CODE_OF: dict[type[Exception], str] = {
+    NotAuthenticated: "not_authenticated",
+    MethodNotAllowed: "method_not_allowed",
+    BodyTooLarge: "too_large",
+    UnsupportedMediaType: "unsupported_media_type",
+}
+CODE_OF_STATUS = {400: "invalid", 401: "not_authenticated", 403: "permission_denied", 404: "not_found"}
+
+OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
+
+
+def member(error: Exception, name: str) -> Any:
+    """An optional member of a problem, taken from the error that carries it."""
+    return getattr(error, name, None) or None
+
+
+def item_error(error: exceptions.RegistryError) -> dict[str, Any]:
+    """The error of one item of an array."""
+    members = {name: member(error, name) for name in ("errors", "permission", "reason")}
+    return {"code": error.code, "detail": str(error)} | {name: value for name, value in members.items() if value}
+
+
+def problem(request: HttpRequest, status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:
+    return {
+        "type": f"urn:service-registry:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **{name: value for name, value in members.items() if value},
+        "request_id": id_of(request),
+    }
+
+
+def judged(error: Exception) -> tuple[int, str, str]:
+    """Status, code and detail of an error."""
+    if type(error) in STATUS_OF:
+        return STATUS_OF[type(error)], str(getattr(error, "code", "invalid")), str(error)
+    if isinstance(error, APIException):
+        code = CODE_OF.get(type(error)) or CODE_OF_STATUS.get(error.status_code, "invalid")
+        return error.status_code, code, detail_of(error)
+    if isinstance(error, DataError | UnreadablePostError):
+        return 400, "invalid", "The request holds a value that cannot be kept, or did not arrive whole."
+    if isinstance(error, OUTAGES):
+        return 503, "unavailable", "The registry cannot reach its database, or it is too busy; try again."
+    logger.exception("unexpected error", exc_info=error)
+    return 500, "internal", "The registry failed; the request id finds the failure in its log."
+
+
+def detail_of(error: APIException) -> str:
+    """The framework's text where it cannot repeat what was sent."""
+    if isinstance(error, UnsupportedMediaType):
+        return "The body must be application/json."
+    if isinstance(error, NotAuthenticated):
+        return "Send an access token: Authorization: Bearer <JWT>."
+    return str(error.detail)
+
+
+def headers_of(status: int, error: Exception) -> dict[str, str]:
+    if status == 401:
+        return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    if status == 503:
+        return {"Retry-After": str(member(error, "retry_after_seconds") or RETRY_AFTER_SECONDS)}
+    return {}
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
+    """DRF's hook: every exception of a view becomes a problem."""
+    status, code, detail = judged(error)
+    if isinstance(error, OUTAGES):
+        logger.warning("database unavailable: %s", type(error).__name__)
+    members = {name: member(error, name) for name in ("errors", "permission", "reason", "candidates")}
+    body = problem(context["request"], status, code, detail, **members)
+    return Response(body, status, headers=headers_of(status, error), content_type=CONTENT_TYPE)
+
+
+def without_pages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """A problem in place of Django's own error page (its 400, 403, 404 and 500, and the technical ones of DEBUG)."""
+    if response.status_code < 400 or not response.get("Content-Type", "").startswith("text/html"):
+        return response
+    status = response.status_code
+    code = CODE_OF_STATUS.get(status, "internal" if status >= 500 else "invalid")
+    body = problem(request, status, code, f"{HTTPStatus(status).phrase}.")
+    return HttpResponse(RegistryJSONRenderer().render(body), status=status, content_type=CONTENT_TYPE)

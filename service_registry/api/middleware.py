@@ -1,0 +1,23 @@
+"""What holds for every answer: it carries the request's id, and under /registry/ no error is a page."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from service_registry.api.errors import without_pages
+from service_registry.api.request_id import id_of
+
+
+class AnswerMiddleware:
+    """Outermost, so that it also sees what other middleware refuses."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request_id = id_of(request)
+        response = self.get_response(request)
+        if request.path_info.startswith("/registry/"):
+            response = without_pages(request, response)
+        response["X-Request-Id"] = request_id
+        return response

@@ -1,0 +1,65 @@
+"""The one parser: strict JSON, of bounded size."""
+
+import json
+from collections.abc import Mapping
+from typing import IO, Any
+
+from django.conf import settings
+from rest_framework.exceptions import APIException
+from rest_framework.parsers import BaseParser
+
+from service_registry.exceptions import InvalidInput
+
+# A single object; an array may fill the whole body.
+OBJECT_BYTES = 64 * 1024
+
+
+class BodyTooLarge(APIException):
+    """The body is larger than the registry reads."""
+
+    status_code = 413
+    default_code = "too_large"
+    default_detail = "A body may have 1 MiB, and a single object 64 KiB."
+
+
+class StrictJSONParser(BaseParser):
+    """JSON (RFC 8259) without what its readers disagree on: duplicate keys, NaN, endless numbers or nesting."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The document in the body.
+
+        Raises:
+            BodyTooLarge: by its announced length, before anything is read; or for a single object, once read.
+            InvalidInput: it is no JSON, or JSON that is refused.
+        """
+        announced = int(parser_context["request"].META.get("CONTENT_LENGTH") or 0) if parser_context else 0
+        if announced > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            raise BodyTooLarge
+        body = stream.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
+        document = loads(body)
+        if len(body) > (settings.DATA_UPLOAD_MAX_MEMORY_SIZE if isinstance(document, list) else OBJECT_BYTES):
+            raise BodyTooLarge
+        return document
+
+
+def loads(body: bytes) -> Any:
+    """Read JSON strictly. Raises InvalidInput, without a word of what was sent."""
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput({}, "The body is not JSON as this registry reads it.") from error
+
+
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate key")
+    return members
+
+
+def refuse_constant(_name: str) -> float:
+    raise ValueError("no JSON number")

@@ -1,0 +1,71 @@
+"""The reads over HTTP."""
+
+from typing import ClassVar, get_args
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from service_registry import catalogue, fields, permissions
+from service_registry.api import pagination
+from service_registry.api.authentication import asking
+from service_registry.api.validation import from_query
+from service_registry.permissions import Action
+from service_registry.schemas import DiscoveryQuery, InstanceQuery, ListQuery
+
+INDEX_HEADER = "X-Registry-Index"
+
+
+class ServiceViewSet(ViewSet):
+    """The list of services, and discovery of one."""
+
+    allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.LIST_SERVICES, "retrieve": permissions.LIST_SERVICES}
+
+    def list(self, request: Request) -> Response:
+        query = from_query(ListQuery, request.query_params)
+        after = pagination.decode(query.after) if query.after is not None else None
+        page = catalogue.page(query.namespace, query.limit, after)
+        answer = {
+            "index": page.index,
+            "services": page.services,
+            "next": pagination.encode(page.next) if page.next else None,
+        }
+        return Response(answer, headers={INDEX_HEADER: page.index})
+
+    def retrieve(self, request: Request, name: str) -> Response:
+        query = from_query(DiscoveryQuery, request.query_params, name=name)
+        statuses = get_args(fields.Status) if "all" in query.status else query.status
+        answer = catalogue.discover(query.namespace, query.name, statuses, states_of(query))
+        return Response(answer.document, headers={INDEX_HEADER: answer.index})
+
+
+def states_of(query: DiscoveryQuery) -> list[str]:
+    states = get_args(fields.State) if "all" in query.state else query.state
+    if query.protected is None:
+        return list(states)
+    return [state for state in states if (state == "protected") == (query.protected == "true")]
+
+
+class InstanceViewSet(ViewSet):
+    """One instance with its lease."""
+
+    allowed_to: ClassVar[dict[str, Action]] = {
+        "retrieve": permissions.READ_INSTANCE,
+        "retrieve_by_id": permissions.READ_INSTANCE,
+    }
+
+    def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
+        return self.found(
+            request, from_query(InstanceQuery, request.query_params, service_name=service_name, instance_id=instance_id)
+        )
+
+    def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
+        query = from_query(InstanceQuery, request.query_params, instance_id=instance_id)
+        return self.found(request, query)
+
+    def found(self, request: Request, query: InstanceQuery) -> Response:
+        found = catalogue.find(query.namespace, query.service_name, query.instance_id)
+        caller = asking(request)
+        may_see_changes = caller.may("view_change") or caller.owns(found.owners)
+        document = found.for_owner() if may_see_changes else found.for_all()
+        return Response(document, headers={INDEX_HEADER: found.index})

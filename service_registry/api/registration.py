@@ -1,0 +1,89 @@
+"""The verbs over HTTP: an object is a batch of one, an array a batch of its items."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar, cast
+
+from pydantic import BaseModel
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from service_registry import manager, permissions
+from service_registry.api.authentication import asking
+from service_registry.api.errors import STATUS_OF, item_error
+from service_registry.api.validation import many, one
+from service_registry.caller import Caller
+from service_registry.exceptions import RegistryError
+from service_registry.permissions import Action
+from service_registry.schemas import Beat, Deregistration, Registration
+
+Model = TypeVar("Model", bound=BaseModel)
+Outcome = TypeVar("Outcome")
+Verb = Callable[[Sequence[Model], Caller], list[Outcome | RegistryError]]
+
+
+class RegistrationViewSet(ViewSet):
+    """register, heartbeat and deregister."""
+
+    allowed_to: ClassVar[dict[str, Action]] = {
+        "register": permissions.REGISTER,
+        "heartbeat": permissions.HEARTBEAT,
+        "deregister": permissions.DEREGISTER,
+    }
+
+    def register(self, request: Request) -> Response:
+        if isinstance(request.data, list):
+            return in_array(Registration, request, manager.register, registered_item)
+        done = alone(Registration, request, manager.register)
+        return Response(done.document, 201 if done.created else 200)
+
+    def heartbeat(self, request: Request) -> Response:
+        if isinstance(request.data, list):
+            return in_array(Beat, request, manager.heartbeat, lambda done: {"status": 200, "lease": done.lease})
+        beat = one(Beat, request.data)
+        done = unwrapped(manager.heartbeat([beat], asking(request)))
+        answer = {
+            "namespace": beat.namespace,
+            "service_name": beat.service_name,
+            "instance_id": beat.instance_id,
+            "status": done.status,
+            "lease": done.lease,
+        }
+        return Response(answer | ({"recovered": True} if done.recovered else {}))
+
+    def deregister(self, request: Request) -> Response:
+        if isinstance(request.data, list):
+            return in_array(Deregistration, request, manager.deregister, lambda _done: {"status": 204})
+        alone(Deregistration, request, manager.deregister)
+        return Response(status=204)
+
+
+def registered_item(done: manager.Registered) -> dict[str, Any]:
+    return {"status": 201 if done.created else 200, "instance": done.document}
+
+
+def unwrapped(outcomes: list[Outcome | RegistryError]) -> Outcome:
+    """The result of a batch of one. Raises its RegistryError."""
+    (outcome,) = outcomes
+    if isinstance(outcome, RegistryError):
+        raise outcome
+    return outcome
+
+
+def alone(model: type[Model], request: Request, verb: Verb[Model, Outcome]) -> Outcome:
+    return unwrapped(verb([one(model, request.data)], asking(request)))
+
+
+def in_array(
+    model: type[Model], request: Request, verb: Verb[Model, Outcome], shown: Callable[[Outcome], dict[str, Any]]
+) -> Response:
+    """One outcome an item, in order. Items that break the contract never reach the verb."""
+    verdicts = many(model, cast(list[Any], request.data))
+    good = [verdict for verdict in verdicts if not isinstance(verdict, RegistryError)]
+    outcomes = iter(verb(good, asking(request)))
+    results = [verdict if isinstance(verdict, RegistryError) else next(outcomes) for verdict in verdicts]
+    return Response({"results": [failed(each) if isinstance(each, RegistryError) else shown(each) for each in results]})
+
+
+def failed(error: RegistryError) -> dict[str, Any]:
+    return {"status": STATUS_OF[type(error)], "error": item_error(error)}

@@ -1,0 +1,26 @@
+"""The paths under /registry/, each with and without its last slash."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.urls import URLPattern, re_path
+
+from service_registry.api.reading import InstanceViewSet, ServiceViewSet
+from service_registry.api.registration import RegistrationViewSet
+
+
+def at(path: str, view: Callable[..., Any]) -> URLPattern:
+    return re_path(rf"^{path}/?$", view)
+
+
+PART = "[^/]+"
+
+urlpatterns = [
+    at("register", RegistrationViewSet.as_view({"post": "register"})),
+    at("heartbeat", RegistrationViewSet.as_view({"post": "heartbeat"})),
+    at("deregister", RegistrationViewSet.as_view({"post": "deregister"})),
+    at("services", ServiceViewSet.as_view({"get": "list"})),
+    at(f"services/(?P<name>{PART})", ServiceViewSet.as_view({"get": "retrieve"})),
+    at(f"instance/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
+    at(f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve"})),
+]

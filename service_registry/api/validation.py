@@ -1,0 +1,74 @@
+"""From what was sent to the models of `schemas`; errors name fields and never what they held."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from django.http import QueryDict
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from service_registry.exceptions import InvalidInput
+from service_registry.schemas import ARRAY_LIMIT
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# A name that a caller made up comes back only when it cannot hurt whoever prints it.
+PRINTABLE = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
+
+
+def invalid(error: ValidationError) -> InvalidInput:
+    found: dict[str, list[dict[str, str]]] = {}
+    for entry in error.errors(include_input=False, include_url=False, include_context=False):
+        found.setdefault(path_of(entry["loc"]), []).append({"code": entry["type"], "message": entry["msg"]})
+    return InvalidInput(found)
+
+
+def path_of(location: Iterable[int | str]) -> str:
+    parts = [str(part) for part in location if part != "[key]"]
+    return ".".join(part if PRINTABLE.fullmatch(part) else "?" for part in parts) or "body"
+
+
+def without_nulls(document: Any) -> Any:
+    """Null in an optional field is its absence; in a required one it is missing."""
+    if not isinstance(document, dict):
+        return document
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def one(model: type[Model], document: Any) -> Model:
+    """The model of one object. Raises InvalidInput."""
+    try:
+        return model.model_validate(without_nulls(document))
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]:
+    """The models of an array, each with its own verdict. Raises InvalidInput when the array itself is too long."""
+    if not 1 <= len(documents) <= ARRAY_LIMIT:
+        raise InvalidInput.of_field("body", "array_length", f"an array must have 1 to {ARRAY_LIMIT} items")
+    documents = [without_nulls(document) for document in documents]
+    try:
+        return [*TypeAdapter(list[model]).validate_python(documents)]  # type: ignore[valid-type]
+    except ValidationError:
+        return [verdict(model, document) for document in documents]
+
+
+def verdict(model: type[Model], document: Any) -> Model | InvalidInput:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        return invalid(error)
+
+
+def from_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
+    """The model of a query string and of `more` from the path; only list fields may stand more than once."""
+    repeatable = {name for name, field in model.model_fields.items() if "list" in str(field.annotation)}
+    document: dict[str, Any] = dict(more)
+    for name, values in query.lists():
+        if name in more:
+            raise InvalidInput.of_field(path_of([name]), "extra_forbidden", "is part of the path")
+        if name not in repeatable and len(values) > 1:
+            raise InvalidInput.of_field(path_of([name]), "repeated", "must stand once")
+        document[name] = values if name in repeatable else values[0]
+    return one(model, document)

@@ -1,0 +1,143 @@
+"""The change log: what happened, in commit order, with its author, reason and evidence."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+
+from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS
+
+# Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
+CHANGE_LOCK = 0x5E41_0001
+# Random per row. An index `<mark>-<id>` is good as long as a row with both exists.
+MARK = "substr(gen_random_uuid()::text, 1, 8)"
+
+LOCK = "SELECT pg_advisory_xact_lock(%s), set_config('synchronous_commit', 'on', true)"
+
+APPEND = f"""
+-- Locks nothing: the change lock is held, and so is the lease of every instance that is rendered.
+INSERT INTO {CHANGE} (mark, at, kind, namespace, service_name, instance_id, instance, changed, actor, reason, evidence)
+SELECT {MARK}, clock_timestamp(),
+    CASE WHEN e.kind = 'status_changed' AND shown.hidden THEN 'updated' ELSE e.kind END,
+    e.namespace, e.service_name, e.instance_id, shown.document,
+    CASE WHEN shown.hidden THEN array_remove(e.changed, 'status') ELSE e.changed END,
+    e.actor, e.reason, e.evidence
+FROM jsonb_to_recordset(%s) AS e(position int, kind text, namespace text, service_name text, instance_id text,
+    instance_pk bigint, changed text[], reported boolean, actor text, reason text, evidence jsonb)
+LEFT JOIN LATERAL (
+    SELECT {INSTANCE_DOCUMENT} AS document, o.id IS NOT NULL AND e.reported AS hidden
+    FROM {INSTANCE_ROWS} WHERE i.id = e.instance_pk
+) shown ON true
+ORDER BY e.position
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change about to be appended.
+
+    `instance_pk` is the row of the instance that is rendered into the change; its lease must be locked by this
+    transaction. `reported` says that the reported status changed: where an override stands over it, readers see no
+    other status, and the change is an update.
+    """
+
+    kind: str
+    namespace: str
+    service_name: str
+    actor: str
+    instance_id: str | None = None
+    instance_pk: int | None = None
+    changed: Sequence[str] | None = None
+    reported: bool = False
+    reason: str | None = None
+    evidence: Mapping[str, Any] | None = None
+
+
+def append(events: Sequence[Event]) -> None:
+    """Append `events` in this order, as the last thing a transaction does.
+
+    1. Take the change lock. Whoever appends later waits here, gets higher ids and commits later, so that a reader who
+       has seen id n has seen all below it. The commit is made durable, else a reader could have seen a change that a
+       crash takes back.
+    2. Insert, in a statement of its own whose snapshot is taken under the lock. Nothing may be locked after this.
+    """
+    if not events:
+        return
+    rows = [
+        {
+            "position": position,
+            "kind": event.kind,
+            "namespace": event.namespace,
+            "service_name": event.service_name,
+            "instance_id": event.instance_id,
+            "instance_pk": event.instance_pk,
+            "changed": event.changed,
+            "actor": event.actor,
+            "reported": event.reported,
+            "reason": event.reason,
+            "evidence": event.evidence,
+        }
+        for position, event in enumerate(events)
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK, [CHANGE_LOCK])
+        cursor.execute(APPEND, [json.dumps(rows)])
+
+
+START = f"""
+INSERT INTO {CHANGE} (mark, at, kind, actor)
+SELECT {MARK}, clock_timestamp(), 'log_started', 'system:migrate' WHERE NOT EXISTS (SELECT FROM {CHANGE})
+"""
+
+
+def start_log(using: str = DEFAULT_DB_ALIAS) -> None:
+    """Give an empty log its first row, so that it always has an end."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(START)
+
+
+END = f"SELECT mark || '-' || id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
+ENDS = f"""
+SELECT ({END}),
+    (SELECT mark || '-' || id FROM {CHANGE} WHERE namespace = %s AND service_name = %s ORDER BY id DESC LIMIT 1)
+"""
+
+
+def end() -> str:
+    """The index of the newest change. Read it before the data that is sent with it, in a statement of its own."""
+    with connection.cursor() as cursor:
+        cursor.execute(END)
+        (index,) = cursor.fetchone()
+    return str(index)
+
+
+def ends(namespace: str, service_name: str) -> tuple[str, str | None]:
+    """The index of the newest change, and of the newest of one service or None where it has none."""
+    with connection.cursor() as cursor:
+        cursor.execute(ENDS, [namespace, service_name])
+        newest, newest_of_service = cursor.fetchone()
+    return newest, newest_of_service
+
+
+LAST_ARRIVALS = f"""
+SELECT key.position, (
+    SELECT c.kind FROM {CHANGE} c
+    WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
+        AND c.kind IN ('registered', 'deregistered', 'removed')
+    ORDER BY c.id DESC LIMIT 1)
+FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS key(namespace, service_name, instance_id, position)
+ORDER BY key.position
+"""
+
+
+def last_arrivals(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
+    """For each (namespace, service name, instance id) how it last came or went: `registered`, `deregistered`,
+    `removed`, or None when the log has never seen it."""
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    if not columns:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(LAST_ARRIVALS, columns)
+        return [kind for _position, kind in cursor.fetchall()]

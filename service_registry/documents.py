@@ -1,0 +1,54 @@
+"""How rows become the JSON documents that callers read, as SQL expressions. PostgreSQL makes the JSON.
+
+The expressions read these aliases: `s` a service, `i` an instance, `l` its lease, `o` its override (or nulls), `r` the
+registry's state.
+"""
+
+SERVICE, INSTANCE, LEASE = "service_registry_service", "service_registry_instance", "service_registry_lease"
+OVERRIDE, CHANGE, STATE = "service_registry_override", "service_registry_change", "service_registry_registrystate"
+
+
+def rfc3339(timestamp: str) -> str:
+    """The expression that writes `timestamp` in UTC with microseconds (RFC 3339, section 5.6)."""
+    return f"""to_char({timestamp} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+# Silence is counted from the last heartbeat, or from when the registry could hear again if that is later.
+HEARD_SINCE = "GREATEST(l.heartbeat_at, r.window_start)"
+GRACE = "make_interval(secs => GREATEST(1.1 * l.ttl_seconds, l.ttl_seconds + 1))"
+DEADLINE = f"({HEARD_SINCE} + {GRACE})"
+
+EFFECTIVE_STATUS = "COALESCE(o.status, i.reported_status)"
+STATE_NAME = (
+    "CASE WHEN l.expired_at IS NOT NULL THEN 'expired' WHEN l.protected_at IS NOT NULL THEN 'protected' ELSE 'live' END"
+)
+URL = (
+    "i.scheme || '://' || CASE WHEN strpos(i.host, ':') > 0 THEN '[' || i.host || ']' ELSE i.host END || ':' || i.port"
+)
+
+INSTANCE_MEMBERS = f"""
+    'namespace', s.namespace, 'service_name', s.name, 'instance_id', i.instance_id, 'host', i.host, 'port', i.port,
+    'scheme', i.scheme, 'zone', i.zone, 'weight', i.weight, 'tags', i.tags, 'metadata', i.metadata,
+    'status', {EFFECTIVE_STATUS}, 'reported_status', i.reported_status,
+    'override',
+    CASE WHEN o.id IS NOT NULL THEN json_build_object('status', o.status, 'until', {rfc3339("o.until")}) END,
+    'state', {STATE_NAME}, 'protected', l.protected_at IS NOT NULL, 'ttl_seconds', l.ttl_seconds, 'epoch', l.epoch,
+    'registered_at', {rfc3339("i.registered_at")}, 'url', {URL}
+"""
+LEASE_DOCUMENT = f"""
+    json_build_object('heartbeat_at', {rfc3339("l.heartbeat_at")}, 'expires_at', {rfc3339(DEADLINE)},
+        'heartbeat_interval_seconds', round(l.ttl_seconds / 3.0, 3), 'ttl_seconds', l.ttl_seconds, 'epoch', l.epoch)
+"""
+INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS})"
+LEASED_INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT})"
+
+INSTANCE_ROWS = f"""
+    {INSTANCE} i
+    JOIN {SERVICE} s ON s.id = i.service_id
+    JOIN {LEASE} l ON l.instance_id = i.id
+    LEFT JOIN {OVERRIDE} o ON o.service_id = i.service_id AND o.instance_id = i.instance_id
+"""
+
+# What discovery gives by default: should get traffic.
+IS_LISTED = "l.expired_at IS NULL"
+IS_HEALTHY = f"{IS_LISTED} AND {EFFECTIVE_STATUS} = 'UP'"

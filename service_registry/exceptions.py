@@ -1,0 +1,119 @@
+"""The registry's errors: a docstring, a code and data each. HTTP statuses stand in `api/errors.py`."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+FieldErrors = Mapping[str, Sequence[Mapping[str, str]]]
+
+
+class RegistryError(Exception):
+    """Something a caller asked for that the registry will not do. Its text is meant for the caller."""
+
+    code: ClassVar[str]
+
+
+class InvalidInput(RegistryError):
+    """What was sent breaks the contract. `errors` names each field, never what it held."""
+
+    code = "invalid"
+
+    def __init__(
+        self, errors: FieldErrors, detail: str = "The request does not keep to the contract; see errors."
+    ) -> None:
+        super().__init__(detail)
+        self.errors = errors
+
+    @classmethod
+    def of_field(cls, field: str, code: str, message: str) -> "InvalidInput":
+        return cls({field: [{"code": code, "message": message}]})
+
+
+class OwnerRequired(RegistryError):
+    """The caller holds several groups that could own the new service and named none of them."""
+
+    code = "owner_required"
+
+    def __init__(self, groups: Sequence[str]) -> None:
+        super().__init__("This registration creates the service; name the group that shall own it in `owner`.")
+        self.errors: FieldErrors = {
+            "owner": [{"code": "owner_required", "message": f"choose one of {len(groups)} groups"}]
+        }
+
+
+class PermissionMissing(RegistryError):
+    """The caller's groups do not grant what the action needs."""
+
+    code = "permission_denied"
+
+    def __init__(self, permission: str) -> None:
+        super().__init__(f"None of the caller's groups grants {permission}.")
+        self.permission = permission
+
+
+class NotProvisioned(PermissionMissing):
+    """New services are made by an operator here, not by their first registration."""
+
+    def __init__(self) -> None:
+        super().__init__("manage_service")
+        self.args = ("The service does not exist, and in this registry an operator has to provision it first.",)
+
+
+class NotOwner(RegistryError):
+    """The caller holds none of the service's owner names."""
+
+    code = "not_owner"
+
+    def __init__(self, detail: str = "None of the caller's groups owns this service.") -> None:
+        super().__init__(detail)
+
+
+class QuotaExceeded(RegistryError):
+    """The service, or one of its owners, has as many instances as it may have."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"The {whose} has {limit} instances, which is the limit.")
+
+
+class ServiceNotFound(RegistryError):
+    """No service of that name."""
+
+    code = "service_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no service of this name in this namespace.")
+
+
+class InstanceNotFound(RegistryError):
+    """No such instance. `reason` tells why, and so what the caller should do next."""
+
+    code = "instance_not_found"
+    DETAILS: ClassVar[Mapping[str, str]] = {
+        "never_registered": "The registry has not known this instance; register it.",
+        "removed": "The instance was silent for too long and has been removed; register it again.",
+        "deregistered": "The instance was deregistered; register it again only if it is a new start.",
+    }
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(self.DETAILS[reason])
+        self.reason = reason
+
+
+class AmbiguousInstance(RegistryError):
+    """Several services have an instance of this id."""
+
+    code = "ambiguous_instance"
+
+    def __init__(self, candidates: Sequence[Mapping[str, str]]) -> None:
+        super().__init__("Several services have an instance of this id; ask for one of the candidates by service.")
+        self.candidates = candidates
+
+
+class LeaseSuperseded(RegistryError):
+    """Another process has registered under this id since."""
+
+    code = "lease_superseded"
+
+    def __init__(self) -> None:
+        super().__init__("Another process has taken this instance id since; stop, or register under another id.")

@@ -1,0 +1,152 @@
+"""The fields of the wire: what each may hold, once. `schemas` puts them together into shapes."""
+
+import ipaddress
+import re
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from django.conf import settings
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+Status = Literal["UP", "STARTING", "DOWN", "OUT_OF_SERVICE"]
+Scheme = Literal["http", "https", "grpc", "grpcs", "tcp", "udp"]
+State = Literal["live", "protected", "expired"]
+
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+
+def no_empty_part(name: str) -> str:
+    if ".." in name:
+        raise PydanticCustomError("double_dot", "must not contain two dots in a row")
+    return name
+
+
+Namespace = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
+    Field(description="The space in which service names are unique."),
+]
+ServiceName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$"),
+    AfterValidator(no_empty_part),
+    Field(description="The name under which callers find the service."),
+]
+InstanceId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}$"),
+    Field(description="Unique within the service; the instance chooses it."),
+]
+GroupName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=NO_CONTROLS),
+    Field(description="The name of a group, as it stands in callers' tokens."),
+]
+
+HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+NUMBER_LIKE = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+def canonical_host(host: str) -> str:
+    """An IP address in its canonical text (RFC 5952), a v4-mapped one as IPv4, or a host name in lower case.
+
+    Names that resolvers would read as numbers (`127.1`, `0x7f.1`) are refused, so that one address has one spelling.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host_name(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            raise PydanticCustomError("host", "an IPv6 address must not carry a zone id")
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+    return str(address)
+
+
+def host_name(host: str) -> str:
+    labels = host.lower().split(".")
+    if len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
+        raise PydanticCustomError("host", "must be an IP address or a host name of letters, digits and hyphens")
+    if NUMBER_LIKE.fullmatch(labels[-1]):
+        raise PydanticCustomError("host", "a host name must not end in a number")
+    return ".".join(labels)
+
+
+Host = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=253),
+    AfterValidator(canonical_host),
+    Field(description="IPv4, IPv6 or host name at which the instance listens."),
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Zone = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$"),
+    Field(description="Where the instance runs, for callers that prefer near ones."),
+]
+Weight = Annotated[int, Field(ge=0, le=65535, description="Its share of traffic beside the other instances.")]
+TtlSeconds = Annotated[int, Field(ge=5, le=86400, description="Seconds of silence after which it counts as gone.")]
+Epoch = Annotated[int, Field(ge=1, le=2**53, description="The number given to this process at its registration.")]
+
+
+def distinct(tags: list[str]) -> list[str]:
+    if len(set(tags)) != len(tags):
+        raise PydanticCustomError("not_distinct", "must not hold the same tag twice")
+    return tags
+
+
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+Tags = Annotated[list[Tag], Field(max_length=64), AfterValidator(distinct)]
+
+METADATA_VALUE_BYTES = 512
+METADATA_BYTES = 8 * 1024
+SECRET_ENDINGS = (
+    *("password", "passwd", "pwd", "secret", "token", "apikey", "credential", "credentials", "authorization"),
+)
+SECRET_NEIGHBOURS = {("api", "key"), ("private", "key"), ("access", "key")}
+REDACTED = "[redacted]"
+
+
+def looks_secret(key: str) -> bool:
+    """Whether a metadata key names something that must not be stored where every reader sees it."""
+    parts = re.split(r"[._:/@-]", key.lower())
+    return any(part.endswith(SECRET_ENDINGS) for part in parts) or any(
+        pair in SECRET_NEIGHBOURS for pair in pairwise(parts)
+    )
+
+
+def no_secrets(metadata: dict[str, str]) -> dict[str, str]:
+    if settings.REGISTRY_SECRET_METADATA == "allow":  # noqa: S105 (a policy)
+        return metadata
+    found = [key for key in metadata if looks_secret(key)]
+    if found and settings.REGISTRY_SECRET_METADATA == "refuse":  # noqa: S105 (a policy)
+        raise PydanticCustomError(
+            "secret_metadata",
+            "{keys} looks like a secret; every reader would see it, and it must not be stored here",
+            {"keys": ", ".join(found)},
+        )
+    return {**metadata, **dict.fromkeys(found, REDACTED)}
+
+
+def small_value(value: str) -> str:
+    if len(value.encode()) > METADATA_VALUE_BYTES:
+        raise PydanticCustomError("too_long", "must be at most 512 bytes in UTF-8")
+    return value
+
+
+def small_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > METADATA_BYTES:
+        raise PydanticCustomError("too_long", "keys and values must be at most 8 KiB together in UTF-8")
+    return metadata
+
+
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,64}$")]
+MetadataValue = Annotated[str, StringConstraints(pattern=NO_CONTROLS), AfterValidator(small_value)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Field(max_length=64),
+    AfterValidator(small_metadata),
+    AfterValidator(no_secrets),
+]

@@ -1,0 +1,126 @@
+"""What every verb does with its batch: refuse repeats, bound its transaction, try again what may be tried again."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+
+from service_registry.exceptions import InvalidInput, RegistryError
+
+Result = TypeVar("Result")
+
+
+class Keyed(Protocol):
+    """Anything that names an instance."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def service_name(self) -> str: ...
+    @property
+    def instance_id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Keyed)
+Key = tuple[str, str, str]
+
+
+def key_of(item: Keyed) -> Key:
+    return item.namespace, item.service_name, item.instance_id
+
+
+TIMEOUTS = """
+SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', %s, true),
+    set_config('statement_timeout', '3s', true), set_config('idle_in_transaction_session_timeout', '3s', true)
+"""
+
+
+@contextmanager
+def write(lock_timeout: str, synchronous_commit: str = "on") -> Iterator[None]:
+    """A transaction in which no wait is endless: not for a lock, not in a statement, not between statements.
+
+    The settings are the transaction's own, since a transaction pooler would hand a session's to other clients.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(TIMEOUTS, [lock_timeout, synchronous_commit])
+        yield
+
+
+def each_once(
+    items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
+) -> list[Result | RegistryError]:
+    """Run a verb over the items whose key stands for the first time; the others are refused before SQL sees them."""
+    first: dict[Key, int] = {}
+    repeats = {
+        place: InvalidInput.of_field("instance_id", "repeated", f"repeats item {first[key_of(item)]}")
+        for place, item in enumerate(items)
+        if first.setdefault(key_of(item), place) != place
+    }
+    outcomes = iter(in_halves([item for place, item in enumerate(items) if place not in repeats], run))
+    return [repeats[place] if place in repeats else next(outcomes) for place in range(len(items))]
+
+
+def in_halves(
+    items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
+) -> list[Result | RegistryError]:
+    """Run a verb; when a constraint refuses a row, run it once more in halves until the row stands alone."""
+    if not items:
+        return []
+    try:
+        return retried(lambda: run(items))
+    except (IntegrityError, DataError) as error:
+        if len(items) == 1:
+            return [refused_by_database(error)]
+        middle = len(items) // 2
+        return in_halves(items[:middle], run) + in_halves(items[middle:], run)
+
+
+FIELD_OF_CONSTRAINT = {
+    "instance_port": "port",
+    "instance_weight": "weight",
+    "instance_scheme": "scheme",
+    "instance_reported_status": "status",
+    "lease_ttl_seconds": "ttl_seconds",
+    "service_has_owners": "owner",
+}
+
+
+def refused_by_database(error: Exception) -> RegistryError:
+    """The domain's word for a row that a constraint refused, by the constraint's name."""
+    constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
+    field = FIELD_OF_CONSTRAINT.get(constraint, "__all__")
+    return InvalidInput.of_field(field, "refused", "the database refused this value")
+
+
+SERIALIZATION_FAILURES = {"40P01", "40001"}
+CONNECTION_LOST = ("08", "57P")
+
+
+def sqlstate_of(error: Exception) -> str:
+    return str(getattr(error.__cause__, "sqlstate", None) or "")
+
+
+def retried(run: Callable[[], Result]) -> Result:
+    """Run an idempotent transaction again: once on a lost connection, three times on a deadlock.
+
+    A killed backend makes every other connection fail once; the connection is made anew at the next use.
+    """
+    lost = failed = 0
+    while True:
+        try:
+            return run()
+        except OperationalError as error:
+            state = sqlstate_of(error)
+            if connection.in_atomic_block:
+                raise
+            if state in SERIALIZATION_FAILURES and failed < 3:
+                failed += 1
+                time.sleep(random.uniform(0.01, 0.05) * failed)  # noqa: S311 (jitter)
+            elif (not state or state.startswith(CONNECTION_LOST)) and lost < 1:
+                lost += 1
+                connection.close()
+            else:
+                raise

@@ -1,0 +1,156 @@
+"""heartbeat: an instance says that it is still there, and may report a new status of itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connection
+
+from service_registry import changes
+from service_registry.caller import Caller
+from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_DOCUMENT, OVERRIDE, SERVICE, STATE
+from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
+from service_registry.manager import reported_status
+from service_registry.manager.batch import each_once, key_of, write
+from service_registry.schemas import Beat
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease is renewed. `recovered` when the instance had expired and is listed again; `status` is effective."""
+
+    status: str
+    recovered: bool
+    lease: dict[str, Any]
+
+
+BEAT = f"""
+-- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
+WITH beat AS (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) WITH ORDINALITY
+        AS beat(namespace, service_name, instance_id, epoch, position)
+),
+found AS MATERIALIZED (
+    SELECT beat.position, beat.epoch, s.owners && %s::text[] AS owned, i.id, {EFFECTIVE_STATUS} AS status
+    FROM beat
+    JOIN {SERVICE} s ON s.namespace = beat.namespace AND s.name = beat.service_name
+    LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
+    LEFT JOIN {OVERRIDE} o ON o.service_id = s.id AND o.instance_id = beat.instance_id
+),
+locked AS MATERIALIZED (
+    SELECT l.instance_id, l.epoch, l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected
+    FROM {LEASE} l
+    WHERE l.instance_id = ANY ((SELECT array_agg(id) FROM found WHERE owned)::bigint[])
+    ORDER BY l.instance_id
+    FOR NO KEY UPDATE
+),
+l AS (
+    UPDATE {LEASE} l
+    SET heartbeat_at = clock_timestamp(), beats = l.beats + 1, expired_at = NULL, protected_at = NULL
+    FROM found JOIN locked ON locked.instance_id = found.id
+    WHERE l.instance_id = locked.instance_id AND (found.epoch IS NULL OR found.epoch = locked.epoch)
+    RETURNING l.*
+)
+SELECT found.position - 1, found.owned, locked.instance_id, found.status, locked.expired, locked.protected,
+    CASE WHEN l.instance_id IS NOT NULL THEN {LEASE_DOCUMENT} END
+FROM found
+CROSS JOIN {STATE} r
+LEFT JOIN locked ON locked.instance_id = found.id
+LEFT JOIN l ON l.instance_id = found.id
+"""
+
+
+@dataclass(slots=True)
+class Found:
+    """A beat's row: whose it is, and how it stood just before this beat. `lease` is None when the epoch differs."""
+
+    owned: bool
+    instance_pk: int | None
+    status: str
+    expired: bool
+    protected: bool
+    lease: dict[str, Any] | None
+    reported: bool = field(default=False)
+
+
+def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
+    """Renew leases; bring back those that had expired; apply reported statuses.
+
+    Outcomes otherwise: NotOwner, LeaseSuperseded, InstanceNotFound (with the reason), InvalidInput (a repeated key).
+    """
+    return each_once(items, lambda once: heartbeat_once(once, caller))
+
+
+def heartbeat_once(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
+    """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
+    outcomes = beat(items, caller)
+    missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
+    last = dict(zip(missing, changes.last_arrivals(key_of(items[place]) for place in missing), strict=True))
+    back = [place for place in missing if last[place] == "registered"]
+    again = dict(zip(back, beat([items[place] for place in back], caller) if back else [], strict=True))
+    return [outcome or again.get(place) or not_found(last[place]) for place, outcome in enumerate(outcomes)]
+
+
+def not_found(last: str | None) -> InstanceNotFound:
+    return InstanceNotFound({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
+
+
+def beat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError | None]:
+    """One transaction. An outcome is None where there is no row.
+
+    1. Lock the instances that report a status, before any lease.
+    2. Lock the leases and beat. A sweep that holds one has expired it by the time we get it: then this beat brings it
+       back. A sweep that comes later sees the beat.
+    3. Apply the statuses, and append what readers see. A beat that changes nothing appends nothing, and its commit need
+       not wait for the disk: what a crash takes back, the next beat restores.
+    """
+    with write(lock_timeout="1s", synchronous_commit="off"):
+        standing = reported_status.lock(items, caller)
+        found = renew(items, caller)
+        beaten = {place: row for place, row in found.items() if row.lease}
+        reports = {
+            row.instance_pk: status
+            for place, row in beaten.items()
+            if row.instance_pk is not None and (status := items[place].status)
+        }
+        applied = reported_status.apply(standing, reports)
+        for row in beaten.values():
+            row.reported = row.instance_pk in applied
+        changes.append([event for place, row in sorted(beaten.items()) for event in events(items[place], row, caller)])
+    return [outcome(items[place], found.get(place), applied) for place in range(len(items))]
+
+
+def renew(items: Sequence[Beat], caller: Caller) -> dict[int, Found]:
+    keys = zip(*((*key_of(item), item.epoch) for item in items), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(BEAT, [*(list(column) for column in keys), sorted(caller.groups)])
+        return {place: Found(*row) for place, *row in cursor.fetchall()}
+
+
+def events(item: Beat, row: Found, caller: Caller) -> list[changes.Event]:
+    if not (row.expired or row.protected or row.reported):
+        return []
+    return [
+        changes.Event(
+            "recovered" if row.expired or row.protected else "status_changed",
+            *key_of(item)[:2],
+            caller.actor,
+            item.instance_id,
+            row.instance_pk,
+            changed=["reported_status", "status"] if row.reported else None,
+            reported=row.reported,
+        )
+    ]
+
+
+def outcome(item: Beat, row: Found | None, applied: dict[int, bool]) -> Renewed | RegistryError | None:
+    if row is None:
+        return None
+    if not row.owned:
+        return NotOwner()
+    if row.instance_pk is None:
+        return None
+    if row.lease is None:
+        return LeaseSuperseded()
+    shown = item.status if item.status and applied.get(row.instance_pk) else row.status
+    return Renewed(shown, row.expired, row.lease)

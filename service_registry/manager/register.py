@@ -1,0 +1,127 @@
+"""register: an instance says where it is. A full statement, and idempotent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service_registry import changes
+from service_registry.caller import Caller
+from service_registry.exceptions import RegistryError
+from service_registry.manager import instances, services
+from service_registry.manager.batch import each_once, write
+from service_registry.manager.entry import Entry, going_on
+from service_registry.schemas import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The instance is listed with this document. `created` when its row is new."""
+
+    created: bool
+    document: dict[str, Any]
+
+
+class Vanished(Exception):
+    """A row that was there a moment ago is gone, so its service has to be locked to make it anew."""
+
+
+def register(items: Sequence[Registration], caller: Caller) -> list[Registered | RegistryError]:
+    """Put instances on the list, or bring what is listed up to date.
+
+    Outcomes otherwise: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
+    """
+    return each_once(items, lambda once: register_once(once, caller))
+
+
+def register_once(items: Sequence[Registration], caller: Caller) -> list[Registered | RegistryError]:
+    try:
+        return attempt(items, caller)
+    except Vanished:
+        return attempt(items, caller, lock_services=True)
+
+
+def attempt(
+    items: Sequence[Registration], caller: Caller, lock_services: bool = False
+) -> list[Registered | RegistryError]:
+    """One transaction.
+
+    1. Survey without locks. Where all instances exist their services need none; owners are taken as surveyed.
+    2. Otherwise claim the services that do not exist (of two claimants one inserts, the other waits and then reads the
+       winner's row), and lock all services in the order of their names. New rows come into a service only under its
+       lock, so what is missing and what is counted stay as they are until the commit.
+    3. Lock the instances, then their leases: a heartbeat, sweep or removal under way has finished, or waits for us.
+    4. Write, append under the change lock, and read the answer.
+
+    Raises:
+        Vanished: an instance of the survey was removed before step 3, and the services are not locked.
+    """
+    entries = [Entry(item) for item in items]
+    with write(lock_timeout="3s"):
+        services.survey(entries)
+        services.refuse_foreign([entry for entry in entries if entry.service], caller)
+        created: set[tuple[str, str]] = set()
+        under_lock = lock_services or not all(entry.surveyed for entry in going_on(entries))
+        if under_lock:
+            created = services.claim(going_on(entries), caller)
+            services.lock(going_on(entries), created)
+            services.refuse_foreign(entries, caller)
+        instances.lock(going_on(entries))
+        newcomers = [entry for entry in going_on(entries) if entry.standing is None]
+        if newcomers:
+            if not under_lock:
+                raise Vanished
+            services.refuse_over_quota(newcomers)
+            created = services.take_back(created, entries)
+        instances.update([entry for entry in going_on(entries) if entry.standing], caller.actor)
+        instances.insert(going_on(newcomers), caller.actor)
+        changes.append([*creations(entries, created, caller), *events(going_on(entries), caller)])
+        documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
+    return [entry.refusal or registered(entry, documents) for entry in entries]
+
+
+def registered(entry: Entry, documents: dict[int, dict[str, Any]]) -> Registered:
+    assert entry.instance_pk is not None, "an entry that was not refused has its row"
+    return Registered(created=entry.standing is None, document=documents[entry.instance_pk])
+
+
+def creations(entries: Sequence[Entry], created: set[tuple[str, str]], caller: Caller) -> Iterable[changes.Event]:
+    owners = {entry.service_key: entry.service.owners for entry in entries if entry.service}
+    for namespace, name in sorted(created):
+        yield changes.Event(
+            "service_created", namespace, name, caller.actor, evidence={"owners": owners[namespace, name]}
+        )
+
+
+def events(entries: Sequence[Entry], caller: Caller) -> Iterable[changes.Event]:
+    for entry in entries:
+        kind = kind_of(entry)
+        if kind:
+            yield changes.Event(
+                kind,
+                *entry.service_key,
+                caller.actor,
+                entry.item.instance_id,
+                entry.instance_pk,
+                changed=changed_members(entry) or None,
+                reported="reported_status" in entry.changed,
+            )
+
+
+def kind_of(entry: Entry) -> str | None:
+    """The one kind of change this registration makes, by precedence; None when no reader sees a difference."""
+    if entry.standing is None:
+        return "registered"
+    if entry.standing.unlisted or entry.standing.protected:
+        return "recovered"
+    if entry.changed:
+        return "status_changed" if entry.changed == ("reported_status",) else "updated"
+    return None
+
+
+def changed_members(entry: Entry) -> list[str]:
+    """The members of the instance's document that a reader sees differ."""
+    follow = {"reported_status": ["status"], "host": ["url"], "port": ["url"], "scheme": ["url"]}
+    members = [member for column in entry.changed for member in (column, *follow.get(column, []))]
+    if entry.moved:
+        members += ["epoch", "registered_at"]
+    return list(dict.fromkeys(members))

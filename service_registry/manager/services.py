@@ -1,0 +1,157 @@
+"""The services of a batch of registrations: found, claimed, locked, and how many instances they may have."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from django.conf import settings
+from django.db import connection
+
+from service_registry.caller import Caller
+from service_registry.documents import INSTANCE, SERVICE
+from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, QuotaExceeded, RegistryError
+from service_registry.manager.entry import Entry, ServiceRow, going_on
+from service_registry.schemas import Registration
+
+MAX_INSTANCES_PER_SERVICE = 10_000
+
+SURVEY = f"""
+-- Locks nothing.
+SELECT item.position - 1, s.id, s.owners, i.id IS NOT NULL
+FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS item(namespace, name, instance_id, position)
+JOIN {SERVICE} s ON s.namespace = item.namespace AND s.name = item.name
+LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_id
+"""
+
+
+def survey(entries: Sequence[Entry]) -> None:
+    """Note for each entry which service exists, and whether the instance does."""
+    keys = [(*entry.service_key, entry.item.instance_id) for entry in entries]
+    with connection.cursor() as cursor:
+        cursor.execute(SURVEY, [list(column) for column in zip(*keys, strict=True)])
+        for place, pk, owners, exists in cursor.fetchall():
+            entries[place].service = ServiceRow(pk, owners)
+            entries[place].surveyed = exists
+
+
+INSERT = f"""
+-- Locks the new rows, in the order of their names; waits for a rival that is inserting the same name.
+INSERT INTO {SERVICE} (namespace, name, owners)
+SELECT claim.namespace, claim.name, ARRAY[claim.owner]
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS claim(namespace, name, owner)
+ORDER BY claim.namespace, claim.name
+ON CONFLICT (namespace, name) DO NOTHING
+RETURNING namespace, name
+"""
+
+
+def claim(entries: Sequence[Entry], caller: Caller) -> set[tuple[str, str]]:
+    """Create the services that do not exist, for an owner each; return the names that this transaction has made.
+
+    A rival may make one first: then its row stands, and ownership is judged by it once it is locked.
+    """
+    claims: dict[tuple[str, str], str] = {}
+    for entry in entries:
+        if entry.service is None and entry.service_key not in claims:
+            owner = owner_for(entry.item, caller)
+            if isinstance(owner, RegistryError):
+                entry.refusal = owner
+            else:
+                claims[entry.service_key] = owner
+    if not claims:
+        return set()
+    with connection.cursor() as cursor:
+        columns = zip(*((namespace, name, owner) for (namespace, name), owner in claims.items()), strict=True)
+        cursor.execute(INSERT, [list(column) for column in columns])
+        return set(cursor.fetchall())
+
+
+def owner_for(item: Registration, caller: Caller) -> str | RegistryError:
+    """The group that shall own a service which `item` creates, or why it may not."""
+    if settings.REGISTRY_FIRST_REGISTRATION == "provisioned":
+        return NotProvisioned()
+    groups = caller.claimable_groups()
+    if not groups:
+        return NotOwner("The service does not exist yet, and none of the caller's groups can own one.")
+    if item.owner is None:
+        return groups[0] if len(groups) == 1 else OwnerRequired(groups)
+    if item.owner not in groups:
+        return NotOwner("The owner named is none of the caller's groups that can own a service.")
+    return item.owner
+
+
+LOCK = f"""
+-- Locks the services of the batch, in the order of their names.
+SELECT s.namespace, s.name, s.id, s.owners
+FROM {SERVICE} s
+JOIN (SELECT DISTINCT * FROM unnest(%s::text[], %s::text[]) AS key(namespace, name)) key
+    ON s.namespace = key.namespace AND s.name = key.name
+ORDER BY s.namespace, s.name
+FOR NO KEY UPDATE OF s
+"""
+
+
+def lock(entries: Sequence[Entry], created: set[tuple[str, str]]) -> None:
+    """Lock the services of `entries` and read them as they are now; only under this lock do new instances come in."""
+    if not entries:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK, [list(column) for column in zip(*(entry.service_key for entry in entries), strict=True)])
+        rows = {
+            (namespace, name): ServiceRow(pk, owners, created=(namespace, name) in created)
+            for namespace, name, pk, owners in cursor.fetchall()
+        }
+    for entry in entries:
+        entry.service = rows[entry.service_key]
+
+
+def refuse_foreign(entries: Sequence[Entry], caller: Caller) -> None:
+    for entry in going_on(entries):
+        if entry.service is None or not caller.owns(entry.service.owners):
+            entry.refusal = NotOwner()
+
+
+COUNT = f"""
+SELECT s.id, NULL, (SELECT count(*) FROM {INSTANCE} i WHERE i.service_id = s.id)
+FROM {SERVICE} s WHERE s.id = ANY (%s::bigint[])
+UNION ALL
+SELECT NULL, owner.name, (
+    SELECT count(*) FROM {SERVICE} s JOIN {INSTANCE} i ON i.service_id = s.id WHERE s.owners @> ARRAY[owner.name])
+FROM unnest(%s::text[]) AS owner(name)
+"""
+
+
+def refuse_over_quota(newcomers: Sequence[Entry]) -> None:
+    """Refuse the new instances for which their service, or one of its owners, has no room.
+
+    A service's count is exact, since its row is locked. An owner's is taken over all its services, so that
+    registrations of other services at the same moment can pass its limit by a few.
+    """
+    services = {entry.service_pk: entry.service for entry in newcomers if entry.service}
+    owners = sorted({owner for service in services.values() for owner in service.owners})
+    counts: Counter[int | str] = Counter()
+    with connection.cursor() as cursor:
+        cursor.execute(COUNT, [list(services), owners])
+        counts.update({pk or owner: count for pk, owner, count in cursor.fetchall()})
+    for entry in newcomers:
+        entry.refusal = over_quota(services[entry.service_pk], counts)
+        if entry.refusal is None:
+            counts.update([entry.service_pk, *services[entry.service_pk].owners])
+
+
+def over_quota(service: ServiceRow, counts: Counter[int | str]) -> QuotaExceeded | None:
+    if counts[service.pk] >= MAX_INSTANCES_PER_SERVICE:
+        return QuotaExceeded("service", MAX_INSTANCES_PER_SERVICE)
+    limit = settings.REGISTRY_MAX_INSTANCES_PER_OWNER
+    if any(counts[owner] >= limit for owner in service.owners):
+        return QuotaExceeded("service's owner", limit)
+    return None
+
+
+def take_back(created: set[tuple[str, str]], entries: Sequence[Entry]) -> set[tuple[str, str]]:
+    """Delete the services just created of which no instance was accepted; return those that stay."""
+    kept = created & {entry.service_key for entry in going_on(entries)}
+    emptied = [entry.service_pk for entry in entries if entry.service_key in created - kept]
+    if emptied:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {SERVICE} WHERE id = ANY (%s::bigint[])", [emptied])
+    return kept

@@ -1,0 +1,245 @@
+"""The registry's tables. States are QuerySet methods; invariants are named constraints.
+
+Rows of `Service`, `Instance`, `Lease`, `Override` and `Change` are written by `manager`, `expiry` and `changes` alone.
+"""
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+
+STATUSES = ("UP", "STARTING", "DOWN", "OUT_OF_SERVICE")
+SCHEMES = ("http", "https", "grpc", "grpcs", "tcp", "udp")
+CHANGE_KINDS = (
+    "log_started",
+    "service_created",
+    "service_deleted",
+    "owners_changed",
+    "registered",
+    "recovered",
+    "updated",
+    "status_changed",
+    "protected",
+    "released",
+    "expired",
+    "deregistered",
+    "removed",
+)
+
+
+class User(AbstractUser):
+    """An operator of the admin. `issuer` and `subject` tie the row to the person at the OIDC provider."""
+
+    issuer = models.TextField(null=True, blank=True)  # noqa: DJ001 (a local user has none, and none is not a name)
+    subject = models.TextField(null=True, blank=True)  # noqa: DJ001
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="user_unique_identity")]
+
+    def __str__(self) -> str:
+        return self.get_username()
+
+
+class ServiceQuerySet(QuerySet["Service"]):
+    def named(self, namespace: str, name: str) -> "ServiceQuerySet":
+        return self.filter(namespace=namespace, name=name)
+
+
+class Service(models.Model):
+    """A name under which instances are found, and the group names that own it."""
+
+    namespace = models.TextField(db_collation="C")
+    name = models.TextField(db_collation="C")
+    owners = ArrayField(models.TextField())
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = ServiceQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ("view",)
+        permissions = [("manage_service", "Can change the owners of services, provision and delete them")]
+        constraints = [
+            models.UniqueConstraint(fields=["namespace", "name"], name="service_unique_name"),
+            models.CheckConstraint(condition=Q(owners__len__gte=1, owners__len__lte=8), name="service_has_owners"),
+        ]
+        indexes = [GinIndex(fields=["owners"], name="service_by_owner")]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class InstanceQuerySet(QuerySet["Instance"]):
+    """The lease decides in which state an instance is; no other code filters on a lease's columns."""
+
+    def listed(self) -> "InstanceQuerySet":
+        return self.filter(lease__expired_at__isnull=True)
+
+    def protected(self) -> "InstanceQuerySet":
+        return self.filter(lease__expired_at__isnull=True, lease__protected_at__isnull=False)
+
+    def expired(self) -> "InstanceQuerySet":
+        return self.filter(lease__expired_at__isnull=False)
+
+
+class Instance(models.Model):
+    """What readers see of one running copy of a service. Written only when that changes; the lease beats beside it."""
+
+    service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="instances")
+    instance_id = models.TextField(db_collation="C")
+    host = models.TextField()
+    port = models.IntegerField()
+    scheme = models.TextField(default="http")
+    zone = models.TextField(null=True)  # noqa: DJ001 (absent and empty differ in the contract)
+    weight = models.IntegerField(default=100)
+    tags = ArrayField(models.TextField(), default=list)
+    metadata = models.JSONField(default=dict)
+    reported_status = models.TextField(default="UP")
+    registered_at = models.DateTimeField(db_default=Now())
+    registered_by = models.TextField()
+    # An alternating instance is heard six times a minute; the word it said last waits for the minute's end.
+    pending_status = models.TextField(null=True)  # noqa: DJ001
+    status_minute_at = models.DateTimeField(null=True)
+    status_changes = models.IntegerField(default=0)
+
+    objects = InstanceQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ("view",)
+        permissions = [
+            ("register_instance", "Can register instances of own services"),
+            ("heartbeat_instance", "Can renew leases of own services"),
+            ("deregister_instance", "Can deregister instances of own services"),
+            ("operate_instance", "Can deregister or override any instance"),
+            ("override_status", "Can override the status of own instances"),
+            ("view_metrics", "Can read the metrics"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["service", "instance_id"], name="instance_unique_id"),
+            models.CheckConstraint(condition=Q(port__gte=1, port__lte=65535), name="instance_port"),
+            models.CheckConstraint(condition=Q(weight__gte=0, weight__lte=65535), name="instance_weight"),
+            models.CheckConstraint(condition=Q(scheme__in=SCHEMES), name="instance_scheme"),
+            models.CheckConstraint(condition=Q(reported_status__in=STATUSES), name="instance_reported_status"),
+        ]
+        indexes = [
+            models.Index(fields=["instance_id"], name="instance_by_id"),
+            models.Index(
+                fields=["status_minute_at"], name="instance_pending", condition=Q(pending_status__isnull=False)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.instance_id
+
+
+class Lease(models.Model):
+    """The facts by which an instance is alive. Narrow, half-empty pages and no index on times: every heartbeat is HOT.
+
+    `beats` counts heartbeats since `epoch` began; a lease with none is unproven. No deadline is kept: it follows from
+    `heartbeat_at`, `ttl_seconds` and `RegistryState.window_start`.
+    """
+
+    instance = models.OneToOneField(Instance, on_delete=models.CASCADE, primary_key=True, related_name="lease")
+    heartbeat_at = models.DateTimeField()
+    ttl_seconds = models.IntegerField()
+    epoch = models.BigIntegerField()
+    beats = models.BigIntegerField(default=0)
+    expired_at = models.DateTimeField(null=True)
+    protected_at = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.CheckConstraint(condition=Q(ttl_seconds__gte=5, ttl_seconds__lte=86400), name="lease_ttl_seconds"),
+            models.CheckConstraint(condition=Q(beats__gte=0), name="lease_beats"),
+            models.CheckConstraint(
+                condition=Q(expired_at__isnull=True) | Q(protected_at__isnull=True), name="lease_one_state"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"lease of {self.instance_id}"
+
+
+class Override(models.Model):
+    """An operator's or owner's word over an instance's own status. Survives the instance, which need not exist."""
+
+    service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="overrides")
+    instance_id = models.TextField(db_collation="C")
+    status = models.TextField()
+    reason = models.TextField()
+    actor = models.TextField()
+    until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(fields=["service", "instance_id"], name="override_unique_instance"),
+            models.CheckConstraint(condition=Q(status__in=STATUSES), name="override_status"),
+            models.CheckConstraint(condition=~Q(reason=""), name="override_has_reason"),
+        ]
+        indexes = [models.Index(fields=["until"], name="override_until", condition=Q(until__isnull=False))]
+
+    def __str__(self) -> str:
+        return f"{self.status} for {self.instance_id}"
+
+
+class Change(models.Model):
+    """One row of the log: append-only, ids in commit order. No foreign keys, since nothing may be locked after the
+    lock under which it is appended."""
+
+    mark = models.CharField(max_length=8)
+    at = models.DateTimeField()
+    kind = models.TextField()
+    namespace = models.TextField(null=True)  # noqa: DJ001 (rows of the log itself belong to no service)
+    service_name = models.TextField(null=True)  # noqa: DJ001
+    instance_id = models.TextField(null=True)  # noqa: DJ001
+    instance = models.JSONField(null=True)
+    changed = ArrayField(models.TextField(), null=True)
+    actor = models.TextField()
+    reason = models.TextField(null=True)  # noqa: DJ001
+    evidence = models.JSONField(null=True)
+
+    class Meta:
+        default_permissions = ("view",)
+        constraints = [models.CheckConstraint(condition=Q(kind__in=CHANGE_KINDS), name="change_kind")]
+        indexes = [
+            models.Index(fields=["namespace", "service_name", "id"], name="change_by_service"),
+            models.Index(fields=["namespace", "service_name", "instance_id", "id"], name="change_by_instance"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.mark}-{self.pk} {self.kind}"
+
+
+class RegistryState(models.Model):
+    """One row: when the registry last could hear, since when it has without a gap, when a sweep last finished."""
+
+    heard_at = models.DateTimeField(db_default=Now())
+    window_start = models.DateTimeField(db_default=Now())
+    window_reason = models.TextField(default="start")
+    swept_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="registry_state_one_row")]
+
+    def __str__(self) -> str:
+        return f"heard until {self.heard_at}"
+
+
+class SigningKeys(models.Model):
+    """The last good key set of an issuer, so that a start while the issuer is down still serves."""
+
+    issuer = models.TextField(unique=True)
+    document = models.JSONField()
+    fetched_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ()
+        verbose_name_plural = "signing keys"
+
+    def __str__(self) -> str:
+        return self.issuer

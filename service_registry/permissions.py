@@ -1,0 +1,94 @@
+"""Who may do what: the table from action to permission, the four roles, and what a caller's groups grant.
+
+The permissions live on Django groups; a token's group names are matched to them by name.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.contrib.auth.models import Group, Permission
+
+READ = frozenset({"view_service", "view_instance"})
+WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
+
+ROLE_GROUPS: dict[str, frozenset[str]] = {
+    "registry-readers": READ | {"view_metrics"},
+    "registry-services": READ | WRITE_OWN | {"override_status"},
+    "registry-operators": READ | {"operate_instance", "override_status", "view_change", "view_metrics"},
+    "registry-admins": READ
+    | WRITE_OWN
+    | {"operate_instance", "override_status", "view_change", "manage_service", "view_metrics"},
+}
+"""The groups that exist after migration. Their permissions may be changed afterwards; these are only the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a door does. The caller may try it when the caller has every permission of one of the alternatives."""
+
+    name: str
+    alternatives: tuple[frozenset[str], ...]
+
+    def missing(self, granted: frozenset[str]) -> str | None:
+        """The first permission the caller lacks of the first alternative, or None when the action is allowed."""
+        if any(needed <= granted for needed in self.alternatives):
+            return None
+        return min(self.alternatives[0] - granted)
+
+
+def action(name: str, *alternatives: Iterable[str]) -> Action:
+    return Action(name, tuple(frozenset(needed) for needed in alternatives))
+
+
+LIST_SERVICES = action("services", READ)
+READ_INSTANCE = action("instance", READ)
+REGISTER = action("register", {"register_instance"})
+HEARTBEAT = action("heartbeat", {"heartbeat_instance"})
+DEREGISTER = action("deregister", {"deregister_instance"}, {"operate_instance"})
+
+GRANTS_MAX_AGE_SECONDS = 5.0
+
+
+class Grants:
+    """Each Django group's permissions, read from the database at most every few seconds in a process.
+
+    A request reads the snapshot without a lock. Two threads that find it too old both read; either result is good.
+    """
+
+    def __init__(self) -> None:
+        self._by_group: dict[str, frozenset[str]] = {}
+        self._read_at = float("-inf")
+
+    def of(self, groups: Iterable[str]) -> frozenset[str]:
+        """The codenames that `groups` (names from a token) grant together."""
+        if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS:
+            self.refresh()
+        by_group = self._by_group
+        return frozenset().union(*(by_group[name] for name in groups if name in by_group))
+
+    def are_role(self, group: str) -> bool:
+        """Whether `group` is a Django group that grants anything, and so speaks of a role and not of a team."""
+        return group in self._by_group
+
+    def refresh(self) -> None:
+        rows = Group.objects.filter(permissions__isnull=False).values_list(
+            "name", "permissions__content_type__app_label", "permissions__codename"
+        )
+        by_group: dict[str, set[str]] = {}
+        for name, app, codename in rows:
+            by_group.setdefault(name, set()).update([codename] if app == "service_registry" else [])
+        self._by_group = {name: frozenset(codenames) for name, codenames in by_group.items()}
+        self._read_at = time.monotonic()
+
+
+grants = Grants()
+
+
+def provide_role_groups(using: str) -> None:
+    """Create the role groups that are missing, with their permissions; leave those that exist as they are."""
+    codenames = Permission.objects.using(using).filter(content_type__app_label="service_registry")
+    for name, wanted in ROLE_GROUPS.items():
+        group, created = Group.objects.using(using).get_or_create(name=name)
+        if created:
+            group.permissions.set(codenames.filter(codename__in=wanted))

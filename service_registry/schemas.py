@@ -1,0 +1,262 @@
+"""Every shape that goes over the wire, once: what a caller sends, and what the registry answers."""
+
+from typing import Annotated, Any, Literal
+
+from django.conf import settings
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from service_registry.fields import (
+    Epoch,
+    GroupName,
+    Host,
+    InstanceId,
+    Metadata,
+    Namespace,
+    Port,
+    Scheme,
+    ServiceName,
+    State,
+    Status,
+    Tags,
+    TtlSeconds,
+    Weight,
+    Zone,
+)
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+ARRAY_LIMIT = 1000
+
+
+class Registration(BaseModel):
+    """A full statement of an instance: a field left out, or null, has its default."""
+
+    model_config = STRICT
+    namespace: Namespace = "default"
+    service_name: ServiceName
+    instance_id: InstanceId
+    host: Host
+    port: Port
+    scheme: Scheme = "http"
+    zone: Zone | None = None
+    weight: Weight = 100
+    tags: Tags = []
+    metadata: Metadata = {}
+    ttl_seconds: TtlSeconds = Field(default_factory=lambda: settings.REGISTRY_DEFAULT_TTL_SECONDS)
+    status: Status = "UP"
+    owner: GroupName | None = Field(
+        default=None, description="The caller's group that shall own the service, when this registration creates it."
+    )
+
+
+class Beat(BaseModel):
+    """The word of an instance that it is still there."""
+
+    model_config = STRICT
+    namespace: Namespace = "default"
+    service_name: ServiceName
+    instance_id: InstanceId
+    epoch: Epoch | None = Field(default=None, description="When given, the beat is refused if another process has it.")
+    status: Status | None = Field(default=None, description="A new status that the instance reports of itself.")
+
+
+class Deregistration(BaseModel):
+    """The word of an instance, its owner or an operator that it is leaving."""
+
+    model_config = STRICT
+    namespace: Namespace = "default"
+    service_name: ServiceName
+    instance_id: InstanceId
+    epoch: Epoch | None = Field(default=None, description="When given, only this registration is taken off.")
+
+
+class ActiveOverride(BaseModel):
+    """An operator's or owner's word over the status. Reason and actor only for those who may see changes."""
+
+    model_config = STRICT
+    status: Status
+    until: str | None
+    reason: str | None = None
+    actor: str | None = None
+
+
+class Instance(BaseModel):
+    """An instance as every reader sees it. Nothing in it moves with a heartbeat."""
+
+    model_config = STRICT
+    namespace: str
+    service_name: str
+    instance_id: str
+    host: str
+    port: int
+    scheme: Scheme
+    zone: str | None
+    weight: int
+    tags: list[str]
+    metadata: dict[str, str]
+    status: Status = Field(description="The effective status: the override's, else the reported one.")
+    reported_status: Status
+    override: ActiveOverride | None
+    state: State
+    protected: bool
+    ttl_seconds: int
+    epoch: int
+    registered_at: str
+    url: str
+
+
+class Lease(BaseModel):
+    model_config = STRICT
+    heartbeat_at: str
+    expires_at: str = Field(description="The deadline: 1.1 TTL, and at least TTL + 1 s, after the last heartbeat.")
+    heartbeat_interval_seconds: float
+    ttl_seconds: int
+    epoch: int
+
+
+class LeasedInstance(Instance):
+    """An instance with its lease, and for those who may see changes who registered it."""
+
+    lease: Lease
+    registered_by: str | None = None
+
+
+class Heartbeat(BaseModel):
+    model_config = STRICT
+    namespace: str
+    service_name: str
+    instance_id: str
+    status: Status
+    recovered: bool = Field(default=False, description="True when this beat brought an expired instance back.")
+    lease: Lease
+
+
+class ServiceInstances(BaseModel):
+    """Discovery: the instances of one service that should get traffic."""
+
+    model_config = STRICT
+    index: str
+    namespace: str
+    name: str
+    owners: list[str]
+    protected: bool
+    instances: list[Instance]
+
+
+class ListedService(BaseModel):
+    model_config = STRICT
+    namespace: str
+    name: str
+    owners: list[str]
+    instance_count: int = Field(description="Live and protected instances.")
+    healthy_count: int = Field(description="The instances that discovery would give.")
+    protected: bool
+    index: str
+    instances: list[Instance]
+
+
+class ServicePage(BaseModel):
+    model_config = STRICT
+    index: str
+    services: list[ListedService]
+    next: str | None = Field(description="Where the next page begins: send it back as `after`.")
+
+
+class Candidate(BaseModel):
+    model_config = STRICT
+    namespace: str
+    service_name: str
+    instance_id: str
+
+
+class FieldError(BaseModel):
+    model_config = STRICT
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). `code` is stable, and what programs should look at."""
+
+    model_config = STRICT
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: dict[str, list[FieldError]] | None = None
+    permission: str | None = None
+    reason: str | None = None
+    candidates: list[Candidate] | None = None
+    request_id: str
+
+
+class ItemError(BaseModel):
+    """An error of one item of an array: a problem without the fields that belong to the whole answer."""
+
+    model_config = STRICT
+    code: str
+    detail: str
+    errors: dict[str, list[FieldError]] | None = None
+    permission: str | None = None
+    reason: str | None = None
+
+
+class ItemResult(BaseModel):
+    model_config = STRICT
+    status: int
+    instance: LeasedInstance | None = None
+    lease: Lease | None = None
+    error: ItemError | None = None
+
+
+class Results(BaseModel):
+    """One outcome an item, in the order of the array that was sent."""
+
+    model_config = STRICT
+    results: list[ItemResult]
+
+
+class Readiness(BaseModel):
+    model_config = STRICT
+    status: str
+    checks: dict[str, Any]
+
+
+def decimal(value: Any) -> int:
+    """A query's number: ASCII digits alone."""
+    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10):
+        raise PydanticCustomError("decimal", "must be a whole number in decimal digits")
+    return int(value)
+
+
+Limit = Annotated[int, Field(ge=1, le=500)]
+
+
+class ListQuery(BaseModel):
+    """The query of the list."""
+
+    model_config = STRICT
+    namespace: Namespace | None = None
+    limit: Annotated[Limit, BeforeValidator(decimal)] = 100
+    after: Annotated[str, StringConstraints(max_length=1024)] | None = None
+
+
+class DiscoveryQuery(BaseModel):
+    """The path and query of discovery."""
+
+    model_config = STRICT
+    name: ServiceName
+    namespace: Namespace = "default"
+    status: list[Status | Literal["all"]] = ["UP"]
+    state: list[State | Literal["all"]] = ["live", "protected"]
+    protected: Literal["true", "false"] | None = None
+
+
+class InstanceQuery(BaseModel):
+    """The path and query of an instance."""
+
+    model_config = STRICT
+    namespace: Namespace = "default"
+    service_name: ServiceName | None = None
+    instance_id: InstanceId
