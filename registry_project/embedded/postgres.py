@@ -44,6 +44,8 @@ class Server:
         settings: server settings over those of SETTINGS.
     """
 
+    name = "PostgreSQL"
+
     def __init__(
         self, data_directory: Path, *, durable: bool = True, settings: Mapping[str, str] = MappingProxyType({})
     ) -> None:
@@ -112,10 +114,15 @@ class Server:
         answer = subprocess.run(asked, env=variables(), check=False, stdout=subprocess.DEVNULL)  # noqa: S603
         return answer.returncode == 0 and self.alive()
 
-    def stop(self, *, hurry: bool = False) -> None:
-        """End the server: its clients' transactions are rolled back; in a hurry it recovers at its next start."""
+    def stop(self) -> None:
+        """End the server; the transactions of its clients are rolled back."""
         if self.process:
-            processes.stop(self.process, signal.SIGQUIT if hurry else signal.SIGINT, STOP_SECONDS)
+            processes.stop(self.process, signal.SIGINT, STOP_SECONDS)
+
+    def hurry(self) -> None:
+        """End it without a checkpoint: nothing is lost, and its next start is a recovery."""
+        if self.process and self.alive():
+            self.process.send_signal(signal.SIGQUIT)
 
     def password(self) -> str:
         kept = self.directory / "password"
