@@ -123,9 +123,9 @@ class Page:
     next: Position | None
 
 
-def page(namespace: str | None, limit: int, after: Position | None) -> Page:
-    """A page of the list, by namespace and name: at most `limit` services, ended by the one that reaches 2,000
-    instances; none is split. Two statements. The index is the log's end at the walk's first page, so that a watch from
+def page(namespace: str | None, limit: int, after: Position | None, at_most_instances: int = INSTANCES_A_PAGE) -> Page:
+    """A page of the list, by namespace and name: at most `limit` services, ended by the one that reaches
+    `at_most_instances`; none is split. Two statements. The index is the log's end at the walk's first page, so that a watch from
     there misses nothing of it.
     """
     index = changes.end()
@@ -137,7 +137,7 @@ def page(namespace: str | None, limit: int, after: Position | None) -> Page:
                 "after_name": after.name if after else "",
                 "namespace": namespace,
                 "limit": limit,
-                "instances": INSTANCES_A_PAGE,
+                "instances": at_most_instances,
                 "index": index,
             },
         )

@@ -15,7 +15,7 @@ def rfc3339(timestamp: str) -> str:
 
 # Silence is counted from the last heartbeat, or from when the registry could hear again if that is later.
 HEARD_SINCE = "GREATEST(l.heartbeat_at, r.window_start)"
-GRACE = "make_interval(secs => GREATEST(1.1 * l.ttl_seconds, l.ttl_seconds + 1))"
+GRACE = "make_interval(secs => GREATEST(1.1::float8 * l.ttl_seconds, l.ttl_seconds + 1))"
 DEADLINE = f"({HEARD_SINCE} + {GRACE})"
 
 EFFECTIVE_STATUS = "COALESCE(o.status, i.reported_status)"

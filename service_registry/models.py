@@ -86,7 +86,7 @@ class InstanceQuerySet(QuerySet["Instance"]):
 class Instance(models.Model):
     """What readers see of one running copy of a service. Written only when that changes; the lease beats beside it."""
 
-    service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="instances")
+    service = models.ForeignKey(Service, models.PROTECT, related_name="instances", db_index=False)
     instance_id = models.TextField(db_collation="C")
     host = models.TextField()
     port = models.IntegerField()
@@ -165,7 +165,7 @@ class Lease(models.Model):
 class Override(models.Model):
     """An operator's or owner's word over an instance's own status. Survives the instance, which need not exist."""
 
-    service = models.ForeignKey(Service, on_delete=models.PROTECT, related_name="overrides")
+    service = models.ForeignKey(Service, models.PROTECT, related_name="overrides", db_index=False)
     instance_id = models.TextField(db_collation="C")
     status = models.TextField()
     reason = models.TextField()

@@ -71,6 +71,10 @@ class Grants:
         """Whether `group` is a Django group that grants anything, and so speaks of a role and not of a team."""
         return group in self._by_group
 
+    def forget(self) -> None:
+        """Read again at the next use."""
+        self._read_at = float("-inf")
+
     def refresh(self) -> None:
         rows = Group.objects.filter(permissions__isnull=False).values_list(
             "name", "permissions__content_type__app_label", "permissions__codename"

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service_registry.fields import (
@@ -68,6 +68,13 @@ class Deregistration(BaseModel):
     service_name: ServiceName
     instance_id: InstanceId
     epoch: Epoch | None = Field(default=None, description="When given, only this registration is taken off.")
+
+
+Registrations = RootModel[Registration | Annotated[list[Registration], Field(min_length=1, max_length=ARRAY_LIMIT)]]
+Beats = RootModel[Beat | Annotated[list[Beat], Field(min_length=1, max_length=ARRAY_LIMIT)]]
+Deregistrations = RootModel[
+    Deregistration | Annotated[list[Deregistration], Field(min_length=1, max_length=ARRAY_LIMIT)]
+]
 
 
 class ActiveOverride(BaseModel):

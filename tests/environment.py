@@ -1,43 +1,50 @@
-"""What the suite runs in: settings for a test, and a PostgreSQL of its own in memory.
+"""What the suite runs in: settings for a test, a PostgreSQL of its own in memory, and a development issuer.
 
-Loaded by `-p tests.environment` before Django's settings are. Workers of xdist inherit the address.
+Loaded by `-p tests.environment` before Django's settings are. Workers of xdist inherit the addresses.
 """
 
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from registry_project.embedded.postgres import Server
+from registry_project.embedded.issuer.server import Server as Issuer
+from registry_project.embedded.postgres import Server as Postgres
 
 MEMORY = Path("/dev/shm")
+AUDIENCE = "service-registry"
 
 os.environ.setdefault("DEBUG", "true")
-os.environ.setdefault("OIDC_ISSUER", "http://127.0.0.1:9/development-issuer")
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-alone-which-signs-nothing-of-any-value")
 
 
-class PrivatePostgres:
+class Environment:
     def __init__(self) -> None:
         place = MEMORY if os.access(MEMORY, os.W_OK) else None
         self.directory = Path(tempfile.mkdtemp(prefix="registry-tests-", dir=place))
         self.directory.chmod(0o755)
-        self.server = Server(self.directory / "postgres", durable=False, settings={"max_connections": "200"})
-        self.server.start()
-        os.environ["DATABASE_URL"] = self.server.url
+        self.postgres = Postgres(self.directory / "postgres", durable=False, settings={"max_connections": "200"})
+        self.postgres.start()
+        self.issuer = Issuer(0, self.directory / "data", AUDIENCE)
+        threading.Thread(target=self.issuer.serve_forever, daemon=True).start()
+        os.environ["DATABASE_URL"] = self.postgres.url
         os.environ["REGISTRY_DATA_DIR"] = str(self.directory / "data")
+        os.environ["OIDC_ISSUER"] = self.issuer.issuer.url
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        self.server.stop()
+        self.issuer.shutdown()
+        self.issuer.server_close()
+        self.postgres.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if private:
-        config.pluginmanager.register(private, "private-postgres")
+    if environment:
+        config.pluginmanager.register(environment, "registry-environment")
 
 
-private = None if "DATABASE_URL" in os.environ else PrivatePostgres()
+environment = None if "DATABASE_URL" in os.environ else Environment()

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, get_args
 
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -9,9 +10,17 @@ from rest_framework.viewsets import ViewSet
 from service_registry import catalogue, fields, permissions
 from service_registry.api import pagination
 from service_registry.api.authentication import asking
+from service_registry.api.openapi import parameters
 from service_registry.api.validation import from_query
 from service_registry.permissions import Action
-from service_registry.schemas import DiscoveryQuery, InstanceQuery, ListQuery
+from service_registry.schemas import (
+    DiscoveryQuery,
+    InstanceQuery,
+    LeasedInstance,
+    ListQuery,
+    ServiceInstances,
+    ServicePage,
+)
 
 INDEX_HEADER = "X-Registry-Index"
 
@@ -21,6 +30,14 @@ class ServiceViewSet(ViewSet):
 
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.LIST_SERVICES, "retrieve": permissions.LIST_SERVICES}
 
+    problems: ClassVar[dict[str, tuple[int, ...]]] = {"retrieve": (404,)}
+
+    @extend_schema(
+        operation_id="list_services",
+        summary="List services with their instances",
+        parameters=parameters(ListQuery),
+        responses={200: ServicePage},
+    )
     def list(self, request: Request) -> Response:
         query = from_query(ListQuery, request.query_params)
         after = pagination.decode(query.after) if query.after is not None else None
@@ -32,6 +49,12 @@ class ServiceViewSet(ViewSet):
         }
         return Response(answer, headers={INDEX_HEADER: page.index})
 
+    @extend_schema(
+        operation_id="discover",
+        summary="Find the instances of a service that should get traffic",
+        parameters=parameters(DiscoveryQuery, "name"),
+        responses={200: ServiceInstances},
+    )
     def retrieve(self, request: Request, name: str) -> Response:
         query = from_query(DiscoveryQuery, request.query_params, name=name)
         statuses = get_args(fields.Status) if "all" in query.status else query.status
@@ -54,11 +77,25 @@ class InstanceViewSet(ViewSet):
         "retrieve_by_id": permissions.READ_INSTANCE,
     }
 
+    problems: ClassVar[dict[str, tuple[int, ...]]] = {"retrieve": (404,), "retrieve_by_id": (404, 409)}
+
+    @extend_schema(
+        operation_id="instance",
+        summary="Show an instance with its lease",
+        parameters=parameters(InstanceQuery, "service_name", "instance_id"),
+        responses={200: LeasedInstance},
+    )
     def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
         return self.found(
             request, from_query(InstanceQuery, request.query_params, service_name=service_name, instance_id=instance_id)
         )
 
+    @extend_schema(
+        operation_id="instance_by_id",
+        summary="Show the instance of this id, whichever service has it",
+        parameters=parameters(InstanceQuery, "instance_id"),
+        responses={200: LeasedInstance},
+    )
     def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
         query = from_query(InstanceQuery, request.query_params, instance_id=instance_id)
         return self.found(request, query)

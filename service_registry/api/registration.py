@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
+from drf_spectacular.utils import extend_schema
 from pydantic import BaseModel
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,7 +16,17 @@ from service_registry.api.validation import many, one
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.permissions import Action
-from service_registry.schemas import Beat, Deregistration, Registration
+from service_registry.schemas import (
+    Beat,
+    Beats,
+    Deregistration,
+    Deregistrations,
+    Heartbeat,
+    LeasedInstance,
+    Registration,
+    Registrations,
+    Results,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 Outcome = TypeVar("Outcome")
@@ -31,12 +42,34 @@ class RegistrationViewSet(ViewSet):
         "deregister": permissions.DEREGISTER,
     }
 
+    # What each may answer with besides the problems that any operation may.
+    problems: ClassVar[dict[str, tuple[int, ...]]] = {
+        "register": (413, 415),
+        "heartbeat": (404, 409, 413, 415),
+        "deregister": (404, 409, 413, 415),
+    }
+
+    @extend_schema(
+        operation_id="register",
+        summary="Register instances",
+        description="Says where an instance is. Idempotent: a full statement, in which a field left out has its "
+        "default. The first registration of a service claims it for `owner`. An array is answered item by item.",
+        request=Registrations,
+        responses={200: LeasedInstance | Results, 201: LeasedInstance},
+    )
     def register(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Registration, request, manager.register, registered_item)
         done = alone(Registration, request, manager.register)
         return Response(done.document, 201 if done.created else 200)
 
+    @extend_schema(
+        operation_id="heartbeat",
+        summary="Renew leases",
+        description="Says that an instance is still there; one that had expired comes back.",
+        request=Beats,
+        responses={200: Heartbeat | Results},
+    )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Beat, request, manager.heartbeat, lambda done: {"status": 200, "lease": done.lease})
@@ -51,6 +84,13 @@ class RegistrationViewSet(ViewSet):
         }
         return Response(answer | ({"recovered": True} if done.recovered else {}))
 
+    @extend_schema(
+        operation_id="deregister",
+        summary="Deregister instances",
+        description="Says that an instance is leaving. Safe to repeat.",
+        request=Deregistrations,
+        responses={204: None, 200: Results},
+    )
     def deregister(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Deregistration, request, manager.deregister, lambda _done: {"status": 204})

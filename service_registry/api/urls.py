@@ -5,12 +5,13 @@ from typing import Any
 
 from django.urls import URLPattern, re_path
 
+from service_registry.api.documentation import DocsView, SchemaView
 from service_registry.api.reading import InstanceViewSet, ServiceViewSet
 from service_registry.api.registration import RegistrationViewSet
 
 
-def at(path: str, view: Callable[..., Any]) -> URLPattern:
-    return re_path(rf"^{path}/?$", view)
+def at(path: str, view: Callable[..., Any], name: str | None = None) -> URLPattern:
+    return re_path(rf"^{path}/?$", view, name=name)
 
 
 PART = "[^/]+"
@@ -23,4 +24,6 @@ urlpatterns = [
     at(f"services/(?P<name>{PART})", ServiceViewSet.as_view({"get": "retrieve"})),
     at(f"instance/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
     at(f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve"})),
+    at("schema", SchemaView.as_view(), "schema"),
+    at("docs", DocsView.as_view(), "docs"),
 ]

@@ -1,0 +1,36 @@
+"""Making rows older than they are, instead of stopping a clock."""
+
+from datetime import timedelta
+
+from django.db import connection
+from django.db.models import F
+
+from service_registry.models import Instance, Lease, RegistryState
+
+
+def silence(seconds: float, **which: str) -> None:
+    """Let the leases of the instances that match have been silent for so long, heard by the registry all the while."""
+    hear_since(seconds)
+    Lease.objects.filter(instance__in=Instance.objects.filter(**which)).update(
+        heartbeat_at=F("heartbeat_at") - timedelta(seconds=seconds)
+    )
+
+
+def hear_since(seconds: float) -> None:
+    """Let the registry have heard without a gap for so long, until now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE service_registry_registrystate SET heard_at = clock_timestamp(), "
+            "window_start = clock_timestamp() - make_interval(secs => %s)",
+            [seconds],
+        )
+
+
+def deafen(seconds: float) -> None:
+    """Let the registry have heard nothing for so long."""
+    RegistryState.objects.update(heard_at=F("heard_at") - timedelta(seconds=seconds))
+
+
+def expire_since(seconds: float) -> None:
+    """Let what has expired have done so earlier by so much."""
+    Lease.objects.filter(expired_at__isnull=False).update(expired_at=F("expired_at") - timedelta(seconds=seconds))

@@ -1,0 +1,110 @@
+"""A caller of the API, for tests: real tokens, and every answer is checked against its model."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.test import Client
+from pydantic import BaseModel
+
+from registry_project.embedded.issuer.tokens import issue_token
+from service_registry import schemas
+
+ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
+    ("POST", r"/registry/register/?", schemas.LeasedInstance),
+    ("POST", r"/registry/heartbeat/?", schemas.Heartbeat),
+    ("POST", r"/registry/deregister/?", None),
+    ("GET", r"/registry/services/?", schemas.ServicePage),
+    ("GET", r"/registry/services/[^/]+/?", schemas.ServiceInstances),
+    ("GET", r"/registry/instance/[^/]+(/[^/]+)?/?", schemas.LeasedInstance),
+]
+
+
+def token(*groups: str, subject: str = "someone", ttl_seconds: int = 600) -> str:
+    return issue_token(
+        settings.REGISTRY_DATA_DIR,
+        settings.OIDC_ISSUER,
+        subject,
+        groups,
+        settings.OIDC_AUDIENCE,
+        ttl_seconds=ttl_seconds,
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        return str(self.json["code"])
+
+
+def check(method: str, path: str, answer: Answer) -> None:
+    """Raise unless the answer is what the contract says for this path."""
+    assert answer.status < 500 or answer.status == 503, (answer.status, answer.body)
+    assert answer.headers["x-request-id"]
+    if answer.status >= 400:
+        assert answer.headers["content-type"] == "application/problem+json", answer.body
+        problem = schemas.Problem.model_validate(answer.json)
+        assert problem.status == answer.status
+        return
+    assert answer.status != 204 or answer.body == b""
+    model = next(model for verb, pattern, model in ANSWERS if verb == method and re.fullmatch(pattern, path))
+    if answer.status == 204:
+        return
+    if isinstance(answer.json, dict) and "results" in answer.json:
+        model = schemas.Results
+    assert model is not None, path
+    model.model_validate(answer.json)
+
+
+class Api:
+    """`groups` are those of the token that goes with every call; none, no token."""
+
+    def __init__(self, *groups: str, subject: str = "someone", bearer: str | None = None) -> None:
+        self.client = Client(raise_request_exception=False)
+        self.bearer = bearer if bearer is not None else token(*groups, subject=subject) if groups else None
+
+    def call(self, method: str, path: str, body: Any = None, raw: bytes | None = None, **headers: str) -> Answer:
+        if self.bearer is not None:
+            headers = {"Authorization": f"Bearer {self.bearer}"} | headers
+        content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        content_type = headers.pop("Content_Type", "application/json")
+        response = self.client.generic(method, path, content, content_type, headers=headers)
+        lowered = {name.lower(): value for name, value in response.items()}
+        answer = Answer(response.status_code, lowered, response.content)
+        check(method, path.partition("?")[0], answer)
+        return answer
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return self.call("POST", path, body, **headers)
+
+    def register(self, service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> Answer:
+        return self.post("/registry/register", registration(service_name, instance_id, **fields))
+
+    def heartbeat(self, service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> Answer:
+        return self.post("/registry/heartbeat", {"service_name": service_name, "instance_id": instance_id} | fields)
+
+    def deregister(self, service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> Answer:
+        return self.post("/registry/deregister", {"service_name": service_name, "instance_id": instance_id} | fields)
+
+    def listed(self, service_name: str = "web") -> list[str]:
+        """The ids that discovery gives, whatever their status."""
+        answer = self.get(f"/registry/services/{service_name}?status=all")
+        return [instance["instance_id"] for instance in answer.json["instances"]]
+
+
+def registration(service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> dict[str, Any]:
+    return {"service_name": service_name, "instance_id": instance_id, "host": "10.0.0.1", "port": 8080} | fields

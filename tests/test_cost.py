@@ -1,0 +1,119 @@
+"""What the hot paths cost: statements, plans, and heartbeats that touch no index."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from service_registry import catalogue, manager
+from service_registry.caller import Caller
+from service_registry.expiry.sweep import EXPIRE, ROWS_A_TRANSACTION
+from service_registry.manager.heartbeat import BEAT
+from service_registry.schemas import Beat, Registration
+from tests.client import registration
+
+CALLER = Caller("tester", frozenset({"team"}), frozenset({"register_instance"}))
+TRANSACTION_CONTROL = re.compile(r"BEGIN|COMMIT|SAVEPOINT|RELEASE SAVEPOINT")
+
+
+def statements(run: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        run()
+    queries = [query["sql"] for query in captured.captured_queries]
+    return [sql for sql in queries if not TRANSACTION_CONTROL.match(sql)]
+
+
+def fleet(size: int, service_name: str = "web") -> list[Registration]:
+    return [Registration(**registration(service_name, f"i-{number}")) for number in range(size)]
+
+
+def beats(size: int) -> list[Beat]:
+    return [Beat(service_name="web", instance_id=f"i-{number}") for number in range(size)]
+
+
+@pytest.mark.parametrize("size", [1, 500])
+def test_heartbeats_take_two_statements(db: None, size: int) -> None:
+    manager.register(fleet(size), CALLER)
+    assert len(statements(lambda: manager.heartbeat(beats(size), CALLER))) == 2
+
+
+def test_discovery_takes_two_statements(db: None) -> None:
+    manager.register(fleet(3), CALLER)
+    assert len(statements(lambda: catalogue.discover("default", "web", ["UP"], ["live"]))) == 2
+
+
+def test_registering_a_thousand_takes_under_twelve_statements(db: None) -> None:
+    manager.register(fleet(300), CALLER)
+    mixed = fleet(500)
+    mixed[0] = Registration(**registration(instance_id="i-0", port=81))
+    mixed += fleet(500, "new")
+    assert len(statements(lambda: manager.register(mixed, CALLER))) < 12
+    assert len(statements(lambda: manager.register(mixed, CALLER))) <= 5
+
+
+def plan(sql: str, parameters: Any, explain: str = "EXPLAIN ") -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(explain + sql, parameters)
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.fixture
+def many(db: None) -> None:
+    """10,000 instances in ten services, analysed."""
+    for number in range(10):
+        manager.register(fleet(1000, f"service-{number}"), CALLER)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def beat_parameters(size: int) -> list[Any]:
+    names = [f"i-{number}" for number in range(size)]
+    return [["default"] * size, ["service-3"] * size, names, [None] * size, ["team"]]
+
+
+def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:
+    found = plan(BEAT, beat_parameters(1))
+    assert "instance_unique_id" in found
+    assert "service_unique_name" in found or "Seq Scan on service_registry_service" in found
+    assert "Seq Scan on service_registry_instance" not in found
+    assert "Seq Scan on service_registry_lease" not in found
+
+
+def test_discovery_finds_its_rows_by_index(many: None) -> None:
+    found = plan(
+        catalogue.DISCOVER, {"namespace": "default", "name": "service-3", "statuses": ["UP"], "states": ["live"]}
+    )
+    assert "instance_unique_id" in found
+    assert "Seq Scan on service_registry_instance" not in found
+
+
+def test_a_sweep_that_finds_nothing_reads_leases_alone(many: None) -> None:
+    found = plan(EXPIRE, [ROWS_A_TRANSACTION], "EXPLAIN (ANALYZE, TIMING OFF) ").splitlines()
+    assert any("Rows Removed by Join Filter: 10000" in line for line in found)
+    (instances,) = [line for line in found if "on service_registry_instance i" in line]
+    assert "never executed" in instances
+
+
+@pytest.mark.django_db(transaction=True)
+def test_heartbeats_are_hot_updates() -> None:
+    manager.register(fleet(500), CALLER)
+    updated, hot = lease_updates()
+    for _ in range(20):
+        assert all(isinstance(outcome, manager.Renewed) for outcome in manager.heartbeat(beats(500), CALLER))
+    updated_after, hot_after = lease_updates()
+    assert updated_after - updated == 10_000
+    assert (hot_after - hot) / (updated_after - updated) > 0.95
+
+
+def lease_updates() -> tuple[int, int]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT 1")
+        cursor.execute(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'service_registry_lease'"
+        )
+        row = cursor.fetchone()
+    return row[0], row[1]

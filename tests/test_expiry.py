@@ -1,0 +1,156 @@
+"""The sweep and the hearing: what leaves the list, when, and what is written about it."""
+
+import pytest
+from pytest_django import SettingsWrapper
+
+from service_registry.expiry import hearing
+from service_registry.expiry.sweep import sweep
+from service_registry.models import Change, Instance, Lease, Override, RegistryState, Service
+from tests import ageing
+from tests.client import Api, registration
+
+
+@pytest.mark.parametrize(("ttl_seconds", "grace"), [(5, 1.0), (30, 3.0), (300, 30.0)])
+def test_nobody_expires_before_the_deadline(payments: Api, ttl_seconds: int, grace: float) -> None:
+    payments.register(ttl_seconds=ttl_seconds)
+    ageing.silence(ttl_seconds + grace - 1)
+    assert sweep().expired == 0
+    ageing.silence(1)
+    ageing.hear_since(ttl_seconds + grace + 1)
+    assert sweep().expired == 1
+
+
+def test_what_expires_leaves_a_record(payments: Api, reader: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    sweep()
+    assert reader.get("/registry/services/web").json["instances"] == []
+    change = Change.objects.get(kind="expired")
+    assert change.actor == "system:sweep"
+    assert change.reason == "no heartbeat before the deadline"
+    assert change.instance["state"] == "expired"
+    assert set(change.evidence) == {
+        "heartbeat_at",
+        "deadline",
+        "window_start",
+        "swept_at",
+        "ttl_seconds",
+        "process",
+    }
+    assert change.evidence["heartbeat_at"] < change.evidence["deadline"] < change.evidence["swept_at"]
+
+
+def test_a_second_sweep_finds_nothing(payments: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    assert [sweep().expired, sweep().expired] == [1, 0]
+    assert Change.objects.filter(kind="expired").count() == 1
+
+
+def test_it_expires_thousands_in_batches(payments: Api) -> None:
+    payments.post("/registry/register", [registration(instance_id=f"web-{number}") for number in range(1000)])
+    payments.post("/registry/register", [registration(instance_id=f"web-{number}") for number in range(1000, 1201)])
+    ageing.silence(60)
+    assert sweep().expired == 1201
+    assert Change.objects.filter(kind="expired").count() == 1201
+
+
+def test_only_the_silent_expire(payments: Api) -> None:
+    payments.register(instance_id="a")
+    payments.register(instance_id="b")
+    ageing.silence(60)
+    payments.heartbeat(instance_id="b")
+    assert sweep().expired == 1
+    assert payments.listed() == ["b"]
+
+
+def test_time_stands_still_while_the_registry_hears_nothing(payments: Api) -> None:
+    payments.register()
+    ageing.silence(600)
+    ageing.deafen(6)
+    assert sweep().expired == 0
+    hearing.Pulse().beat()
+    assert sweep().expired == 0
+    state = RegistryState.objects.get()
+    assert state.window_reason == "deaf"
+    assert (state.heard_at - state.window_start).total_seconds() < 1
+
+
+def test_a_pulse_in_time_keeps_the_window(payments: Api) -> None:
+    ageing.hear_since(100)
+    before = RegistryState.objects.get()
+    ageing.deafen(2)
+    hearing.Pulse().beat()
+    after = RegistryState.objects.get()
+    assert after.window_start == before.window_start
+    assert after.heard_at > before.heard_at
+
+
+def reading(monotonic: float, database: float, took: float = 0.0) -> hearing.Reading:
+    return hearing.Reading(monotonic, database, monotonic + took, database, 0.0)
+
+
+def test_a_jump_of_the_databases_clock_is_seen_and_a_slow_answer_is_not() -> None:
+    earlier = reading(100.0, 5000.0)
+    assert not reading(110.0, 5010.0).disagrees_with(earlier)
+    assert not reading(110.0, 5018.0, took=8.0).disagrees_with(earlier)
+    assert reading(110.0, 5070.0).disagrees_with(earlier)
+    assert reading(110.0, 4950.0).disagrees_with(earlier)
+
+
+def test_a_jump_restarts_the_window(payments: Api) -> None:
+    ageing.hear_since(100)
+    pulse = hearing.Pulse()
+    pulse.beat()
+    pulse._earlier = reading(0.0, 0.0)
+    pulse.beat()
+    state = RegistryState.objects.get()
+    assert state.window_reason == "clock"
+    assert (state.heard_at - state.window_start).total_seconds() < 1
+
+
+def test_a_web_process_sweeps_when_nobody_else_does(payments: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    hearing.pulse()
+    assert payments.listed() == ["web-1"]
+    RegistryState.objects.update(swept_at="2026-01-01T00:00:00Z")
+    hearing.pulse()
+    assert payments.listed() == []
+
+
+def test_the_retained_are_removed_at_their_time(payments: Api, settings: SettingsWrapper) -> None:
+    payments.register()
+    ageing.silence(60)
+    sweep()
+    ageing.expire_since(settings.REGISTRY_RETENTION_SECONDS - 5)
+    assert sweep().removed == 0
+    ageing.expire_since(10)
+    assert sweep().removed == 1
+    assert not Instance.objects.exists()
+    change = Change.objects.get(kind="removed")
+    assert set(change.evidence) == {"heartbeat_at", "expired_at", "swept_at", "process"}
+    assert change.instance is None
+
+
+def test_an_override_ends_at_its_time_even_while_time_stands_still(payments: Api) -> None:
+    payments.register()
+    service = Service.objects.get()
+    for instance_id, until in (("web-1", "2026-01-01T00:00:00Z"), ("web-2", None)):
+        Override.objects.create(
+            service=service, instance_id=instance_id, status="DOWN", reason="x", actor="op", until=until
+        )
+    ageing.deafen(60)
+    assert sweep().overrides_ended == 1
+    change = Change.objects.get(kind="status_changed")
+    assert (change.instance_id, change.instance["status"]) == ("web-1", "UP")
+
+
+def test_the_lease_table_is_stored_for_heartbeats(db: None) -> None:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reloptions FROM pg_class WHERE relname = %s", [Lease._meta.db_table])
+        assert "fillfactor=50" in cursor.fetchone()[0]
+        cursor.execute("SELECT count(*) FROM pg_indexes WHERE tablename = %s", [Lease._meta.db_table])
+        assert cursor.fetchone()[0] == 1

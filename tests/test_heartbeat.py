@@ -1,0 +1,138 @@
+"""POST /registry/heartbeat"""
+
+import pytest
+
+from service_registry.expiry.sweep import sweep
+from service_registry.models import Change, Instance, Lease, Override, Service
+from tests import ageing
+from tests.client import Api, registration
+
+
+def test_it_renews_the_lease_and_changes_nothing_a_reader_sees(payments: Api) -> None:
+    registered = payments.register().json
+    changes = Change.objects.count()
+    answer = payments.heartbeat()
+    assert answer.status == 200
+    assert answer.json["lease"]["heartbeat_at"] > registered["lease"]["heartbeat_at"]
+    assert answer.json["status"] == "UP"
+    assert "recovered" not in answer.json
+    assert (Lease.objects.get().beats, Change.objects.count()) == (1, changes)
+
+
+def test_it_tells_an_instance_that_was_never_registered(payments: Api) -> None:
+    payments.register()
+    for service_name in ("web", "nowhere"):
+        answer = payments.heartbeat(service_name, "web-9")
+        assert (answer.status, answer.code, answer.json["reason"]) == (404, "instance_not_found", "never_registered")
+
+
+def test_it_tells_one_that_was_deregistered(payments: Api) -> None:
+    payments.register()
+    payments.deregister()
+    assert payments.heartbeat().json["reason"] == "deregistered"
+
+
+def test_it_tells_one_that_was_removed(payments: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    sweep()
+    ageing.expire_since(700)
+    sweep()
+    assert payments.heartbeat().json["reason"] == "removed"
+
+
+def test_it_brings_back_one_that_has_expired(payments: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    sweep()
+    answer = payments.heartbeat()
+    assert (answer.status, answer.json["recovered"]) == (200, True)
+    assert payments.listed() == ["web-1"]
+    assert Change.objects.order_by("id").last().kind == "recovered"  # type: ignore[union-attr]
+
+
+def test_a_superseded_epoch_is_refused(payments: Api) -> None:
+    first = payments.register().json["epoch"]
+    second = payments.register(port=81).json["epoch"]
+    answer = payments.heartbeat(epoch=first)
+    assert (answer.status, answer.code) == (409, "lease_superseded")
+    assert Lease.objects.get().beats == 0
+    assert payments.heartbeat(epoch=second).status == 200
+
+
+def test_a_stranger_is_refused_whether_or_not_the_instance_exists(payments: Api, stranger: Api) -> None:
+    payments.register()
+    for instance_id in ("web-1", "web-9"):
+        answer = stranger.heartbeat(instance_id=instance_id)
+        assert (answer.status, answer.code) == (403, "not_owner")
+    assert Lease.objects.get().beats == 0
+
+
+def test_an_operator_may_not(operator: Api) -> None:
+    answer = operator.heartbeat()
+    assert (answer.status, answer.json["permission"]) == (403, "heartbeat_instance")
+
+
+def test_a_new_status_is_applied_and_logged(payments: Api) -> None:
+    payments.register(status="STARTING")
+    assert payments.heartbeat(status="UP").json["status"] == "UP"
+    assert payments.heartbeat(status="UP").status == 200
+    change = Change.objects.get(kind="status_changed")
+    assert change.changed == ["reported_status", "status"]
+    assert change.instance["status"] == "UP"
+
+
+def test_a_status_under_an_override_is_reported_but_not_shown(payments: Api) -> None:
+    payments.register()
+    Override.objects.create(
+        service=Service.objects.get(), instance_id="web-1", status="OUT_OF_SERVICE", reason="x", actor="x"
+    )
+    assert payments.heartbeat(status="DOWN").json["status"] == "OUT_OF_SERVICE"
+    change = Change.objects.order_by("id").last()
+    assert change is not None
+    assert (change.kind, change.changed) == ("updated", ["reported_status"])
+
+
+def test_an_alternating_status_is_applied_six_times_a_minute_and_at_its_end(payments: Api) -> None:
+    payments.register()
+    for beat in range(9):
+        payments.heartbeat(status="UP" if beat % 2 else "DOWN")
+    assert Change.objects.filter(kind="status_changed").count() == 6
+    instance = Instance.objects.get()
+    assert (instance.reported_status, instance.pending_status) == ("UP", "DOWN")
+    assert sweep().statuses_settled == 0
+    assert instance.status_minute_at is not None
+    Instance.objects.update(status_minute_at="2026-01-01T00:00:00Z")
+    assert sweep().statuses_settled == 1
+    instance.refresh_from_db()
+    assert (instance.reported_status, instance.pending_status) == ("DOWN", None)
+    assert Change.objects.filter(kind="status_changed").count() == 7
+
+
+def test_an_array_judges_each_item_on_its_own(payments: Api, stranger: Api) -> None:
+    payments.post("/registry/register", [registration(instance_id="web-1"), registration(instance_id="web-2")])
+    stranger.register("foreign", "x")
+    beats = [
+        {"service_name": "web", "instance_id": "web-2"},
+        {"service_name": "foreign", "instance_id": "x"},
+        {"service_name": "web", "instance_id": "web-9"},
+        {"service_name": "web"},
+        {"service_name": "web", "instance_id": "web-1", "epoch": 2**50},
+        {"service_name": "web", "instance_id": "web-2"},
+        {"service_name": "web", "instance_id": "web-1", "status": "DOWN"},
+    ]
+    results = payments.post("/registry/heartbeat", beats[:5] + beats[6:]).json["results"]
+    assert [result["status"] for result in results] == [200, 403, 404, 400, 409, 400]
+    assert set(results[0]) == {"status", "lease"}
+    assert results[2]["error"]["reason"] == "never_registered"
+    again = payments.post("/registry/heartbeat", [beats[0], beats[5], beats[6]]).json["results"]
+    assert [result["status"] for result in again] == [200, 400, 200]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epoch", 0), ("epoch", "1"), ("epoch", 1.0), ("status", "GONE"), ("instance_id", ""), ("host", "10.0.0.1")],
+)
+def test_it_rejects_a_bad_field_by_name(payments: Api, field: str, value: object) -> None:
+    answer = payments.heartbeat(**{field: value})
+    assert (answer.status, list(answer.json["errors"])) == (400, [field])

@@ -1,0 +1,44 @@
+"""The shape of the code: imports point one way."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import service_registry
+
+ROOT = Path(service_registry.__file__).parent
+
+DOORS = {"api", "live", "admin", "tasks", "management"}
+VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue"}
+GROUND = {"models", "schemas", "fields", "exceptions", "documents"}
+
+# What each may import of the product besides itself.
+ALLOWED = {
+    **dict.fromkeys(DOORS, VERBS | GROUND | {"identity"}),
+    **dict.fromkeys(VERBS, VERBS | GROUND),
+    **dict.fromkeys(GROUND, GROUND),
+    "identity": {"models"},
+    "apps": VERBS,
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "service_registry" else [f"x.{alias.name}" for alias in node.names]
+            yield from names if node.module.split(".")[0] == "service_registry" else ()
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("service_registry."))
+
+
+def sources() -> list[Path]:
+    return [path for path in ROOT.rglob("*.py") if "migrations" not in path.parts]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    layer = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    imported = {name.split(".")[1] if "." in name else name for name in imports(path)}
+    assert imported - {layer} <= ALLOWED.get(layer, set())

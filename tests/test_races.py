@@ -1,0 +1,174 @@
+"""Where two callers meet: threads with connections of their own, on committed rows."""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from service_registry import manager
+from service_registry.caller import Caller
+from service_registry.exceptions import InstanceNotFound, NotOwner
+from service_registry.expiry.sweep import sweep
+from service_registry.models import Change, Instance, Lease, Service
+from service_registry.schemas import Beat, Deregistration, Registration
+from tests import ageing
+from tests.client import registration
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "deregister_instance"}))
+
+
+def at_once(runs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run all at the same moment, on a thread and a connection each; raise what any of them raises."""
+    barrier = threading.Barrier(len(runs))
+
+    def one(run: Callable[[], Any]) -> Any:
+        try:
+            barrier.wait(30)
+            return run()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        return [future.result(60) for future in [threads.submit(one, run) for run in runs]]
+
+
+def instance(instance_id: str, service_name: str = "web", **fields: Any) -> Registration:
+    return Registration(**registration(service_name, instance_id, **fields))
+
+
+def test_two_that_claim_a_name_at_once_make_one_owner_each_time() -> None:
+    rivals = [Caller(team, frozenset({team}), frozenset({"register_instance"})) for team in ("team-a", "team-b")]
+    for trial in range(200):
+        name = f"service-{trial}"
+        runs = [
+            lambda rival=rival, name=name: manager.register([instance(rival.actor, name)], rival)[0] for rival in rivals
+        ]
+        outcomes = at_once(runs)
+        won = [outcome for outcome in outcomes if isinstance(outcome, manager.Registered)]
+        assert len(won) == 1
+        assert sum(isinstance(outcome, NotOwner) for outcome in outcomes) == 1
+        (owner,) = Service.objects.get(name=name).owners
+        assert won[0].document["instance_id"] == owner
+    assert Change.objects.filter(kind="service_created").count() == 200
+
+
+def test_the_same_new_instance_registered_at_once_has_one_row() -> None:
+    for trial in range(30):
+        runs = [
+            lambda port=port, trial=trial: manager.register([instance(f"i-{trial}", port=port)], OWNER)[0]
+            for port in (1, 2, 3)
+        ]
+        outcomes = at_once(runs)
+        assert sum(outcome.created for outcome in outcomes) == 1
+    assert Instance.objects.count() == 30
+    epochs = [change.instance["epoch"] for change in Change.objects.filter(kind__in=["registered", "updated"])]
+    assert len(epochs) == len(set(epochs))
+
+
+def test_batches_in_any_order_never_deadlock() -> None:
+    """8 writers, 1,000 calls: overlapping arrays in random order that register, beat with a status and deregister."""
+    names = [("web", f"i-{number}") for number in range(15)] + [("api", f"i-{number}") for number in range(15)]
+    deadlocks = database_deadlocks()
+
+    def write(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(125):
+            keys = chance.sample(names, 12)
+            verb = chance.random()
+            if verb < 0.4:
+                ports = [chance.choice((80, 81)) for _ in keys]
+                items = [instance(key[1], key[0], port=port) for key, port in zip(keys, ports, strict=True)]
+                outcomes: list[Any] = [*manager.register(items, OWNER)]
+                assert all(isinstance(outcome, manager.Registered) for outcome in outcomes)
+            elif verb < 0.8:
+                statuses = [chance.choice((None, "UP", "DOWN")) for _ in keys]
+                beats = [
+                    Beat(service_name=key[0], instance_id=key[1], status=status)  # type: ignore[arg-type]
+                    for key, status in zip(keys, statuses, strict=True)
+                ]
+                outcomes = [*manager.heartbeat(beats, OWNER)]
+                assert all(isinstance(outcome, manager.Renewed | InstanceNotFound) for outcome in outcomes)
+            else:
+                leaving = [Deregistration(service_name=key[0], instance_id=key[1]) for key in keys[:3]]
+                outcomes = [*manager.deregister(leaving, OWNER)]
+                assert all(isinstance(outcome, manager.Deregistered | InstanceNotFound) for outcome in outcomes)
+
+    at_once([lambda seed=seed: write(seed) for seed in range(8)])
+    assert database_deadlocks() == deadlocks
+    assert Lease.objects.count() == Instance.objects.count()
+
+
+def database_deadlocks() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
+
+
+def test_a_heartbeat_that_meets_the_sweep_is_never_lost() -> None:
+    """Whoever comes first, an answered beat means that the instance is listed."""
+    for _ in range(40):
+        manager.register([instance("i-1")], OWNER)
+        ageing.silence(34)
+        (beaten, _swept) = at_once(
+            [lambda: manager.heartbeat([Beat(service_name="web", instance_id="i-1")], OWNER)[0], sweep]
+        )
+        assert isinstance(beaten, manager.Renewed)
+        assert Lease.objects.get().expired_at is None
+    kinds = list(Change.objects.order_by("id").values_list("kind", flat=True))
+    assert kinds.count("expired") == kinds.count("recovered")
+
+
+def test_sweeps_at_once_log_each_expiry_once() -> None:
+    for trial in range(20):
+        manager.register([instance(f"i-{trial}-{number}") for number in range(20)], OWNER)
+        ageing.silence(60, instance_id__startswith=f"i-{trial}-")
+        at_once([sweep, sweep, sweep])
+        sweep()
+    assert Change.objects.filter(kind="expired").count() == 400
+
+
+def test_an_instance_removed_under_a_registration_is_made_anew() -> None:
+    for trial in range(20):
+        manager.register([instance("i-1")], OWNER)
+        ageing.silence(60)
+        sweep()
+        ageing.expire_since(700)
+        registered, _swept = at_once([lambda: manager.register([instance("i-1")], OWNER)[0], sweep])
+        assert isinstance(registered, manager.Registered), trial
+        assert Instance.objects.count() == 1
+
+
+def test_ids_follow_commit_order() -> None:
+    """A reader that has seen a change has seen every change before it."""
+    stop = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        last = 0
+        while not stop.is_set():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT id FROM service_registry_change WHERE id > %s ORDER BY id", [last])
+                ids = [row[0] for row in cursor.fetchall()]
+            seen.extend(ids)
+            last = ids[-1] if ids else last
+        connections.close_all()
+
+    def write(writer: int) -> None:
+        for number in range(60):
+            with transaction.atomic():
+                manager.register([instance(f"i-{writer}-{number}", f"service-{writer}")], OWNER)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    at_once([lambda writer=writer: write(writer) for writer in range(6)])
+    stop.set()
+    reader.join()
+    missed = sorted(set(Change.objects.filter(id__lte=max(seen)).values_list("id", flat=True)) - set(seen))
+    assert missed == []
