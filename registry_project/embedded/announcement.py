@@ -49,7 +49,7 @@ def with_own_tokens(here: str) -> list[str]:
         f"curl -sS {here}/registry/register \\",
         f'  -H "Authorization: Bearer $({token})" \\',
         "  -H 'Content-Type: application/json' \\",
-        f"  -d '{EXAMPLE}'",
+        f"  -d '{EXAMPLE}'; echo",
     ]
 
 

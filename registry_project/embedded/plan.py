@@ -106,14 +106,16 @@ def web() -> Command:
 
 def workers() -> list[Command]:
     """Worker and beat: one process with an in-memory queue, or two with a broker between them."""
-    celery = ("-m", "celery", "--app=registry_project")
-    quiet = ("--loglevel=WARNING",)
-    lone = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--concurrency=1")
-    worker = Command("worker", [*celery, "worker", *quiet, *lone], patience_seconds=5)
-    if not environment.text("CELERY_BROKER_URL"):
-        return [worker]
-    beat = ("beat", *quiet, "--scheduler=celery.beat:Scheduler", "--pidfile=")
-    return [worker, Command("beat", [*celery, *beat], patience_seconds=2)]
+    celery = ("-W", "ignore:You're running the worker", "-m", "celery", "--quiet", "--app=registry_project")
+    lone = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--concurrency=1", "--loglevel=WARNING")
+    beat = ("--scheduler=celery.beat:Scheduler", "--pidfile=", "--loglevel=WARNING")
+    if environment.text("CELERY_BROKER_URL"):
+        return [
+            Command("worker", [*celery, "worker", *lone], patience_seconds=5),
+            Command("beat", [*celery, "beat", *beat], patience_seconds=2),
+        ]
+    # It looks at its own queue every two seconds and only then at whether to end. A sweep that is cut off rolls back.
+    return [Command("worker", [*celery, "worker", *lone], patience_seconds=0.5)]
 
 
 def shared_environment() -> dict[str, str]:

@@ -18,6 +18,7 @@ TICK_SECONDS = 0.1
 # A part that never gets further than this many deaths has something that starting it again does not mend.
 DEATHS_BEFORE_READY = 5
 SAY_WHY_NOT_READY_SECONDS = 15
+SAME_SIGNAL_SECONDS = 0.5
 
 
 class Stopped(Exception):
@@ -31,7 +32,7 @@ class Supervisor:
         self.plan = planned
         self.migrate = Command("migrate", ["manage.py", "migrate", "--verbosity=0"], patience_seconds=5)
         self.tended: list[Tended] = []
-        self.signals = 0
+        self.signalled_at: float | None = None
 
     def run(self) -> None:
         """Return after a signal, with nothing left running. Raises EmbeddedError when the start does not succeed."""
@@ -94,7 +95,7 @@ class Supervisor:
         for tended in self.tended:
             tended.tend()
         time.sleep(TICK_SECONDS)
-        if self.signals:
+        if self.signalled_at is not None:
             raise Stopped
 
     def stop(self) -> None:
@@ -108,9 +109,14 @@ class Supervisor:
         return [part for part in parts if part]
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """The first signal asks; the second ends every process without asking."""
-        self.signals += 1
-        if self.signals > 1:
+        """The first signal asks; a second one ends every process without asking.
+
+        One that comes at once is the same: `make` passes on what the whole process group has got already.
+        """
+        now = time.monotonic()
+        if self.signalled_at is None:
+            self.signalled_at = now
+        elif now - self.signalled_at > SAME_SIGNAL_SECONDS:
             for part in self.in_stopping_order():
                 part.hurry()
 

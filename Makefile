@@ -1,0 +1,65 @@
+# Everything runs from the checkout's own virtual environment, which is made here and renewed when a lock file changes.
+# All paths are relative, so that the checkout may lie anywhere. PYTHON= names another interpreter to make it with.
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+RUN_STAMP := .venv/requirements.stamp
+DEV_STAMP := .venv/requirements-dev.stamp
+
+PIP_INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
+
+# What the checks read the settings with: as in production, with a database that nobody asks.
+PRODUCTION = env DEBUG=false SECRET_KEY="$$($(VENV_PYTHON) -c 'import secrets; print(secrets.token_urlsafe(50))')" \
+	ALLOWED_HOSTS=registry.example.test OIDC_ISSUER=https://issuer.example.test OIDC_AUDIENCE=service-registry \
+	OIDC_RP_CLIENT_ID=registry-admin OIDC_RP_CLIENT_SECRET=unused \
+	DATABASE_URL=postgresql://registry:unused@127.0.0.1:5432/registry
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check format lock
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(RUN_STAMP) ## Run the registry with its own PostgreSQL and issuer, until Ctrl-C
+	@exec $(VENV_PYTHON) -m registry_project.embedded
+
+demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
+	@exec $(VENV_PYTHON) -m registry_project.embedded.demo
+
+test: $(DEV_STAMP) ## Run the tests
+	$(VENV_PYTHON) -m pytest -n auto
+
+check: $(DEV_STAMP) ## Check everything, as the CI does
+	$(VENV_PYTHON) -m ruff format --check
+	$(VENV_PYTHON) -m ruff check
+	$(PRODUCTION) $(VENV_PYTHON) -m mypy
+	$(PRODUCTION) $(VENV_PYTHON) manage.py check --deploy --fail-level WARNING
+	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(VENV_PYTHON) -m pytest -n auto
+
+format: $(DEV_STAMP) ## Format the code and mend what can be mended
+	$(VENV_PYTHON) -m ruff format
+	$(VENV_PYTHON) -m ruff check --fix
+
+lock: $(DEV_STAMP) ## Pin everything that requirements.txt and requirements-dev.txt need, with hashes
+	$(COMPILE) requirements.txt --output-file requirements.lock
+	$(COMPILE) requirements-dev.txt --output-file requirements-dev.lock
+
+$(VENV_PYTHON):
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "The registry needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version): set PYTHON=."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: install python3-venv (Debian, Ubuntu)."; exit 1; }
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
+
+$(RUN_STAMP): requirements.lock | $(VENV_PYTHON)
+	$(PIP_INSTALL) -r requirements.lock
+	@touch $@
+
+# What the checks need holds all that running needs.
+$(DEV_STAMP): requirements-dev.lock requirements.lock | $(VENV_PYTHON)
+	$(PIP_INSTALL) -r requirements-dev.lock
+	@touch $(RUN_STAMP) $@
