@@ -183,7 +183,7 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "static_root"
+# The web process serves the files where they are; nothing has to be collected.
 WHITENOISE_USE_FINDERS = True
 
 # The largest body a caller may send. The web server's bridge and the parser both stop there.

@@ -125,8 +125,9 @@ class Page:
 
 def page(namespace: str | None, limit: int, after: Position | None, at_most_instances: int = INSTANCES_A_PAGE) -> Page:
     """A page of the list, by namespace and name: at most `limit` services, ended by the one that reaches
-    `at_most_instances`; none is split. Two statements. The index is the log's end at the walk's first page, so that a watch from
-    there misses nothing of it.
+    `at_most_instances`; none is split. Two statements.
+
+    The index is the log's end at the walk's first page, so that a watch from there misses nothing of it.
     """
     index = changes.end()
     with connection.cursor() as cursor:

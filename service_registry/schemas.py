@@ -224,6 +224,10 @@ class Results(BaseModel):
     results: list[ItemResult]
 
 
+RegisterAnswer = RootModel[LeasedInstance | Results]
+HeartbeatAnswer = RootModel[Heartbeat | Results]
+
+
 class Readiness(BaseModel):
     model_config = STRICT
     status: str

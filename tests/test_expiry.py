@@ -1,7 +1,8 @@
 """The sweep and the hearing: what leaves the list, when, and what is written about it."""
 
 import pytest
-from pytest_django import SettingsWrapper
+from django.db.models.functions import Now
+from pytest_django import Settings
 
 from service_registry.expiry import hearing
 from service_registry.expiry.sweep import sweep
@@ -112,6 +113,7 @@ def test_a_jump_restarts_the_window(payments: Api) -> None:
 def test_a_web_process_sweeps_when_nobody_else_does(payments: Api) -> None:
     payments.register()
     ageing.silence(60)
+    RegistryState.objects.update(swept_at=Now())
     hearing.pulse()
     assert payments.listed() == ["web-1"]
     RegistryState.objects.update(swept_at="2026-01-01T00:00:00Z")
@@ -119,7 +121,7 @@ def test_a_web_process_sweeps_when_nobody_else_does(payments: Api) -> None:
     assert payments.listed() == []
 
 
-def test_the_retained_are_removed_at_their_time(payments: Api, settings: SettingsWrapper) -> None:
+def test_the_retained_are_removed_at_their_time(payments: Api, settings: Settings) -> None:
     payments.register()
     ageing.silence(60)
     sweep()

@@ -28,6 +28,7 @@ INDEX_HEADER = "X-Registry-Index"
 class ServiceViewSet(ViewSet):
     """The list of services, and discovery of one."""
 
+    http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.LIST_SERVICES, "retrieve": permissions.LIST_SERVICES}
 
     problems: ClassVar[dict[str, tuple[int, ...]]] = {"retrieve": (404,)}
@@ -72,6 +73,7 @@ def states_of(query: DiscoveryQuery) -> list[str]:
 class InstanceViewSet(ViewSet):
     """One instance with its lease."""
 
+    http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {
         "retrieve": permissions.READ_INSTANCE,
         "retrieve_by_id": permissions.READ_INSTANCE,

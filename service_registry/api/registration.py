@@ -21,8 +21,9 @@ from service_registry.schemas import (
     Beats,
     Deregistration,
     Deregistrations,
-    Heartbeat,
+    HeartbeatAnswer,
     LeasedInstance,
+    RegisterAnswer,
     Registration,
     Registrations,
     Results,
@@ -36,6 +37,7 @@ Verb = Callable[[Sequence[Model], Caller], list[Outcome | RegistryError]]
 class RegistrationViewSet(ViewSet):
     """register, heartbeat and deregister."""
 
+    http_method_names = ("post",)
     allowed_to: ClassVar[dict[str, Action]] = {
         "register": permissions.REGISTER,
         "heartbeat": permissions.HEARTBEAT,
@@ -55,7 +57,7 @@ class RegistrationViewSet(ViewSet):
         description="Says where an instance is. Idempotent: a full statement, in which a field left out has its "
         "default. The first registration of a service claims it for `owner`. An array is answered item by item.",
         request=Registrations,
-        responses={200: LeasedInstance | Results, 201: LeasedInstance},
+        responses={200: RegisterAnswer, 201: LeasedInstance},
     )
     def register(self, request: Request) -> Response:
         if isinstance(request.data, list):
@@ -68,7 +70,7 @@ class RegistrationViewSet(ViewSet):
         summary="Renew leases",
         description="Says that an instance is still there; one that had expired comes back.",
         request=Beats,
-        responses={200: Heartbeat | Results},
+        responses={200: HeartbeatAnswer},
     )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
