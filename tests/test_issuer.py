@@ -137,7 +137,9 @@ def test_a_client_may_name_itself_in_the_authorization_header(client: Client) ->
     ],
 )
 def test_the_token_endpoint_refuses(client: Client, form: dict[str, str], error: str) -> None:
-    assert client.token(**{"grant_type": "client_credentials", **form})["error"] == error
+    good = {"client_id": clients.DEVELOPER, "client_secret": client.secret(clients.DEVELOPER)}
+    answer = client.document("/token", {**good, "grant_type": "client_credentials", **form})
+    assert answer["error"] == error
 
 
 def test_a_refused_client_gets_a_challenge(client: Client) -> None:

@@ -29,22 +29,20 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        self.answer({}, {"/authorize", "/end_session", "/userinfo", "/jwks", "/.well-known/openid-configuration"})
+        self.answer(
+            self.query, {"/authorize", "/end_session", "/userinfo", "/jwks", "/.well-known/openid-configuration"}
+        )
 
     def do_POST(self) -> None:
-        try:
-            form = self.form()
-        except OAuthError as error:
-            return self.write(as_json(error.as_dict(), error.status))
-        return self.answer(form, {"/authorize", "/end_session", "/userinfo", "/token"})
+        self.answer(self.form, {"/authorize", "/end_session", "/userinfo", "/token"})
 
-    def answer(self, form: Form, paths: set[str]) -> None:
-        parts = urlsplit(self.path)
-        path = parts.path.removeprefix(development.PATH)
-        if path == parts.path or path not in paths or not self.asked_by_our_name():
+    def answer(self, read: Callable[[], Form], paths: set[str]) -> None:
+        target = urlsplit(self.path).path
+        path = target.removeprefix(development.PATH)
+        if path == target or path not in paths or not self.asked_by_our_name():
             return self.write(as_json({"error": "not_found"}, HTTPStatus.NOT_FOUND))
         try:
-            return self.write(self.endpoint(path)(form or once(parts.query)))
+            return self.write(self.endpoint(path)(read()))
         except OAuthError as error:
             return self.write(self.refusal(error))
 
@@ -62,6 +60,12 @@ class Handler(BaseHTTPRequestHandler):
     def asked_by_our_name(self) -> bool:
         """A page in the browser whose own name was made to point here must not read what this issuer says."""
         return self.headers.get("Host", "").rsplit(":", 1)[0] in LOOPBACK_NAMES
+
+    def query(self) -> Form:
+        """The query, without who it is: that is picked on the page, by a POST."""
+        form = once(urlsplit(self.path).query)
+        form.pop("subject", None)
+        return form
 
     def form(self) -> Form:
         length = self.headers.get("Content-Length", "0")
@@ -106,7 +110,10 @@ class Handler(BaseHTTPRequestHandler):
 
 def once(text: str) -> Form:
     """A form or query as a dictionary. Raises OAuthError when a parameter comes twice (RFC 6749, 3.1)."""
-    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100) if text else []
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        raise OAuthError("invalid_request", "Too many parameters.") from None
     form = dict(pairs)
     if len(form) != len(pairs):
         raise OAuthError("invalid_request", "A parameter comes twice.")
