@@ -30,18 +30,27 @@ class Command:
 
     Arguments:
         patience_seconds: what it gets between being asked to end and being ended.
+        death_signal: what it is sent when the supervisor itself was killed.
     """
 
-    def __init__(self, name: str, module: Sequence[str], patience_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: Sequence[str],
+        patience_seconds: float,
+        death_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
         self.name = name
         self.command = [sys.executable, *module]
         self.patience_seconds = patience_seconds
+        self.death_signal = death_signal
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
         if self.process:
             processes.end_group(self.process)  # what a dead parent's own children still hold: the port, say
-        self.process = processes.spawn(self.command)
+            self.process.wait()
+        self.process = processes.spawn(self.command, death_signal=self.death_signal)
 
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None

@@ -1,6 +1,7 @@
 """What `make run` brings along, and what it was given instead: each of database, issuer and broker on its own."""
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,8 @@ def workers() -> list[Command]:
             Command("worker", [*celery, "worker", *lone], patience_seconds=5),
             Command("beat", [*celery, "beat", *beat], patience_seconds=2),
         ]
-    # It looks at its own queue every two seconds and only then at whether to end. A sweep that is cut off rolls back.
-    return [Command("worker", [*celery, "worker", *lone], patience_seconds=0.5)]
+    # This one looks whether to end only every two seconds, and a sweep that is cut off rolls back: no need to wait.
+    return [Command("worker", [*celery, "worker", *lone], patience_seconds=0.5, death_signal=signal.SIGKILL)]
 
 
 def shared_environment() -> dict[str, str]:

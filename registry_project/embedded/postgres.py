@@ -89,10 +89,11 @@ class Server:
 
     def launch(self) -> None:
         """Start the server without waiting for it, also after its death."""
+        self.stop()
+        orphans.end(self.cluster)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.own(self.directory)
         programs = binaries.directory(self.version())
-        orphans.end(self.cluster)
         if not self.cluster.exists():
             self.make_cluster(programs)
         self.keep_log_short()

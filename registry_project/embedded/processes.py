@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from typing import IO
 
 # prctl(2): the signal a process gets when the thread that made it ends, kill -9 included.
 PR_SET_PDEATHSIG = 1
+SERVER_PORTS = range(20_000, 32_000)
+
 libc = ctypes.CDLL(None)
 
 
@@ -67,10 +70,15 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on at this moment.
+
+    It lies below those that outgoing connections are given (32768 and up on Linux), so that none of them sits on it
+    while a server of ours is started again.
+    """
+    while True:
+        port = secrets.choice(SERVER_PORTS)
+        if can_listen("127.0.0.1", port):
+            return port
 
 
 def can_listen(host: str, port: int) -> bool:
