@@ -1,5 +1,6 @@
 """A private PostgreSQL: made at first start, loopback only, ended with the process that started it."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -167,8 +168,10 @@ class Server:
     def own(self, directory: Path) -> None:
         """Give the files to the account the server runs as: it insists on owning its directory, mode 0700."""
         if os.geteuid() == 0:
-            for path in (directory, *directory.rglob("*")):
-                os.chown(path, self.account.user_id, self.account.user_id, follow_symlinks=False)
+            for place, directories, files in os.walk(directory):
+                for name in ("", *directories, *files):
+                    with contextlib.suppress(FileNotFoundError):  # a dying server still tidies up
+                        os.chown(Path(place, name), self.account.user_id, self.account.user_id, follow_symlinks=False)
         directory.chmod(0o700)
 
     def keep_log_short(self) -> None:
