@@ -123,4 +123,6 @@ def answer(
     body = response.read(limits.max_bytes + 1)
     if len(body) > limits.max_bytes:
         raise FetchFailed(f"its answer is longer than {limits.max_bytes} bytes")
+    if response.length:
+        raise FetchFailed("its answer ends early")
     return body

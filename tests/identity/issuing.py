@@ -1,0 +1,122 @@
+"""An issuer for tests: a real HTTP server on loopback, real keys, and tokens as good or as bad as a test wants them."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+AUDIENCE = "the-registry"
+
+
+@cache
+def private_key(name: str) -> Any:
+    """A key that is made once in a run: `rsa`, `rsa-other`, `rsa-1024`, `ec`, `ec-384`, `ed`."""
+    if name.startswith("rsa"):
+        return rsa.generate_private_key(public_exponent=65537, key_size=1024 if name == "rsa-1024" else 2048)
+    if name == "ed":
+        return ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key(ec.SECP384R1() if name == "ec-384" else ec.SECP256R1())
+
+
+def algorithm(name: str) -> Any:
+    return jwt.PyJWS().get_algorithm_by_name(name)
+
+
+def jwk(name: str, alg: str | None, **changed: Any) -> dict[str, Any]:
+    """The public half as an issuer publishes it; a member changed to None is left out."""
+    family = {"r": "RS256", "e": "ES256"}[name[0]] if name != "ed" else "EdDSA"
+    published = algorithm(family).to_jwk(private_key(name).public_key(), as_dict=True)
+    published.pop("key_ops", None)
+    members = {**published, "kid": name, "alg": alg, "use": "sig", **changed}
+    return {member: value for member, value in members.items() if value is not None}
+
+
+def base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def signed(header: dict[str, Any] | str, claims: dict[str, Any] | str, key: Any) -> str:
+    """A token of exactly these two texts, which no library would write, signed by the header's `alg`."""
+    texts = [part if isinstance(part, str) else json.dumps(part) for part in (header, claims)]
+    content = ".".join(base64url(text.encode()) for text in texts)
+    family = algorithm(json.loads(texts[0])["alg"])
+    return f"{content}.{base64url(family.sign(content.encode(), family.prepare_key(key)))}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: "Issuer"
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.server.answers.get(self.path, Handler.not_found)(self)
+
+    def not_found(self) -> None:
+        self.send_error(404)
+
+    def send(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the standard library's name)
+        pass
+
+
+class Issuer(ThreadingHTTPServer):
+    """Publishes `jwks` (a document or raw bytes); `answers` may be changed to anything an issuer might do."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/realm"
+        self.jwks: Any = {"keys": [jwk("rsa", "RS256")]}
+        self.discovery: Any = {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"}
+        self.asked: list[str] = []
+        self.answers: dict[str, Callable[[Handler], None]] = {
+            "/realm/jwks": lambda handler: handler.send(as_bytes(self.jwks)),
+            "/realm/.well-known/openid-configuration": lambda handler: handler.send(as_bytes(self.discovery)),
+        }
+        self.released = threading.Event()
+
+    @property
+    def fetches(self) -> int:
+        return self.asked.count("/realm/jwks")
+
+    def hang(self, _handler: Handler) -> None:
+        """Accept the request and say nothing until the test is over."""
+        self.released.wait(20)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is what some tests want."""
+
+    def token(self, key: str = "rsa", alg: str = "RS256", kid: str | None = None, **changed: Any) -> str:
+        """A good access token, but for the claims that were `changed`; None leaves one out."""
+        header = {"alg": alg, "kid": kid or key, "typ": "at+jwt"}
+        return signed(header, self.claims(**changed), private_key(key))
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        now = int(time.time())
+        claims = {"iss": self.url, "sub": "billing", "aud": AUDIENCE, "iat": now, "exp": now + 300} | changed
+        return {name: value for name, value in claims.items() if value is not None}
+
+
+def as_bytes(document: Any) -> bytes:
+    return document if isinstance(document, bytes) else json.dumps(document).encode()
+
+
+def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait for what another thread brings about."""
+    ends_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends_at, "it did not come about in time"
+        time.sleep(0.01)
