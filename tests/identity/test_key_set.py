@@ -51,7 +51,7 @@ def test_a_key_serves_one_algorithm(key: str, alg: str | None, served: str) -> N
         jwk("rsa", "RS256", n=None),
         jwk("rsa", "RS256", key_ops=["encrypt"]),
         jwk("rsa", "RS256", key_ops="verify"),
-        jwk("rsa", None, alg=["RS256"]),
+        {**jwk("rsa", None), "alg": ["RS256"]},
         jwk("ec", "ES256", x="AAAA"),
         jwk("ec", None, crv="P-521", x=P521_X, y=P521_X),
         jwk("ec", None, crv="secp256k1"),
