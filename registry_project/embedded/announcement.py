@@ -4,11 +4,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from registry_project.embedded import environment_file, issuer
+from registry_project.embedded import environment_file
 
 EXAMPLE = '{"service_name": "payments", "instance_id": "payments-1", "host": "127.0.0.1", "port": 8080}'
 
@@ -19,7 +18,8 @@ def address() -> str:
     return f"http://[{host}]:{settings.REGISTRY_PORT}" if ":" in host else f"http://{host}:{settings.REGISTRY_PORT}"
 
 
-def announcement() -> str:
+def announcement(*, own_tokens: bool) -> str:
+    """`own_tokens`: whether the issuer is ours, so that tokens can be made here."""
     here = address()
     lines = [
         "",
@@ -27,16 +27,12 @@ def announcement() -> str:
         f"  Docs     {here}/registry/docs",
         f"  Admin    {here}/admin/",
         f"  Issuer   {settings.OIDC_ISSUER}",
-        *(with_own_tokens(here) if has_own_issuer() else ()),
+        *(with_own_tokens(here) if own_tokens else ()),
         "",
         "  Ctrl-C stops it.",
         "",
     ]
     return "\n".join(lines)
-
-
-def has_own_issuer() -> bool:
-    return urlsplit(settings.OIDC_ISSUER).path == issuer.PATH
 
 
 def with_own_tokens(here: str) -> list[str]:

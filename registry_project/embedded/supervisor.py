@@ -40,7 +40,7 @@ class Supervisor:
             signal.signal(number, self.on_signal)
         try:
             self.start()
-            print(announcement(), flush=True)
+            print(announcement(own_tokens=self.plan.issuer is not None), flush=True)
             while True:
                 self.tend()
         except Stopped:

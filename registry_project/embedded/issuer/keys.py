@@ -22,9 +22,13 @@ def new_key() -> str:
     ).decode()
 
 
+def location(data_dir: Path) -> Path:
+    return data_dir / "issuer" / "key.pem"
+
+
 @functools.cache
 def private_key(data_dir: Path) -> rsa.RSAPrivateKey:
-    text = kept(data_dir / "issuer" / "key.pem", new_key)
+    text = kept(location(data_dir), new_key)
     key = serialization.load_pem_private_key(text.encode(), password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("The development issuer's key.pem must hold an RSA key.")

@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from registry_project.embedded.issuer import keys
 from registry_project.embedded.issuer.tokens import ACCESS_TOKEN_SECONDS, issue_token
 
 
@@ -22,4 +23,6 @@ class Command(BaseCommand):
             raise CommandError(
                 f"Tokens come from {settings.OIDC_ISSUER}; this command makes those of the development issuer only."
             )
+        if not keys.location(settings.REGISTRY_DATA_DIR).exists():
+            raise CommandError(f"No development issuer has run with the data in {settings.REGISTRY_DATA_DIR} yet.")
         return issue_token(settings.REGISTRY_DATA_DIR, settings.OIDC_ISSUER, subject, groups, audience, ttl_seconds=ttl)
