@@ -139,6 +139,33 @@ def test_its_environment_is_there_for_a_second_shell_alone(registry: Registry) -
     assert "[X]" in registry.shell(f'"{sys.executable}" manage.py showmigrations service_registry')
 
 
+# What a WSGI server does with the application, until it says that it is ready.
+WSGI = """
+import threading, time
+from wsgiref.util import setup_testing_defaults
+from registry_project.embedded import environment_file
+environment_file.adopt()
+from registry_project.wsgi import application
+
+def status():
+    said, environ = [], {"PATH_INFO": "/readyz"}
+    setup_testing_defaults(environ)
+    answer = application(environ, lambda status, headers, exc_info=None: said.append(status))
+    answer.close()
+    return said[0]
+
+while status() != "200 OK":
+    time.sleep(0.1)
+print(sorted(thread.name for thread in threading.enumerate() if thread.name == "pulse"))
+"""
+
+
+@pytest.mark.wire
+def test_the_wsgi_application_serves_and_pulses_too(registry: Registry) -> None:
+    registry.start_until_ready()
+    assert registry.shell(f"'{sys.executable}' -c '{WSGI}'") == "['pulse']\n"
+
+
 @pytest.mark.wire
 def test_a_second_one_on_the_same_data_is_refused(registry: Registry) -> None:
     registry.start_until_ready()
