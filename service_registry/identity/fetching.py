@@ -51,7 +51,15 @@ def endpoint(metadata: dict[str, Any], name: str) -> str:
     return url
 
 
-def fetch_json(url: str, limits: Limits = LIMITS, form: dict[str, str] | None = None) -> Any:
+@dataclass(frozen=True)
+class Form:
+    """What is posted, and with which Authorization header."""
+
+    fields: dict[str, str]
+    authorization: str | None = None
+
+
+def fetch_json(url: str, limits: Limits = LIMITS, form: Form | None = None) -> Any:
     """What stands at `url`, or what it answers to `form`. Raises FetchFailed."""
     started_at = time.monotonic()
     try:
@@ -105,9 +113,7 @@ def end(sock: socket.socket) -> None:
         return  # it was closed in the same moment
 
 
-def answer(
-    connection: http.client.HTTPConnection, parts: SplitResult, form: dict[str, str] | None, limits: Limits
-) -> bytes:
+def answer(connection: http.client.HTTPConnection, parts: SplitResult, form: Form | None, limits: Limits) -> bytes:
     if isinstance(connection.sock, ssl.SSLSocket):
         connection.sock.do_handshake()
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -116,7 +122,9 @@ def answer(
         connection.request("GET", target, headers=headers)
     else:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
-        connection.request("POST", target, urlencode(form).encode(), headers)
+        if form.authorization:
+            headers["Authorization"] = form.authorization
+        connection.request("POST", target, urlencode(form.fields).encode(), headers)
     response = connection.getresponse()
     if response.status != 200:
         raise FetchFailed(f"it answered {response.status}")
