@@ -82,15 +82,17 @@ if not OIDC_AUDIENCE:
 
 OIDC_RP_CLIENT_ID = environment.text("OIDC_RP_CLIENT_ID", "service-registry-admin" if DEBUG else "")
 OIDC_RP_CLIENT_SECRET = environment.text("OIDC_RP_CLIENT_SECRET")
-OIDC_RP_SIGN_ALGO = "RS256"
 OIDC_RP_SCOPES = "openid profile email"
 OIDC_USE_PKCE = True
-OIDC_TIMEOUT = 5
 OIDC_STORE_ACCESS_TOKEN = False
 OIDC_STORE_ID_TOKEN = False
 
 AUTH_USER_MODEL = "service_registry.User"
-AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+# Operators come from the OIDC provider; a local user with a password is the way in while the provider is down.
+AUTHENTICATION_BACKENDS = [
+    "service_registry.identity.admin_login.AdminLoginBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 LOGOUT_REDIRECT_URL = "admin:login"
