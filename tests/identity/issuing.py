@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -48,6 +49,13 @@ def signed(header: dict[str, Any] | str, claims: dict[str, Any] | str, key: Any)
     content = ".".join(base64url(text.encode()) for text in texts)
     family = algorithm(json.loads(texts[0])["alg"])
     return f"{content}.{base64url(family.sign(content.encode(), family.prepare_key(key)))}"
+
+
+@dataclass(frozen=True)
+class In:
+    """A time in a claim, so many seconds from when the token is made; cases are listed long before that."""
+
+    seconds: float
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -107,7 +115,8 @@ class Issuer(ThreadingHTTPServer):
     def claims(self, **changed: Any) -> dict[str, Any]:
         now = int(time.time())
         claims = {"iss": self.url, "sub": "billing", "aud": AUDIENCE, "iat": now, "exp": now + 300} | changed
-        return {name: value for name, value in claims.items() if value is not None}
+        made = {name: now + value.seconds if isinstance(value, In) else value for name, value in claims.items()}
+        return {name: value for name, value in made.items() if value is not None}
 
 
 def as_bytes(document: Any) -> bytes:

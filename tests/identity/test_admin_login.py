@@ -1,59 +1,20 @@
 """Signing in to the admin, over HTTP against the development issuer and against worse ones."""
 
-import json
 import re
-import threading
-import time
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
 from django.conf import settings as project
-from django.contrib.auth.models import Group, Permission
-from django.http import HttpResponse
-from django.test import Client
+from django.contrib.auth.models import Group
 from pytest_django import Settings
 
 from registry_project.embedded.issuer import clients
-from service_registry.identity import admin_login, keys, login_endpoints
-from service_registry.identity.login_endpoints import LoginEndpoints, with_secret
-from service_registry.identity.operators import signed_in
+from service_registry.identity import admin_login
+from service_registry.identity.login_endpoints import LoginEndpoints
 from service_registry.models import User
-from tests.identity.issuing import Handler, Issuer, private_key, signed, until
+from tests.identity.browsing import CALLBACK, Browser
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.identity.mounted")]
-
-CALLBACK = "/oidc/callback/"
-
-
-class Browser:
-    """A browser at the registry, whose redirects are followed by hand."""
-
-    def __init__(self) -> None:
-        self.client = Client(SERVER_NAME="127.0.0.1", raise_request_exception=False)
-
-    def get(self, path: str, **query: str) -> HttpResponse:
-        return self.client.get(path, query)  # type: ignore[return-value]
-
-    def begin(self, next_path: str = "") -> dict[str, str]:
-        """Begin a login; what the browser is sent to the issuer with."""
-        sent = self.get("/oidc/authenticate/", **({"next": next_path} if next_path else {}))
-        assert sent.status_code == 302, sent.content
-        self.target = sent.headers["Location"]
-        return dict(parse_qsl(urlsplit(self.target).query))
-
-    def pick(self, subject: str, next_path: str = "") -> dict[str, str]:
-        """Begin a login and pick a person at the development issuer; what the browser is sent back with."""
-        asked = self.begin(next_path)
-        url = self.target.partition("?")[0]
-        back = requests.post(url, data={**asked, "subject": subject}, allow_redirects=False, timeout=5)
-        assert back.headers["Location"].startswith("http://127.0.0.1" + CALLBACK)
-        return dict(parse_qsl(urlsplit(back.headers["Location"]).query))
-
-    def sign_in(self, subject: str, next_path: str = "", **more: str) -> HttpResponse:
-        return self.get(CALLBACK, **self.pick(subject, next_path), **more)
 
 
 @pytest.fixture
@@ -165,9 +126,6 @@ def test_a_local_user_gets_in_with_a_password(browser: Browser) -> None:
     assert browser.get("/admin/").status_code == 200
 
 
-# --- Whom the claims make ---
-
-
 def test_one_whose_groups_grant_nothing_gets_a_page_and_no_session(browser: Browser) -> None:
     Group.objects.get(name="registry-readers").permissions.clear()
     browser.sign_in("alice")
@@ -204,190 +162,3 @@ def test_a_deactivated_user_is_out_at_the_next_request_and_stays_out(browser: Br
 def test_a_session_ends_within_a_working_day(browser: Browser) -> None:
     browser.sign_in("alice")
     assert browser.client.session.get_expiry_age() <= 10 * 3600
-
-
-CLAIMS = {"iss": "https://issuer.example", "sub": "1", "email": "root@example.test", "preferred_username": "root"}
-
-
-def test_nobody_becomes_another_by_name_or_e_mail() -> None:
-    local = User.objects.create_superuser("root", "root@example.test")
-    people = [signed_in(CLAIMS), signed_in({**CLAIMS, "sub": "2"}), signed_in({**CLAIMS, "iss": "https://b.example"})]
-    assert len({local.pk, *(person.pk for person in people)}) == 4
-    assert signed_in(CLAIMS).pk == people[0].pk
-
-
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"preferred_username": 7, "email": ["a"], "name": None, "groups": 7},
-        {"preferred_username": "\n", "email": "\0", "name": "\ud800", "family_name": "x" * 999},
-        {"preferred_username": "é" * 200, "email": f"{'e' * 250}@b.example", "given_name": "g" * 255},
-        {"preferred_username": "<b>&'\"", "name": "<script>"},
-        {"sub": "\U0001f600" * 255},
-    ],
-)
-def test_strange_claims_make_a_user_all_the_same(claims: dict[str, Any]) -> None:
-    signed_in({"iss": "https://issuer.example", "sub": "1", **claims}).full_clean(exclude=["password"])
-
-
-def test_first_logins_at_once_are_one_user(transactional_db: None) -> None:
-    def work() -> None:
-        from django.db import connection
-
-        made.append(signed_in({**CLAIMS, "groups": ["registry-readers"]}).pk)
-        connection.close()
-
-    made: list[int] = []
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert made == [User.objects.get().pk] * 4
-
-
-def test_a_permission_of_its_own_makes_an_operator_too() -> None:
-    person = signed_in(CLAIMS)
-    assert not person.is_staff
-    person.user_permissions.add(Permission.objects.get(codename="view_change"))
-    assert signed_in(CLAIMS).is_staff
-
-
-# --- An issuer that sends what it should not ---
-
-
-class Liar(Issuer):
-    """Its token endpoint answers with `answer`; `{nonce}` of the login under way is known to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.discovery |= {
-            "authorization_endpoint": f"{self.url}/authorize",
-            "token_endpoint": f"{self.url}/token",
-            "token_endpoint_auth_methods_supported": ["client_secret_post"],
-        }
-        self.posted: dict[str, str] = {}
-        self.answer: Any = {}
-        self.status = 200
-
-    def post(self, handler: Handler) -> None:
-        form = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
-        self.posted = dict(parse_qsl(form))
-        handler.send(json.dumps(self.answer).encode(), self.status)
-
-    def id_token(self, *, key: str = "rsa", **changed: Any) -> str:
-        claims = self.claims(**{"aud": "the-admin", "groups": ["registry-admins"], **changed})
-        return signed({"alg": "RS256", "kid": "rsa", "typ": "JWT"}, claims, private_key(key))
-
-
-@pytest.fixture
-def liar(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Liar]:
-    monkeypatch.setattr(Handler, "do_POST", lambda handler: handler.server.post(handler), raising=False)
-    monkeypatch.setattr(keys, "_providers", {})
-    monkeypatch.setattr(admin_login, "endpoints", LoginEndpoints())
-    with Liar() as server:
-        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-        settings.OIDC_ISSUER = server.url
-        settings.OIDC_RP_CLIENT_ID = "the-admin"
-        settings.OIDC_RP_CLIENT_SECRET = "a secret"
-        yield server
-        keys.provider().stop()
-        server.released.set()
-        server.shutdown()
-
-
-def come_back(browser: Browser, liar: Liar, **changed: Any) -> HttpResponse:
-    asked = browser.begin()
-    liar.answer = {"access_token": "opaque", "id_token": liar.id_token(**{"nonce": asked["nonce"], **changed})}
-    return browser.get(CALLBACK, code="the code", state=asked["state"])
-
-
-def test_a_good_id_token_signs_in(liar: Liar) -> None:
-    browser = Browser()
-    assert come_back(browser, liar).status_code == 302
-    assert browser.get("/admin/").status_code == 200
-    assert liar.posted["code"] == "the code"
-    assert liar.posted["client_secret"] == "a secret"
-    assert len(liar.posted["code_verifier"]) >= 43
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"exp": int(time.time()) - 60, "iat": int(time.time()) - 90},
-        {"nonce": "another"},
-        {"nonce": None},
-        {"iss": "https://other.example"},
-        {"aud": "another-client"},
-        {"azp": "another-client"},
-        {"sub": "a\nb"},
-        {"key": "rsa-other"},
-    ],
-)
-def test_a_bad_id_token_is_a_page_and_no_session(liar: Liar, changed: dict[str, Any]) -> None:
-    browser = Browser()
-    answer = come_back(browser, liar, **changed)
-    assert (answer.status_code, b"not accepted" in answer.content) == (403, True)
-    assert browser.get("/admin/").status_code == 302
-    assert not User.objects.exists()
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "shown"),
-    [
-        ({}, 200, 403),
-        ([], 200, 403),
-        ({"id_token": 7}, 200, 403),
-        ({"id_token": "nonsense"}, 200, 403),
-        ({"error": "invalid_grant"}, 400, 503),
-        ({}, 500, 503),
-    ],
-)
-def test_a_token_endpoint_that_fails_is_a_page(liar: Liar, answer: Any, status: int, shown: int) -> None:
-    browser = Browser()
-    state = browser.begin()["state"]
-    liar.answer, liar.status = answer, status
-    assert browser.get(CALLBACK, code="c", state=state).status_code == shown
-
-
-@pytest.mark.parametrize("metadata", [{}, [], None, {"issuer": "https://other.example"}])
-def test_an_issuer_without_metadata_is_a_page(liar: Liar, metadata: Any) -> None:
-    liar.discovery = metadata
-    assert Browser().get("/oidc/authenticate/").status_code == 503
-
-
-def test_an_issuer_that_hangs_holds_few_threads(liar: Liar) -> None:
-    liar.answers["/realm/.well-known/openid-configuration"] = liar.hang
-    asking = [threading.Thread(target=Browser().get, args=["/oidc/authenticate/"]) for _ in range(2)]
-    for thread in asking:
-        thread.start()
-    until(lambda: len([path for path in liar.asked if "well-known" in path]) >= 2)
-    begun_at = time.monotonic()
-    assert Browser().get("/oidc/authenticate/").status_code == 503
-    assert time.monotonic() - begun_at < 0.5
-    liar.released.set()
-    for thread in asking:
-        thread.join()
-
-
-def test_without_a_client_there_is_no_login(liar: Liar, settings: Settings) -> None:
-    settings.OIDC_RP_CLIENT_ID = ""
-    answer = Browser().get("/oidc/authenticate/")
-    assert (answer.status_code, b"OIDC_RP_CLIENT_ID" in answer.content) == (503, True)
-
-
-def test_the_secret_goes_where_the_issuer_wants_it(settings: Settings) -> None:
-    settings.OIDC_RP_CLIENT_ID, settings.OIDC_RP_CLIENT_SECRET = "a b", "c:d"
-    post = with_secret({"code": "c"}, {"token_endpoint_auth_methods_supported": ["client_secret_post"]})
-    assert (post.fields["client_id"], post.fields["client_secret"], post.authorization) == ("a b", "c:d", None)
-    basic = with_secret({"code": "c"}, {})
-    assert (basic.fields, basic.authorization) == ({"code": "c"}, "Basic YStiOmMlM0Fk")
-    settings.OIDC_RP_CLIENT_SECRET = ""
-    assert with_secret({}, {}).fields == {"client_id": "a b"}
-
-
-def test_metadata_is_asked_for_once_in_a_while(liar: Liar) -> None:
-    endpoints = login_endpoints.LoginEndpoints()
-    asked = len(liar.asked)
-    assert endpoints.metadata() is endpoints.metadata()
-    assert len(liar.asked) == asked + 1

@@ -1,6 +1,5 @@
 """ID tokens that a careless login would take."""
 
-import time
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from service_registry.identity.id_tokens import login_claims
 from service_registry.identity.keys import KeyProvider
 from service_registry.identity.signatures import Trust
 from tests.identity.conftest import MakeProvider
-from tests.identity.issuing import AUDIENCE, Issuer, private_key, signed
+from tests.identity.issuing import AUDIENCE, In, Issuer, private_key, signed
 
 CLIENT = "the-admin"
 
@@ -42,8 +41,8 @@ def test_it_takes_the_token_of_this_login(issuer: Issuer, keys: KeyProvider, cha
         ({"aud": AUDIENCE}, "another audience"),
         ({"aud": None}, "claim is missing"),
         ({"iss": "https://other.example"}, "another issuer"),
-        ({"exp": int(time.time()) - 60, "iat": int(time.time()) - 90}, "expired"),
-        ({"iat": int(time.time()) + 600}, "not valid yet"),
+        ({"exp": In(-60), "iat": In(-90)}, "expired"),
+        ({"iat": In(600)}, "not valid yet"),
         ({"azp": "another-client"}, "another client"),
         ({"aud": [CLIENT, "other"]}, "another client"),
         ({"nonce": None}, "not of this login"),
