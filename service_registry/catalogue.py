@@ -1,6 +1,9 @@
-"""What readers get: discovery of a service, the list, an instance. Each reads the log's end before the data."""
+"""What readers get: discovery of a service, the list, an instance. Each reads the log's end before the data.
 
-from collections.abc import Sequence
+PostgreSQL makes the JSON, and it is sent as it comes: parsing it here would cost more than the query.
+"""
+
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +11,7 @@ from django.db import connection
 
 from service_registry import changes
 from service_registry.documents import (
-    EFFECTIVE_STATUS,
+    CHANGE,
     INSTANCE,
     INSTANCE_DOCUMENT,
     INSTANCE_MEMBERS,
@@ -19,21 +22,13 @@ from service_registry.documents import (
     LEASE_DOCUMENT,
     SERVICE,
     STATE,
-    STATE_NAME,
     rfc3339,
 )
 from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
+from service_registry.filters import ALL_STATUSES, MATCHES, Wanted, prefix_pattern, wanted
+from service_registry.schemas import ListQuery
 
 INSTANCES_A_PAGE = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A document, and the index of the log's end just before it was read."""
-
-    index: str
-    document: dict[str, Any]
-
 
 DISCOVER = f"""
 SELECT found.owners, EXISTS (
@@ -41,70 +36,84 @@ SELECT found.owners, EXISTS (
         WHERE i.service_id = found.id AND {IS_LISTED} AND l.protected_at IS NOT NULL),
     COALESCE((
         SELECT json_agg({INSTANCE_DOCUMENT} ORDER BY i.instance_id) FROM {INSTANCE_ROWS}
-        WHERE i.service_id = found.id AND {EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%(states)s)
-    ), '[]')
+        WHERE i.service_id = found.id AND {MATCHES})::text, '[]')
 FROM {SERVICE} found
 WHERE found.namespace = %(namespace)s AND found.name = %(name)s
 """
 
 
-def discover(namespace: str, name: str, statuses: Sequence[str], states: Sequence[str]) -> Answer:
-    """The instances of one service in these statuses and states. Two statements.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON text, and the index of the log's end just before it was read."""
+
+    index: str
+    text: str
+
+
+def dumps(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def with_array(members: dict[str, Any], name: str, array: str) -> str:
+    """The JSON text of `members` and, as the last of them, an array that is JSON already."""
+    return f'{dumps(members)[:-1]},"{name}":{array}}}'
+
+
+def discover(namespace: str, name: str, asked: Wanted, ends: tuple[str, str | None]) -> Answer:
+    """The instances of one service that are wanted. One statement, after the one that gave `ends`.
 
     Raises:
         ServiceNotFound: no service has this name. One without instances is found, and empty.
     """
-    newest, newest_of_service = changes.ends(namespace, name)
+    newest, newest_of_service = ends
     with connection.cursor() as cursor:
-        cursor.execute(
-            DISCOVER,
-            {"namespace": namespace, "name": name, "statuses": list(statuses), "states": list(states)},
-        )
+        cursor.execute(DISCOVER, {"namespace": namespace, "name": name, **asked.parameters})
         row = cursor.fetchone()
     if row is None:
         raise ServiceNotFound
     owners, protected, instances = row
-    document = {
+    members = {
         "index": newest_of_service or newest,
         "namespace": namespace,
         "name": name,
         "owners": owners,
         "protected": protected,
-        "instances": instances,
     }
-    return Answer(newest, document)
+    return Answer(newest, with_array(members, "instances", instances))
 
 
 PAGE = f"""
 WITH candidate AS (
-    SELECT s.id, s.namespace, s.name, s.owners FROM {SERVICE} s
-    WHERE (s.namespace, s.name) > (%(after_namespace)s, %(after_name)s)
-        AND (%(namespace)s::text IS NULL OR s.namespace = %(namespace)s)
-    ORDER BY s.namespace, s.name LIMIT %(limit)s + 1
+    SELECT c.id, c.namespace, c.name, c.owners FROM {SERVICE} c
+    WHERE (c.namespace, c.name) > (%(after_namespace)s, %(after_name)s)
+        AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        AND (%(name)s::text IS NULL OR c.name LIKE %(name)s)
+        AND (%(owner)s::text IS NULL OR c.owners @> ARRAY[%(owner)s])
+        AND (NOT %(thinned)s OR EXISTS (SELECT FROM {INSTANCE_ROWS} WHERE i.service_id = c.id AND {MATCHES}))
+    ORDER BY c.namespace, c.name LIMIT %(limit)s + 1
 ),
 counted AS (
     SELECT candidate.*, counts.*,
-        sum(counts.instance_count) OVER before AS instances_before, row_number() OVER before AS position
+        sum(counts.shown) OVER up_to AS shown_up_to, row_number() OVER up_to AS position
     FROM candidate, LATERAL (
-        SELECT count(*) AS instance_count, count(*) FILTER (WHERE {IS_HEALTHY}) AS healthy_count,
-            count(l.protected_at) > 0 AS protected
-        FROM {INSTANCE_ROWS} WHERE i.service_id = candidate.id AND {IS_LISTED}
+        SELECT count(*) FILTER (WHERE {IS_LISTED}) AS instance_count, count(*) FILTER (WHERE {IS_HEALTHY}) AS healthy,
+            count(l.protected_at) > 0 AS protected, count(*) FILTER (WHERE {MATCHES}) AS shown
+        FROM {INSTANCE_ROWS} WHERE i.service_id = candidate.id
     ) counts
-    WINDOW before AS (ORDER BY candidate.namespace, candidate.name ROWS UNBOUNDED PRECEDING)
+    WINDOW up_to AS (ORDER BY candidate.namespace, candidate.name ROWS UNBOUNDED PRECEDING)
 )
-SELECT json_build_object('namespace', page.namespace, 'name', page.name, 'owners', page.owners,
-        'instance_count', page.instance_count, 'healthy_count', page.healthy_count, 'protected', page.protected,
-        'index', COALESCE((
-            SELECT c.mark || '-' || c.id FROM service_registry_change c
-            WHERE c.namespace = page.namespace AND c.service_name = page.name ORDER BY c.id DESC LIMIT 1), %(index)s),
-        'instances', COALESCE((
-            SELECT json_agg({INSTANCE_DOCUMENT} ORDER BY i.instance_id) FROM {INSTANCE_ROWS}
-            WHERE i.service_id = page.id AND {IS_LISTED}), '[]')),
+SELECT page.namespace, page.name, page.owners, page.instance_count, page.healthy, page.protected,
+    (SELECT c.mark || '-' || c.id FROM {CHANGE} c
+        WHERE c.namespace = page.namespace AND c.service_name = page.name ORDER BY c.id DESC LIMIT 1),
+    CASE WHEN %(full)s THEN COALESCE((
+        SELECT json_agg({INSTANCE_DOCUMENT} ORDER BY i.instance_id) FROM {INSTANCE_ROWS}
+        WHERE i.service_id = page.id AND {MATCHES})::text, '[]') END,
     EXISTS (SELECT FROM counted later WHERE later.position > page.position)
 FROM counted page
-WHERE page.position <= %(limit)s AND page.instances_before - page.instance_count < %(instances)s
+WHERE page.position <= %(limit)s AND (NOT %(full)s OR page.shown_up_to - page.shown < %(instances)s)
 ORDER BY page.namespace, page.name
 """
+MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_count", "protected", "index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,36 +127,48 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Page:
+    """`services` is the JSON text of an array; `next` is None at the end."""
+
     index: str
-    services: list[dict[str, Any]]
+    services: str
     next: Position | None
 
 
-def page(namespace: str | None, limit: int, after: Position | None, at_most_instances: int = INSTANCES_A_PAGE) -> Page:
-    """A page of the list, by namespace and name: at most `limit` services, ended by the one that reaches
+def page(query: ListQuery, after: Position | None, at_most_instances: int = INSTANCES_A_PAGE) -> Page:
+    """A page of the list, by namespace and name: at most `query.limit` services, ended by the one that reaches
     `at_most_instances`; none is split. Two statements.
 
     The index is the log's end at the walk's first page, so that a watch from there misses nothing of it.
     """
     index = changes.end()
+    asked = wanted(query, ALL_STATUSES)
     with connection.cursor() as cursor:
         cursor.execute(
             PAGE,
-            {
+            asked.parameters
+            | {
                 "after_namespace": after.namespace if after else "",
                 "after_name": after.name if after else "",
-                "namespace": namespace,
-                "limit": limit,
+                "namespace": query.namespace,
+                "name": prefix_pattern(query.name),
+                "owner": query.owner,
+                "thinned": asked.thinned,
+                "full": query.view == "full",
+                "limit": query.limit,
                 "instances": at_most_instances,
-                "index": index,
             },
         )
         rows = cursor.fetchall()
     begun_at = after.index if after else index
-    services = [document for document, _more in rows]
-    more = bool(rows) and rows[-1][1]
-    last = Position(begun_at, services[-1]["namespace"], services[-1]["name"]) if more else None
-    return Page(begun_at, services, last)
+    services = ",".join(listed(row[:7], row[7], index) for row in rows)
+    more = bool(rows) and rows[-1][8]
+    return Page(begun_at, f"[{services}]", Position(begun_at, rows[-1][0], rows[-1][1]) if more else None)
+
+
+def listed(row: tuple[Any, ...], instances: str | None, newest: str) -> str:
+    members = dict(zip(MEMBERS, row, strict=True))
+    members["index"] = members["index"] or newest
+    return dumps(members) if instances is None else with_array(members, "instances", instances)
 
 
 FULL_DOCUMENT = f"""json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT},
@@ -211,4 +232,4 @@ def not_found(namespace: str, service_name: str | None, instance_id: str) -> Ser
         if not cursor.fetchone()[0]:
             return ServiceNotFound()
     (last,) = changes.last_arrivals([(namespace, service_name, instance_id)])
-    return InstanceNotFound({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
+    return InstanceNotFound.after(last)

@@ -99,6 +99,11 @@ class InstanceNotFound(RegistryError):
         super().__init__(self.DETAILS[reason])
         self.reason = reason
 
+    @classmethod
+    def after(cls, last: str | None) -> "InstanceNotFound":
+        """By the kind of change with which the instance last came or went; None when it never did."""
+        return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
+
 
 class AmbiguousInstance(RegistryError):
     """Several services have an instance of this id."""

@@ -7,17 +7,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, S
 from pydantic_core import PydanticCustomError
 
 from service_registry.fields import (
+    NO_CONTROLS,
     Epoch,
     GroupName,
     Host,
     InstanceId,
     Metadata,
+    MetadataKey,
     Namespace,
     Port,
     Scheme,
     ServiceName,
     State,
     Status,
+    Tag,
     Tags,
     TtlSeconds,
     Weight,
@@ -159,7 +162,7 @@ class ListedService(BaseModel):
     healthy_count: int = Field(description="The instances that discovery would give.")
     protected: bool
     index: str
-    instances: list[Instance]
+    instances: list[Instance] | None = Field(default=None, description="Left out of a summary.")
 
 
 class ServicePage(BaseModel):
@@ -244,24 +247,38 @@ def decimal(value: Any) -> int:
 Limit = Annotated[int, Field(ge=1, le=500)]
 
 
-class ListQuery(BaseModel):
-    """The query of the list."""
+class InstanceFilters(BaseModel):
+    """What thins the instances of an answer, as it stands in a query."""
 
     model_config = STRICT
+    status: list[Status | Literal["all"]] | None = Field(default=None, description="Effective statuses, or all.")
+    state: list[State | Literal["all"]] | None = Field(default=None, description="States of the lease, or all.")
+    protected: Literal["true", "false"] | None = Field(default=None, description="Only protected ones, or none.")
+    zone: Zone | None = None
+    tag: list[Tag] = Field(default=[], description="Tags that an instance must all have.")
+    metadata: dict[MetadataKey, Annotated[str, StringConstraints(max_length=512, pattern=NO_CONTROLS)]] = Field(
+        default={}, description="metadata.KEY=VALUE: what an instance's metadata must hold."
+    )
+
+
+class ListQuery(InstanceFilters):
+    """The query of the list."""
+
     namespace: Namespace | None = None
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,128}\*?$|^\*$")] | None = Field(
+        default=None, description="A service name, or a prefix that ends in *."
+    )
+    owner: GroupName | None = None
+    view: Literal["full", "summary"] = Field(default="full", description="summary leaves the instances out.")
     limit: Annotated[Limit, BeforeValidator(decimal)] = 100
     after: Annotated[str, StringConstraints(max_length=1024)] | None = None
 
 
-class DiscoveryQuery(BaseModel):
+class DiscoveryQuery(InstanceFilters):
     """The path and query of discovery."""
 
-    model_config = STRICT
     name: ServiceName
     namespace: Namespace = "default"
-    status: list[Status | Literal["all"]] = ["UP"]
-    state: list[State | Literal["all"]] = ["live", "protected"]
-    protected: Literal["true", "false"] | None = None
 
 
 class InstanceQuery(BaseModel):

@@ -11,7 +11,7 @@ import service_registry
 ROOT = Path(service_registry.__file__).parent
 
 DOORS = {"api", "live", "admin", "tasks", "management"}
-VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue"}
+VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters"}
 GROUND = {"models", "schemas", "fields", "exceptions", "documents"}
 
 # What each may import of the product besides itself.

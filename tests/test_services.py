@@ -1,9 +1,14 @@
 """GET /registry/services and GET /registry/services/{name}"""
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 
 from service_registry import catalogue
 from service_registry.expiry.sweep import sweep
+from service_registry.models import Lease
+from service_registry.schemas import ListQuery
 from tests import ageing
 from tests.client import Api, registration
 
@@ -77,6 +82,16 @@ def test_an_unknown_service_is_not_found(reader: Api) -> None:
         ("/registry/services?after=nonsense", "after"),
         ("/registry/services?after=WyJhIl0", "after"),
         ("/registry/services?namespace=%00", "namespace"),
+        ("/registry/services?name=a*b", "name"),
+        ("/registry/services?view=half", "view"),
+        ("/registry/services?zone=a%20b", "zone"),
+        ("/registry/services?tag=%C3%A9", "tag"),
+        ("/registry/services?metadata.a=%00", "metadata"),
+        ("/registry/services?metadata.a=1&metadata.a=2", "metadata"),
+        ("/registry/services?metadata.a%20b=1", "metadata"),
+        ("/registry/services?metadata=1", "metadata"),
+        ("/registry/services?owner=", "owner"),
+        ("/registry/services?status=", "status"),
         ("/registry/instance/web/web-1?namespace=%FF", "namespace"),
         ("/registry/instance/web/a%20b", "instance_id"),
     ],
@@ -113,10 +128,12 @@ def test_the_list_is_walked_page_by_page(payments: Api, reader: Api) -> None:
 def test_a_page_ends_with_the_service_that_fills_it(payments: Api) -> None:
     for service in ("a", "b", "c"):
         payments.post("/registry/register", [registration(service, f"i-{number}") for number in range(3)])
-    page = catalogue.page(None, 100, None, at_most_instances=5)
-    assert [service["name"] for service in page.services] == ["a", "b"]
-    assert page.next is not None
-    assert [service["name"] for service in catalogue.page(None, 100, page.next, at_most_instances=5).services] == ["c"]
+    first = catalogue.page(ListQuery(), None, at_most_instances=5)
+    assert [service["name"] for service in json.loads(first.services)] == ["a", "b"]
+    assert first.next is not None
+    second = catalogue.page(ListQuery(), first.next, at_most_instances=5)
+    assert [service["name"] for service in json.loads(second.services)] == ["c"]
+    assert second.next is None
 
 
 def test_the_list_may_be_of_one_namespace(payments: Api, reader: Api) -> None:
@@ -152,3 +169,101 @@ def test_another_path_is_a_problem(reader: Api) -> None:
 def test_a_request_id_is_kept_when_it_is_sane(reader: Api) -> None:
     assert reader.get("/registry/services", X_Request_Id="abc-1").headers["x-request-id"] == "abc-1"
     assert reader.get("/registry/services", X_Request_Id="<script>").headers["x-request-id"] != "<script>"
+
+
+def fleet(payments: Api) -> None:
+    payments.register("api", "a-1", zone="eu", tags=["canary", "v2"], metadata={"version": "2"})
+    payments.register("api", "a-2", zone="us", tags=["v2"], status="DOWN", owner="team-payments")
+    payments.register("web", "w-1", zone="eu", metadata={"version": "2", "tier": "front"})
+    payments.register("web", "w-2", namespace="test")
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "instances"),
+    [
+        ("", ["api", "web", "web"], ["a-1", "a-2", "w-1", "w-2"]),
+        ("namespace=default", ["api", "web"], ["a-1", "a-2", "w-1"]),
+        ("name=web", ["web", "web"], ["w-1", "w-2"]),
+        ("name=w*", ["web", "web"], ["w-1", "w-2"]),
+        ("name=*", ["api", "web", "web"], ["a-1", "a-2", "w-1", "w-2"]),
+        ("name=a_i", [], []),
+        ("owner=team-payments", ["api", "web", "web"], ["a-1", "a-2", "w-1", "w-2"]),
+        ("owner=team-other", [], []),
+        ("status=DOWN", ["api"], ["a-2"]),
+        ("status=DOWN&status=UP&zone=us", ["api"], ["a-2"]),
+        ("zone=eu", ["api", "web"], ["a-1", "w-1"]),
+        ("tag=v2", ["api"], ["a-1", "a-2"]),
+        ("tag=v2&tag=canary", ["api"], ["a-1"]),
+        ("metadata.version=2", ["api", "web"], ["a-1", "w-1"]),
+        ("metadata.version=2&metadata.tier=front", ["web"], ["w-1"]),
+        ("state=expired", [], []),
+        ("state=live", ["api", "web", "web"], ["a-1", "a-2", "w-1", "w-2"]),
+        ("protected=true", [], []),
+        ("protected=false&zone=us", ["api"], ["a-2"]),
+        ("limit=2", ["api", "web"], ["a-1", "a-2", "w-1"]),
+    ],
+)
+def test_the_list_is_filtered(payments: Api, reader: Api, query: str, names: list[str], instances: list[str]) -> None:
+    fleet(payments)
+    services = reader.get(f"/registry/services?{query}").json["services"]
+    assert [service["name"] for service in services] == names
+    assert [instance["instance_id"] for service in services for instance in service["instances"]] == instances
+
+
+def test_filters_leave_the_counts_alone(payments: Api, reader: Api) -> None:
+    fleet(payments)
+    (service,) = reader.get("/registry/services?tag=canary").json["services"]
+    assert (service["instance_count"], service["healthy_count"], len(service["instances"])) == (2, 1, 1)
+
+
+def test_a_summary_leaves_the_instances_out(payments: Api, reader: Api) -> None:
+    fleet(payments)
+    services = reader.get("/registry/services?view=summary").json["services"]
+    assert [service["instance_count"] for service in services] == [2, 1, 1]
+    assert all("instances" not in service for service in services)
+
+
+@pytest.mark.parametrize(
+    ("query", "instances"),
+    [("", ["a-1"]), ("status=all", ["a-1", "a-2"]), ("zone=us", []), ("tag=v2&status=all&zone=us", ["a-2"])],
+)
+def test_discovery_is_filtered(payments: Api, reader: Api, query: str, instances: list[str]) -> None:
+    fleet(payments)
+    found = reader.get(f"/registry/services/api?{query}").json["instances"]
+    assert [instance["instance_id"] for instance in found] == instances
+
+
+def test_protected_instances_are_listed_and_may_be_left_out(payments: Api, reader: Api) -> None:
+    payments.register(instance_id="a")
+    payments.register(instance_id="b")
+    Lease.objects.filter(instance__instance_id="a").update(protected_at=datetime.now(UTC))
+    assert reader.get("/registry/services/web").json["protected"] is True
+    assert len(reader.get("/registry/services/web").json["instances"]) == 2
+    (live,) = reader.get("/registry/services/web?protected=false").json["instances"]
+    assert live["instance_id"] == "b"
+    (service,) = reader.get("/registry/services?state=protected").json["services"]
+    assert [instance["state"] for instance in service["instances"]] == ["protected"]
+
+
+def test_the_tag_of_discovery_moves_with_its_service_alone(payments: Api, reader: Api) -> None:
+    payments.register()
+    first = reader.get("/registry/services/web")
+    tag = first.headers["etag"]
+    payments.register("other")
+    payments.heartbeat()
+    again = reader.get("/registry/services/web", If_None_Match=f'"x", W/{tag}')
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+    assert again.headers["x-registry-index"]
+    payments.register(weight=5)
+    moved = reader.get("/registry/services/web", If_None_Match=tag)
+    assert (moved.status, moved.headers["etag"] == tag) == (200, False)
+
+
+def test_the_tag_differs_between_questions(payments: Api, reader: Api) -> None:
+    payments.register()
+    tag = reader.get("/registry/services/web").headers["etag"]
+    assert reader.get("/registry/services/web?status=all", If_None_Match=tag).status == 200
+
+
+def test_an_unknown_service_has_no_tag(reader: Api) -> None:
+    assert reader.get("/registry/services/nowhere", If_None_Match="*").status == 404

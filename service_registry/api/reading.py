@@ -1,17 +1,19 @@
 """The reads over HTTP."""
 
-from typing import ClassVar, get_args
+from typing import ClassVar
 
+from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from service_registry import catalogue, fields, permissions
-from service_registry.api import pagination
+from service_registry import catalogue, changes, permissions
+from service_registry.api import etag, pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.validation import from_query
+from service_registry.filters import LISTED, wanted
 from service_registry.permissions import Action
 from service_registry.schemas import (
     DiscoveryQuery,
@@ -25,12 +27,16 @@ from service_registry.schemas import (
 INDEX_HEADER = "X-Registry-Index"
 
 
+def as_json(text: str, index: str, **headers: str) -> HttpResponse:
+    """An answer that is JSON already."""
+    return HttpResponse(text.encode(), "application/json", headers={INDEX_HEADER: index, **headers})
+
+
 class ServiceViewSet(ViewSet):
     """The list of services, and discovery of one."""
 
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.LIST_SERVICES, "retrieve": permissions.LIST_SERVICES}
-
     problems: ClassVar[dict[str, tuple[int, ...]]] = {"retrieve": (404,)}
 
     @extend_schema(
@@ -39,35 +45,27 @@ class ServiceViewSet(ViewSet):
         parameters=parameters(ListQuery),
         responses={200: ServicePage},
     )
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request) -> HttpResponse:
         query = from_query(ListQuery, request.query_params)
         after = pagination.decode(query.after) if query.after is not None else None
-        page = catalogue.page(query.namespace, query.limit, after)
-        answer = {
-            "index": page.index,
-            "services": page.services,
-            "next": pagination.encode(page.next) if page.next else None,
-        }
-        return Response(answer, headers={INDEX_HEADER: page.index})
+        page = catalogue.page(query, after)
+        members = {"index": page.index, "next": pagination.encode(page.next) if page.next else None}
+        return as_json(catalogue.with_array(members, "services", page.services), page.index)
 
     @extend_schema(
         operation_id="discover",
         summary="Find the instances of a service that should get traffic",
         parameters=parameters(DiscoveryQuery, "name"),
-        responses={200: ServiceInstances},
+        responses={200: ServiceInstances, 304: None},
     )
-    def retrieve(self, request: Request, name: str) -> Response:
+    def retrieve(self, request: Request, name: str) -> HttpResponse:
         query = from_query(DiscoveryQuery, request.query_params, name=name)
-        statuses = get_args(fields.Status) if "all" in query.status else query.status
-        answer = catalogue.discover(query.namespace, query.name, statuses, states_of(query))
-        return Response(answer.document, headers={INDEX_HEADER: answer.index})
-
-
-def states_of(query: DiscoveryQuery) -> list[str]:
-    states = get_args(fields.State) if "all" in query.state else query.state
-    if query.protected is None:
-        return list(states)
-    return [state for state in states if (state == "protected") == (query.protected == "true")]
+        newest, newest_of_service = ends = changes.ends(query.namespace, query.name)
+        tag = etag.tag_of(newest_of_service or newest, query.model_dump_json())
+        if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):
+            return HttpResponse(status=304, headers={INDEX_HEADER: newest, "ETag": tag})
+        answer = catalogue.discover(query.namespace, query.name, wanted(query, ["UP"], LISTED), ends)
+        return as_json(answer.text, answer.index, ETag=tag)
 
 
 class InstanceViewSet(ViewSet):

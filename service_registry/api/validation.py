@@ -70,5 +70,8 @@ def from_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
             raise InvalidInput.of_field(path_of([name]), "extra_forbidden", "is part of the path")
         if name not in repeatable and len(values) > 1:
             raise InvalidInput.of_field(path_of([name]), "repeated", "must stand once")
-        document[name] = values if name in repeatable else values[0]
+        if name.startswith("metadata."):
+            document.setdefault("metadata", {})[name.removeprefix("metadata.")] = values[0]
+        else:
+            document[name] = values if name in repeatable else values[0]
     return one(model, document)

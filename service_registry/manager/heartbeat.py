@@ -88,11 +88,9 @@ def heartbeat_once(items: Sequence[Beat], caller: Caller) -> list[Renewed | Regi
     last = dict(zip(missing, changes.last_arrivals(key_of(items[place]) for place in missing), strict=True))
     back = [place for place in missing if last[place] == "registered"]
     again = dict(zip(back, beat([items[place] for place in back], caller) if back else [], strict=True))
-    return [outcome or again.get(place) or not_found(last[place]) for place, outcome in enumerate(outcomes)]
-
-
-def not_found(last: str | None) -> InstanceNotFound:
-    return InstanceNotFound({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
+    return [
+        outcome or again.get(place) or InstanceNotFound.after(last[place]) for place, outcome in enumerate(outcomes)
+    ]
 
 
 def beat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError | None]:
