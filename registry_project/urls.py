@@ -9,5 +9,6 @@ urlpatterns = [
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("registry/", include("service_registry.api.urls")),
+    path("oidc/", include("service_registry.identity.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -73,11 +73,16 @@ class Deregistration(BaseModel):
     epoch: Epoch | None = Field(default=None, description="When given, only this registration is taken off.")
 
 
-Registrations = RootModel[Registration | Annotated[list[Registration], Field(min_length=1, max_length=ARRAY_LIMIT)]]
-Beats = RootModel[Beat | Annotated[list[Beat], Field(min_length=1, max_length=ARRAY_LIMIT)]]
-Deregistrations = RootModel[
-    Deregistration | Annotated[list[Deregistration], Field(min_length=1, max_length=ARRAY_LIMIT)]
-]
+class Registrations(RootModel[Registration | Annotated[list[Registration], Field(max_length=ARRAY_LIMIT)]]):
+    """One registration, or an array of 1 to 1,000."""
+
+
+class Beats(RootModel[Beat | Annotated[list[Beat], Field(max_length=ARRAY_LIMIT)]]):
+    """One beat, or an array of 1 to 1,000."""
+
+
+class Deregistrations(RootModel[Deregistration | Annotated[list[Deregistration], Field(max_length=ARRAY_LIMIT)]]):
+    """One deregistration, or an array of 1 to 1,000."""
 
 
 class ActiveOverride(BaseModel):
@@ -227,8 +232,12 @@ class Results(BaseModel):
     results: list[ItemResult]
 
 
-RegisterAnswer = RootModel[LeasedInstance | Results]
-HeartbeatAnswer = RootModel[Heartbeat | Results]
+class RegisterAnswer(RootModel[LeasedInstance | Results]):
+    """The instance, or one outcome an item of an array."""
+
+
+class HeartbeatAnswer(RootModel[Heartbeat | Results]):
+    """The renewed lease, or one outcome an item of an array."""
 
 
 class Readiness(BaseModel):

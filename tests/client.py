@@ -86,10 +86,10 @@ class Api:
         return answer
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.call("GET", path, **headers)
+        return self.call("GET", path, None, None, **headers)
 
     def post(self, path: str, body: Any = None, **headers: str) -> Answer:
-        return self.call("POST", path, body, **headers)
+        return self.call("POST", path, body, None, **headers)
 
     def register(self, service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> Answer:
         return self.post("/registry/register", registration(service_name, instance_id, **fields))

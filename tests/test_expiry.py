@@ -27,6 +27,8 @@ def test_what_expires_leaves_a_record(payments: Api, reader: Api) -> None:
     sweep()
     assert reader.get("/registry/services/web").json["instances"] == []
     change = Change.objects.get(kind="expired")
+    assert change.instance is not None
+    assert change.evidence is not None
     assert change.actor == "system:sweep"
     assert change.reason == "no heartbeat before the deadline"
     assert change.instance["state"] == "expired"
@@ -131,6 +133,7 @@ def test_the_retained_are_removed_at_their_time(payments: Api, settings: Setting
     assert sweep().removed == 1
     assert not Instance.objects.exists()
     change = Change.objects.get(kind="removed")
+    assert change.evidence is not None
     assert set(change.evidence) == {"heartbeat_at", "expired_at", "swept_at", "process"}
     assert change.instance is None
 
@@ -145,6 +148,7 @@ def test_an_override_ends_at_its_time_even_while_time_stands_still(payments: Api
     ageing.deafen(60)
     assert sweep().overrides_ended == 1
     change = Change.objects.get(kind="status_changed")
+    assert change.instance is not None
     assert (change.instance_id, change.instance["status"]) == ("web-1", "UP")
 
 

@@ -1,5 +1,7 @@
 """POST /registry/heartbeat"""
 
+from typing import Any
+
 import pytest
 
 from service_registry.expiry.sweep import sweep
@@ -79,6 +81,7 @@ def test_a_new_status_is_applied_and_logged(payments: Api) -> None:
     assert payments.heartbeat(status="UP").status == 200
     change = Change.objects.get(kind="status_changed")
     assert change.changed == ["reported_status", "status"]
+    assert change.instance is not None
     assert change.instance["status"] == "UP"
 
 
@@ -133,6 +136,6 @@ def test_an_array_judges_each_item_on_its_own(payments: Api, stranger: Api) -> N
     ("field", "value"),
     [("epoch", 0), ("epoch", "1"), ("epoch", 1.0), ("status", "GONE"), ("instance_id", ""), ("host", "10.0.0.1")],
 )
-def test_it_rejects_a_bad_field_by_name(payments: Api, field: str, value: object) -> None:
+def test_it_rejects_a_bad_field_by_name(payments: Api, field: str, value: Any) -> None:
     answer = payments.heartbeat(**{field: value})
     assert (answer.status, list(answer.json["errors"])) == (400, [field])

@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -67,7 +68,8 @@ def test_the_same_new_instance_registered_at_once_has_one_row() -> None:
         outcomes = at_once(runs)
         assert sum(outcome.created for outcome in outcomes) == 1
     assert Instance.objects.count() == 30
-    epochs = [change.instance["epoch"] for change in Change.objects.filter(kind__in=["registered", "updated"])]
+    kinds = ["registered", "updated"]
+    epochs = list(Change.objects.filter(kind__in=kinds).values_list("instance__epoch", flat=True))
     assert len(epochs) == len(set(epochs))
 
 
@@ -89,7 +91,7 @@ def test_batches_in_any_order_never_deadlock() -> None:
             elif verb < 0.8:
                 statuses = [chance.choice((None, "UP", "DOWN")) for _ in keys]
                 beats = [
-                    Beat(service_name=key[0], instance_id=key[1], status=status)  # type: ignore[arg-type]
+                    Beat(service_name=key[0], instance_id=key[1], status=status)
                     for key, status in zip(keys, statuses, strict=True)
                 ]
                 outcomes = [*manager.heartbeat(beats, OWNER)]
@@ -99,7 +101,7 @@ def test_batches_in_any_order_never_deadlock() -> None:
                 outcomes = [*manager.deregister(leaving, OWNER)]
                 assert all(isinstance(outcome, manager.Deregistered | InstanceNotFound) for outcome in outcomes)
 
-    at_once([lambda seed=seed: write(seed) for seed in range(8)])
+    at_once([partial(write, seed) for seed in range(8)])
     assert database_deadlocks() == deadlocks
     assert Lease.objects.count() == Instance.objects.count()
 
@@ -167,7 +169,7 @@ def test_ids_follow_commit_order() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    at_once([lambda writer=writer: write(writer) for writer in range(6)])
+    at_once([partial(write, writer) for writer in range(6)])
     stop.set()
     reader.join()
     missed = sorted(set(Change.objects.filter(id__lte=max(seen)).values_list("id", flat=True)) - set(seen))

@@ -9,7 +9,7 @@ from service_registry.models import Change, Instance, Lease, Service
 from tests import ageing
 from tests.client import Api, registration
 
-FULL = {
+FULL: dict[str, Any] = {
     "namespace": "shop",
     "scheme": "grpcs",
     "zone": "eu-1a",
@@ -36,6 +36,7 @@ def test_it_creates_the_service_and_the_instance(payments: Api) -> None:
     assert kinds(namespace="shop") == ["service_created", "registered"]
     change = Change.objects.get(kind="registered")
     assert change.actor.startswith("payments@")
+    assert change.instance is not None
     assert {**change.instance, "lease": answer.json["lease"]} == answer.json
 
 
@@ -346,6 +347,7 @@ def test_an_array_of_failures_is_still_200(payments: Api) -> None:
 
 
 def test_what_was_sent_never_comes_back_in_a_problem(payments: Api) -> None:
-    answer = payments.register(host="sesame!", zone="sesame!", metadata={"a": "sesame\u0000"}, **{"sesame!": 1})
+    made_up: dict[str, Any] = {"sesame!": 1}
+    answer = payments.register(host="sesame!", zone="sesame!", metadata={"a": "sesame\u0000"}, **made_up)
     assert answer.status == 400
     assert b"sesame" not in answer.body

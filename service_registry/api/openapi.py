@@ -20,7 +20,8 @@ class RegistrySchema(AutoSchema):
     def get_response_serializers(self) -> Any:
         own = super().get_response_serializers()
         responses = own if isinstance(own, dict) else {200: own}
-        statuses = {*ALWAYS, *getattr(self.view, "problems", {}).get(self.view.action, ())}
+        view: Any = self.view
+        statuses = {*ALWAYS, *getattr(view, "problems", {}).get(getattr(view, "action", None), ())}
         return responses | {(status, CONTENT_TYPE): Problem for status in sorted(statuses)}
 
 
@@ -40,7 +41,7 @@ def parameters(model: type[BaseModel], *in_path: str) -> list[OpenApiParameter]:
     ]
 
 
-class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] (registers itself when defined)
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "service_registry.api.authentication.BearerAuthentication"
     name = "bearer"
     definition: ClassVar[dict[str, str]] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
