@@ -14,7 +14,7 @@ from service_registry.identity.login_endpoints import LoginEndpoints
 from service_registry.models import User
 from tests.identity.browsing import CALLBACK, Browser
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.identity.mounted")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture

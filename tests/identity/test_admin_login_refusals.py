@@ -17,7 +17,7 @@ from service_registry.models import User
 from tests.identity.browsing import CALLBACK, Browser
 from tests.identity.issuing import Handler, In, Issuer, private_key, signed, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.identity.mounted")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Liar(Issuer):
