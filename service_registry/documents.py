@@ -6,6 +6,7 @@ registry's state.
 
 SERVICE, INSTANCE, LEASE = "service_registry_service", "service_registry_instance", "service_registry_lease"
 OVERRIDE, CHANGE, STATE = "service_registry_override", "service_registry_change", "service_registry_registrystate"
+RESERVATION = "service_registry_reservation"
 
 
 def rfc3339(timestamp: str) -> str:

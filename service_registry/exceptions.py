@@ -105,6 +105,15 @@ class InstanceNotFound(RegistryError):
         return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
 
 
+class ServiceNotEmpty(RegistryError):
+    """A service with instances is not deleted: its callers would be left with them."""
+
+    code = "service_not_empty"
+
+    def __init__(self) -> None:
+        super().__init__("The service still has instances, listed or expired; deregister them first.")
+
+
 class AmbiguousInstance(RegistryError):
     """Several services have an instance of this id."""
 

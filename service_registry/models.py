@@ -186,6 +186,22 @@ class Override(models.Model):
         return f"{self.status} for {self.instance_id}"
 
 
+class Reservation(models.Model):
+    """The name of a deleted service, which only its last owners may claim until then."""
+
+    namespace = models.TextField(db_collation="C")
+    name = models.TextField(db_collation="C")
+    owners = ArrayField(models.TextField())
+    until = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["namespace", "name"], name="reservation_unique_name")]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name} until {self.until}"
+
+
 class Change(models.Model):
     """One row of the log: append-only, ids in commit order. No foreign keys, since nothing may be locked after the
     lock under which it is appended."""

@@ -47,6 +47,9 @@ REGISTER = action("register", {"register_instance"})
 HEARTBEAT = action("heartbeat", {"heartbeat_instance"})
 DEREGISTER = action("deregister", {"deregister_instance"}, {"operate_instance"})
 
+OVERRIDE = action("override", {"override_status"}, {"operate_instance"})
+MANAGE_SERVICE = action("manage services", {"manage_service"})
+
 GRANTS_MAX_AGE_SECONDS = 5.0
 
 

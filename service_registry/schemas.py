@@ -1,9 +1,11 @@
 """Every shape that goes over the wire, once: what a caller sends, and what the registry answers."""
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service_registry.fields import (
@@ -25,6 +27,7 @@ from service_registry.fields import (
     TtlSeconds,
     Weight,
     Zone,
+    distinct,
 )
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -71,6 +74,63 @@ class Deregistration(BaseModel):
     service_name: ServiceName
     instance_id: InstanceId
     epoch: Epoch | None = Field(default=None, description="When given, only this registration is taken off.")
+
+
+def future_text(value: Any) -> Any:
+    """A time as it is written in JSON (RFC 3339); whether it has passed is for the database to say."""
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None or not re.fullmatch(r"[0-9TZtz:.+-]{20,40}", value):
+            raise ValueError("not as RFC 3339 has it")
+        return moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PydanticCustomError("time", "must be a time as in 2026-12-31T23:59:59Z (RFC 3339)") from error
+
+
+Reason = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    ),
+    Field(description="Why; kept with the change."),
+]
+Moment = Annotated[datetime, BeforeValidator(future_text)]
+
+
+class OverrideStatement(BaseModel):
+    """The body that sets an override."""
+
+    model_config = STRICT
+    status: Status
+    reason: Reason
+    until: Moment | None = Field(default=None, description="When it ends by itself; a time in the future.")
+
+
+class OverrideOrder(BaseModel):
+    """An override to set, or with no status to clear."""
+
+    model_config = STRICT
+    namespace: Namespace = "default"
+    service_name: ServiceName
+    instance_id: InstanceId
+    status: Status | None = None
+    reason: Reason | None = None
+    until: datetime | None = None
+
+
+class OwnersStatement(BaseModel):
+    """The body that gives a service its owners."""
+
+    model_config = STRICT
+    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), AfterValidator(distinct)]
+    reason: Reason | None = None
+
+
+class OwnersOrder(OwnersStatement):
+    """Which service gets which owners."""
+
+    namespace: Namespace = "default"
+    name: ServiceName
 
 
 class Registrations(RootModel[Registration | Annotated[list[Registration], Field(max_length=ARRAY_LIMIT)]]):
@@ -190,6 +250,24 @@ class FieldError(BaseModel):
     message: str
 
 
+class OverriddenInstance(BaseModel):
+    """What stands over an instance now. The instance is null where none of this id is registered."""
+
+    model_config = STRICT
+    namespace: str
+    service_name: str
+    instance_id: str
+    override: ActiveOverride | None
+    instance: Instance | None
+
+
+class OwnedService(BaseModel):
+    model_config = STRICT
+    namespace: str
+    name: str
+    owners: list[str]
+
+
 class Problem(BaseModel):
     """An error (RFC 9457). `code` is stable, and what programs should look at."""
 
@@ -288,6 +366,15 @@ class DiscoveryQuery(InstanceFilters):
 
     name: ServiceName
     namespace: Namespace = "default"
+
+
+class ServiceQuery(BaseModel):
+    """The path and query of an operation on a service."""
+
+    model_config = STRICT
+    name: ServiceName
+    namespace: Namespace = "default"
+    reason: Reason | None = None
 
 
 class InstanceQuery(BaseModel):

@@ -18,6 +18,10 @@ ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("POST", r"/registry/deregister/?", None),
     ("GET", r"/registry/services/?", schemas.ServicePage),
     ("GET", r"/registry/services/[^/]+/?", schemas.ServiceInstances),
+    ("DELETE", r"/registry/services/[^/]+/?", None),
+    ("PUT", r"/registry/services/[^/]+/owners/?", schemas.OwnedService),
+    ("PUT", r"/registry/instance/[^/]+/[^/]+/status/?", schemas.OverriddenInstance),
+    ("DELETE", r"/registry/instance/[^/]+/[^/]+/status/?", schemas.OverriddenInstance),
     ("GET", r"/registry/instance/[^/]+(/[^/]+)?/?", schemas.LeasedInstance),
 ]
 

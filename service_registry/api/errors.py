@@ -32,6 +32,7 @@ STATUS_OF: dict[type[Exception], int] = {
     exceptions.ServiceNotFound: 404,
     exceptions.InstanceNotFound: 404,
     exceptions.AmbiguousInstance: 409,
+    exceptions.ServiceNotEmpty: 409,
     exceptions.LeaseSuperseded: 409,
     KeysUnavailable: 503,
 }

@@ -7,6 +7,8 @@ from typing import Any
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 
+INDEX_HEADER = "X-Registry-Index"
+
 
 class RegistryJSONRenderer(BaseRenderer):
     """JSON in UTF-8 by one call, for answers and problems alike."""

@@ -6,8 +6,9 @@ from typing import Any
 from django.urls import URLPattern, re_path
 
 from service_registry.api.documentation import DocsView, SchemaView
-from service_registry.api.reading import InstanceViewSet, ServiceViewSet
+from service_registry.api.instances import InstanceViewSet
 from service_registry.api.registration import RegistrationViewSet
+from service_registry.api.services import ServiceViewSet
 
 
 def at(path: str, view: Callable[..., Any], name: str | None = None) -> URLPattern:
@@ -21,9 +22,14 @@ urlpatterns = [
     at("heartbeat", RegistrationViewSet.as_view({"post": "heartbeat"})),
     at("deregister", RegistrationViewSet.as_view({"post": "deregister"})),
     at("services", ServiceViewSet.as_view({"get": "list"})),
-    at(f"services/(?P<name>{PART})", ServiceViewSet.as_view({"get": "retrieve"})),
+    at(f"services/(?P<name>{PART})", ServiceViewSet.as_view({"get": "retrieve", "delete": "delete_service"})),
     at(f"instance/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
     at(f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve"})),
+    at(
+        f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})/status",
+        InstanceViewSet.as_view({"put": "set_status", "delete": "clear_status"}),
+    ),
+    at(f"services/(?P<name>{PART})/owners", ServiceViewSet.as_view({"put": "set_owners"})),
     at("schema", SchemaView.as_view(), "schema"),
     at("docs", DocsView.as_view(), "docs"),
 ]

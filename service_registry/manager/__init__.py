@@ -6,6 +6,20 @@ key, then the change lock, after which nothing is locked.
 
 from service_registry.manager.deregister import Deregistered, deregister
 from service_registry.manager.heartbeat import Renewed, heartbeat
+from service_registry.manager.override import Overridden, override
+from service_registry.manager.ownership import Owned, delete_service, set_owners
 from service_registry.manager.register import Registered, register
 
-__all__ = ["Deregistered", "Registered", "Renewed", "deregister", "heartbeat", "register"]
+__all__ = [
+    "Deregistered",
+    "Overridden",
+    "Owned",
+    "Registered",
+    "Renewed",
+    "delete_service",
+    "deregister",
+    "heartbeat",
+    "override",
+    "register",
+    "set_owners",
+]

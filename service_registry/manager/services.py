@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db import connection
 
 from service_registry.caller import Caller
-from service_registry.documents import INSTANCE, SERVICE
+from service_registry.documents import INSTANCE, RESERVATION, SERVICE
 from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, QuotaExceeded, RegistryError
 from service_registry.manager.entry import Entry, ServiceRow, going_on
 from service_registry.schemas import Registration
@@ -38,6 +38,9 @@ INSERT = f"""
 INSERT INTO {SERVICE} (namespace, name, owners)
 SELECT claim.namespace, claim.name, ARRAY[claim.owner]
 FROM unnest(%s::text[], %s::text[], %s::text[]) AS claim(namespace, name, owner)
+WHERE NOT EXISTS (
+    SELECT FROM {RESERVATION} r WHERE r.namespace = claim.namespace AND r.name = claim.name
+        AND r.until > statement_timestamp() AND NOT r.owners && %s::text[])
 ORDER BY claim.namespace, claim.name
 ON CONFLICT (namespace, name) DO NOTHING
 RETURNING namespace, name
@@ -61,7 +64,7 @@ def claim(entries: Sequence[Entry], caller: Caller) -> set[tuple[str, str]]:
         return set()
     with connection.cursor() as cursor:
         columns = zip(*((namespace, name, owner) for (namespace, name), owner in claims.items()), strict=True)
-        cursor.execute(INSERT, [list(column) for column in columns])
+        cursor.execute(INSERT, [*(list(column) for column in columns), sorted(caller.groups)])
         return set(cursor.fetchall())
 
 
@@ -101,7 +104,8 @@ def lock(entries: Sequence[Entry], created: set[tuple[str, str]]) -> None:
             for namespace, name, pk, owners in cursor.fetchall()
         }
     for entry in entries:
-        entry.service = rows[entry.service_key]
+        # None where the name is reserved to the last owners of a deleted service.
+        entry.service = rows.get(entry.service_key)
 
 
 def refuse_foreign(entries: Sequence[Entry], caller: Caller) -> None:

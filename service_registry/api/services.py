@@ -1,4 +1,4 @@
-"""The reads over HTTP."""
+"""Services over HTTP."""
 
 from typing import ClassVar
 
@@ -8,23 +8,24 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from service_registry import catalogue, changes, permissions
+from service_registry import catalogue, changes, manager, permissions
 from service_registry.api import etag, pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
-from service_registry.api.validation import from_query
+from service_registry.api.renderer import INDEX_HEADER
+from service_registry.api.validation import from_query, one
 from service_registry.filters import LISTED, wanted
 from service_registry.permissions import Action
 from service_registry.schemas import (
     DiscoveryQuery,
-    InstanceQuery,
-    LeasedInstance,
     ListQuery,
+    OwnedService,
+    OwnersOrder,
+    OwnersStatement,
     ServiceInstances,
     ServicePage,
+    ServiceQuery,
 )
-
-INDEX_HEADER = "X-Registry-Index"
 
 
 def as_json(text: str, index: str, **headers: str) -> HttpResponse:
@@ -33,11 +34,20 @@ def as_json(text: str, index: str, **headers: str) -> HttpResponse:
 
 
 class ServiceViewSet(ViewSet):
-    """The list of services, and discovery of one."""
+    """The list of services, discovery of one, and for those who manage them their owners."""
 
-    http_method_names = ("get", "head")
-    allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.LIST_SERVICES, "retrieve": permissions.LIST_SERVICES}
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {"retrieve": (404,)}
+    http_method_names = ("get", "head", "put", "delete")
+    allowed_to: ClassVar[dict[str, Action]] = {
+        "list": permissions.LIST_SERVICES,
+        "retrieve": permissions.LIST_SERVICES,
+        "set_owners": permissions.MANAGE_SERVICE,
+        "delete_service": permissions.MANAGE_SERVICE,
+    }
+    problems: ClassVar[dict[str, tuple[int, ...]]] = {
+        "retrieve": (404,),
+        "set_owners": (413, 415),
+        "delete_service": (404, 409),
+    }
 
     @extend_schema(
         operation_id="list_services",
@@ -67,42 +77,29 @@ class ServiceViewSet(ViewSet):
         answer = catalogue.discover(query.namespace, query.name, wanted(query, ["UP"], LISTED), ends)
         return as_json(answer.text, answer.index, ETag=tag)
 
-
-class InstanceViewSet(ViewSet):
-    """One instance with its lease."""
-
-    http_method_names = ("get", "head")
-    allowed_to: ClassVar[dict[str, Action]] = {
-        "retrieve": permissions.READ_INSTANCE,
-        "retrieve_by_id": permissions.READ_INSTANCE,
-    }
-
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {"retrieve": (404,), "retrieve_by_id": (404, 409)}
+    @extend_schema(
+        operation_id="set_owners",
+        summary="Give a service its owners, and make it when it does not exist",
+        parameters=parameters(ServiceQuery, "name"),
+        request=OwnersStatement,
+        responses={200: OwnedService, 201: OwnedService},
+    )
+    def set_owners(self, request: Request, name: str) -> Response:
+        query = from_query(ServiceQuery, request.query_params, name=name)
+        statement = one(OwnersStatement, request.data)
+        key = {"namespace": query.namespace, "name": query.name}
+        (done,) = manager.set_owners([OwnersOrder(**key, **statement.model_dump())], asking(request))
+        return Response({**key, "owners": done.owners}, 201 if done.created else 200)
 
     @extend_schema(
-        operation_id="instance",
-        summary="Show an instance with its lease",
-        parameters=parameters(InstanceQuery, "service_name", "instance_id"),
-        responses={200: LeasedInstance},
+        operation_id="delete_service",
+        summary="Delete an empty service; its name stays reserved to its last owners",
+        parameters=parameters(ServiceQuery, "name"),
+        responses={204: None},
     )
-    def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
-        return self.found(
-            request, from_query(InstanceQuery, request.query_params, service_name=service_name, instance_id=instance_id)
-        )
-
-    @extend_schema(
-        operation_id="instance_by_id",
-        summary="Show the instance of this id, whichever service has it",
-        parameters=parameters(InstanceQuery, "instance_id"),
-        responses={200: LeasedInstance},
-    )
-    def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
-        query = from_query(InstanceQuery, request.query_params, instance_id=instance_id)
-        return self.found(request, query)
-
-    def found(self, request: Request, query: InstanceQuery) -> Response:
-        found = catalogue.find(query.namespace, query.service_name, query.instance_id)
-        caller = asking(request)
-        may_see_changes = caller.may("view_change") or caller.owns(found.owners)
-        document = found.for_owner() if may_see_changes else found.for_all()
-        return Response(document, headers={INDEX_HEADER: found.index})
+    def delete_service(self, request: Request, name: str) -> Response:
+        query = from_query(ServiceQuery, request.query_params, name=name)
+        refusal = manager.delete_service(query.namespace, query.name, query.reason, asking(request))
+        if refusal:
+            raise refusal
+        return Response(status=204)

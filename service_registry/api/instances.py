@@ -1,0 +1,95 @@
+"""Instances over HTTP."""
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from service_registry import catalogue, manager, permissions
+from service_registry.api.authentication import asking
+from service_registry.api.openapi import parameters
+from service_registry.api.registration import unwrapped
+from service_registry.api.renderer import INDEX_HEADER
+from service_registry.api.validation import from_query, one
+from service_registry.permissions import Action
+from service_registry.schemas import (
+    InstanceQuery,
+    LeasedInstance,
+    OverriddenInstance,
+    OverrideOrder,
+    OverrideStatement,
+)
+
+
+class InstanceViewSet(ViewSet):
+    """One instance with its lease, and the status over its own."""
+
+    http_method_names = ("get", "head", "put", "delete")
+    allowed_to: ClassVar[dict[str, Action]] = {
+        "retrieve": permissions.READ_INSTANCE,
+        "retrieve_by_id": permissions.READ_INSTANCE,
+        "set_status": permissions.OVERRIDE,
+        "clear_status": permissions.OVERRIDE,
+    }
+    problems: ClassVar[dict[str, tuple[int, ...]]] = {
+        "retrieve": (404,),
+        "retrieve_by_id": (404, 409),
+        "set_status": (404, 413, 415),
+        "clear_status": (404,),
+    }
+
+    @extend_schema(
+        operation_id="instance",
+        summary="Show an instance with its lease",
+        parameters=parameters(InstanceQuery, "service_name", "instance_id"),
+        responses={200: LeasedInstance},
+    )
+    def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
+        return self.found(
+            request, from_query(InstanceQuery, request.query_params, service_name=service_name, instance_id=instance_id)
+        )
+
+    @extend_schema(
+        operation_id="instance_by_id",
+        summary="Show the instance of this id, whichever service has it",
+        parameters=parameters(InstanceQuery, "instance_id"),
+        responses={200: LeasedInstance},
+    )
+    def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
+        query = from_query(InstanceQuery, request.query_params, instance_id=instance_id)
+        return self.found(request, query)
+
+    def found(self, request: Request, query: InstanceQuery) -> Response:
+        found = catalogue.find(query.namespace, query.service_name, query.instance_id)
+        caller = asking(request)
+        may_see_changes = caller.may("view_change") or caller.owns(found.owners)
+        document = found.for_owner() if may_see_changes else found.for_all()
+        return Response(document, headers={INDEX_HEADER: found.index})
+
+    @extend_schema(
+        operation_id="override",
+        summary="Set the status over an instance's own",
+        description="Stands until `until` or until it is cleared; survives heartbeats, re-registration and removal.",
+        parameters=parameters(InstanceQuery, "service_name", "instance_id"),
+        request=OverrideStatement,
+        responses={200: OverriddenInstance},
+    )
+    def set_status(self, request: Request, **key: str) -> Response:
+        query = from_query(InstanceQuery, request.query_params, **key)
+        return self.overridden(request, query, one(OverrideStatement, request.data).model_dump())
+
+    @extend_schema(
+        operation_id="clear_override",
+        summary="Take the status over an instance's own back",
+        parameters=parameters(InstanceQuery, "service_name", "instance_id"),
+        responses={200: OverriddenInstance},
+    )
+    def clear_status(self, request: Request, **key: str) -> Response:
+        return self.overridden(request, from_query(InstanceQuery, request.query_params, **key), {})
+
+    def overridden(self, request: Request, query: InstanceQuery, said: dict[str, Any]) -> Response:
+        key = query.model_dump()
+        stands = unwrapped(manager.override([OverrideOrder(**key, **said)], asking(request)))
+        return Response({**key, "override": stands.override, "instance": stands.instance})

@@ -1,0 +1,124 @@
+"""PUT and DELETE /registry/instance/{service_name}/{instance_id}/status"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service_registry.expiry.sweep import sweep
+from service_registry.models import Change, Override
+from tests import ageing
+from tests.client import Answer, Api
+
+PATH = "/registry/instance/web/web-1/status"
+STATEMENT = {"status": "OUT_OF_SERVICE", "reason": "disk is failing"}
+
+
+def put(api: Api, path: str = PATH, **fields: Any) -> Answer:
+    return api.call("PUT", path, STATEMENT | fields)
+
+
+def later(**passed: int) -> str:
+    return (datetime.now(UTC) + timedelta(**passed)).isoformat()
+
+
+def test_it_stands_over_the_reported_status(payments: Api, operator: Api, reader: Api) -> None:
+    payments.register()
+    answer = put(operator)
+    assert answer.status == 200
+    assert answer.json["override"] == STATEMENT | {"actor": answer.json["override"]["actor"], "until": None}
+    assert answer.json["override"]["actor"].startswith("operator@")
+    assert (answer.json["instance"]["status"], answer.json["instance"]["reported_status"]) == ("OUT_OF_SERVICE", "UP")
+    assert reader.get("/registry/services/web").json["instances"] == []
+    change = Change.objects.get(kind="status_changed")
+    assert (change.reason, change.instance_id) == ("disk is failing", "web-1")
+
+
+def test_it_survives_heartbeats_registration_and_removal(payments: Api, operator: Api) -> None:
+    payments.register()
+    put(operator)
+    assert payments.heartbeat(status="UP").json["status"] == "OUT_OF_SERVICE"
+    assert payments.register(port=81).json["status"] == "OUT_OF_SERVICE"
+    payments.deregister()
+    assert payments.register().json["status"] == "OUT_OF_SERVICE"
+
+
+def test_the_instance_need_not_exist_but_the_service_must(payments: Api, operator: Api) -> None:
+    assert put(operator).code == "service_not_found"
+    payments.register(instance_id="other")
+    answer = put(operator)
+    assert (answer.status, answer.json["instance"]) == (200, None)
+    assert payments.register().json["status"] == "OUT_OF_SERVICE"
+
+
+def test_the_same_again_changes_nothing(payments: Api, operator: Api) -> None:
+    payments.register()
+    put(operator)
+    put(operator)
+    assert Change.objects.filter(kind="status_changed").count() == 1
+
+
+def test_it_is_taken_back(payments: Api, operator: Api, reader: Api) -> None:
+    payments.register()
+    put(operator)
+    for _ in range(2):
+        answer = operator.call("DELETE", PATH)
+        assert (answer.status, answer.json["override"], answer.json["instance"]["status"]) == (200, None, "UP")
+    assert Change.objects.filter(kind="status_changed").count() == 2
+    assert len(reader.get("/registry/services/web").json["instances"]) == 1
+
+
+def test_it_ends_at_its_time(payments: Api, operator: Api) -> None:
+    payments.register()
+    assert put(operator, until=later(hours=1)).json["override"]["until"]
+    assert sweep().overrides_ended == 0
+    Override.objects.update(until=datetime.now(UTC) - timedelta(seconds=1))
+    assert sweep().overrides_ended == 1
+    assert payments.heartbeat().json["status"] == "UP"
+
+
+def test_an_expired_instance_keeps_it(payments: Api, operator: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    sweep()
+    assert put(operator).json["instance"]["state"] == "expired"
+
+
+def test_an_owner_may_set_its_own_and_no_other(payments: Api, stranger: Api) -> None:
+    payments.register()
+    assert put(payments).status == 200
+    for path in (PATH, PATH.replace("web-1", "web-9")):
+        answer = put(stranger, path)
+        assert (answer.status, answer.code) == (403, "not_owner")
+    assert stranger.call("DELETE", PATH).code == "not_owner"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("status", "up"),
+        ("status", None),
+        ("reason", ""),
+        ("reason", "   "),
+        ("reason", "a\u0000"),
+        ("reason", "x" * 513),
+        ("reason", None),
+        ("until", "tomorrow"),
+        ("until", "2026-01-01"),
+        ("until", "2026-01-01T00:00:00"),
+        ("until", "2026-01-01T00:00:00Z"),
+        ("until", "9999-12-31T23:59:59-23:59"),
+        ("until", 5),
+        ("actor", "me"),
+    ],
+)
+def test_it_rejects_a_bad_field_by_name(payments: Api, operator: Api, field: str, value: Any) -> None:
+    payments.register()
+    answer = put(operator, **{field: value})
+    assert (answer.status, list(answer.json["errors"])) == (400, [field])
+
+
+def test_it_knows_namespaces(payments: Api, operator: Api) -> None:
+    payments.register(namespace="shop")
+    assert put(operator).code == "service_not_found"
+    assert put(operator, PATH + "?namespace=shop").json["namespace"] == "shop"

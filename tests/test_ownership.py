@@ -1,0 +1,75 @@
+"""PUT /registry/services/{name}/owners and DELETE /registry/services/{name}"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from service_registry.models import Change, Reservation, Service
+from tests.client import Answer, Api
+
+PATH = "/registry/services/web/owners"
+
+
+@pytest.fixture
+def admin(db: None) -> Api:
+    return Api("registry-admins", subject="admin")
+
+
+def put(api: Api, *owners: str, **fields: Any) -> Answer:
+    return api.call("PUT", PATH, {"owners": owners} | fields)
+
+
+def test_it_hands_a_service_over(payments: Api, stranger: Api, admin: Api) -> None:
+    payments.register()
+    answer = put(admin, "team-other", reason="reorganised")
+    assert (answer.status, answer.json["owners"]) == (200, ["team-other"])
+    assert stranger.register().status == 200
+    assert payments.register().code == "not_owner"
+    change = Change.objects.get(kind="owners_changed")
+    assert (change.reason, change.evidence) == (
+        "reorganised",
+        {"owners": ["team-other"], "before": ["team-payments"]},
+    )
+
+
+def test_it_provisions_a_service(payments: Api, admin: Api) -> None:
+    assert put(admin, "team-payments", "team-b").status == 201
+    assert put(admin, "team-payments", "team-b").status == 200
+    assert payments.register().status == 201
+    assert Change.objects.filter(kind="service_created").count() == 1
+
+
+@pytest.mark.parametrize("owners", [[], [""], ["a", "a"], ["a\u0000"], ["x" * 256], [str(n) for n in range(9)], "a"])
+def test_a_service_has_one_to_eight_owners(admin: Api, owners: Any) -> None:
+    answer = admin.call("PUT", PATH, {"owners": owners})
+    assert (answer.status, answer.code) == (400, "invalid")
+    assert not Service.objects.exists()
+
+
+def test_an_empty_service_is_deleted_and_its_name_reserved(payments: Api, stranger: Api, admin: Api) -> None:
+    payments.register()
+    answer = admin.call("DELETE", "/registry/services/web")
+    assert (answer.status, answer.code) == (409, "service_not_empty")
+    payments.deregister()
+    payments.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "x"})
+    assert admin.call("DELETE", "/registry/services/web?reason=gone").status == 204
+    assert admin.call("DELETE", "/registry/services/web").code == "service_not_found"
+    assert Change.objects.get(kind="service_deleted").reason == "gone"
+    assert stranger.register().code == "not_owner"
+    assert payments.register().status == 201
+
+
+def test_a_reservation_ends(payments: Api, stranger: Api, admin: Api) -> None:
+    put(admin, "team-payments")
+    admin.call("DELETE", "/registry/services/web")
+    Reservation.objects.update(until=datetime.now(UTC))
+    assert stranger.register().status == 201
+
+
+def test_who_manages_services_may_give_a_reserved_name_away(stranger: Api, admin: Api) -> None:
+    put(admin, "team-payments")
+    admin.call("DELETE", "/registry/services/web")
+    assert put(admin, "team-other").status == 201
+    assert stranger.register().status == 201
+    assert not Reservation.objects.exists()
