@@ -1,5 +1,7 @@
 """Who may do what: a denial for every cell of the table, and for foreign owners, alone and in arrays."""
 
+from typing import Any
+
 import pytest
 
 from service_registry.permissions import ROLE_GROUPS
@@ -10,7 +12,7 @@ STATUS = "/registry/instance/web/web-1/status"
 OVERRIDE = {"status": "DOWN", "reason": "x"}
 
 # method, path, body, the permissions of which one suffices, whether an owner's name is needed with the first.
-ACTIONS = {
+ACTIONS: dict[str, tuple[str, str, Any, list[tuple[str, ...]]]] = {
     "services": ("GET", "/registry/services", None, [("view_service", "view_instance")]),
     "discovery": ("GET", "/registry/services/web", None, [("view_service", "view_instance")]),
     "instance": ("GET", "/registry/instance/web/web-1", None, [("view_service", "view_instance")]),
