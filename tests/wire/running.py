@@ -1,0 +1,170 @@
+"""A registry of real processes: its own durable PostgreSQL, web processes, and a worker."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from registry_project.embedded.postgres import Server
+from registry_project.embedded.processes import free_port
+from tests.client import token
+
+PATIENCE_SECONDS = 30
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
+    """Ask until the answer is true, and return it. Raises when it never is."""
+    deadline = time.monotonic() + seconds
+    while not (answer := what()):
+        assert time.monotonic() < deadline, f"never became true: {what}"
+        time.sleep(0.05)
+    return answer
+
+
+@dataclass
+class Running:
+    """Started by `with`. Ends only what it started, by process id."""
+
+    directory: Path
+    web_processes: int = 1
+    worker: bool = False
+    variables: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    callers: list["Caller"] = field(default_factory=list)
+
+    def __enter__(self) -> "Running":
+        try:
+            self.begin()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        self.postgres = Server(self.directory / "postgres", durable=True)
+        self.postgres.start()
+        self.environment = os.environ | {"DATABASE_URL": self.postgres.url, "DEBUG": "true"} | self.variables
+        self.run("manage.py", "migrate", "--verbosity=0")
+        self.ports = [free_port() for _ in range(self.web_processes)]
+        self.web = [self.start_web(port) for port in self.ports]
+        self.celery = (
+            self.start("-m", "celery", "-A", "registry_project", "worker", "-P", "solo") if self.worker else None
+        )
+        for port in self.ports:
+            wait_for(lambda port=port: self.ready(port))
+
+    def end(self) -> None:
+        for caller in self.callers:
+            caller.connection.close()
+        for process in self.started:
+            process.kill()
+            process.wait()
+        self.postgres.stop()
+
+    def run(self, *arguments: str) -> None:
+        subprocess.run([sys.executable, *arguments], env=self.environment, cwd=ROOT, check=True, timeout=60)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.directory / "output").open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments], env=self.environment, cwd=ROOT, stdout=output, stderr=output
+            )
+        self.started.append(process)
+        return process
+
+    def start_web(self, port: int) -> subprocess.Popen[bytes]:
+        return self.start(
+            *("-m", "uvicorn", "registry_project.asgi:application", f"--port={port}", "--no-access-log"),
+            "--log-level=warning",
+        )
+
+    def ready(self, port: int) -> bool:
+        try:
+            return self.nobody(port).call("GET", "/readyz", Connection="close").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def kill_web(self, place: int = 0) -> None:
+        """kill -9, and start another on the same port."""
+        self.web[place].kill()
+        self.web[place].wait()
+        self.web[place] = self.start_web(self.ports[place])
+        wait_for(lambda: self.ready(self.ports[place]))
+
+    def kill_postgres(self) -> None:
+        """kill -9 the postmaster and all its children, and start again on the same directory and port."""
+        postmaster = self.postgres.postmaster_pid
+        assert postmaster is not None
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, check=True)
+        for pid in [postmaster, *map(int, listed.stdout.split())]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.postgres.start()
+
+    def kill_backend(self) -> None:
+        """kill -9 one backend of the web process: PostgreSQL then restarts all of them."""
+        (pid,) = self.sql("SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'service-registry'")[0]
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+
+    def sql(self, query: str) -> list[Any]:
+        with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
+            return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
+
+    def caller(self, *groups: str, subject: str = "someone", place: int = 0) -> "Caller":
+        return self.with_bearer(token(*groups, subject=subject), place)
+
+    def with_bearer(self, bearer: str | None, place: int = 0) -> "Caller":
+        self.callers.append(Caller(self.ports[place], bearer))
+        return self.callers[-1]
+
+    def nobody(self, port: int | None = None) -> "Caller":
+        self.callers.append(Caller(port or self.ports[0], None))
+        return self.callers[-1]
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Caller:
+    """One keep-alive connection; made anew after a failure, which is raised."""
+
+    def __init__(self, port: int, bearer: str | None, timeout_seconds: float = 60) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+        self.headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+        """Raises OSError or http.client.HTTPException when there is no answer."""
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            sent = {"Content-Type": "application/json"} | self.headers | headers
+            self.connection.request(method, path, content, sent)
+            response = self.connection.getresponse()
+            lowered = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, lowered, response.read())
+        except (OSError, http.client.HTTPException):
+            self.connection.close()
+            raise

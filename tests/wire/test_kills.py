@@ -1,0 +1,86 @@
+"""kill -9 under load: what was acknowledged is there, and no change id is issued twice."""
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.client import registration
+from tests.wire.running import Running, wait_for
+
+pytestmark = pytest.mark.wire
+
+KILLS = 10
+WRITERS = 4
+
+
+class Load:
+    """Writers that register new instances one after another, and remember which were acknowledged."""
+
+    def __init__(self, registry: Running, prefix: str) -> None:
+        self.registry = registry
+        self.prefix = prefix
+        self.acknowledged: list[str] = []
+        self.other: list[int] = []
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self.write, args=(writer,)) for writer in range(WRITERS)]
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(60)
+
+    def write(self, writer: int) -> None:
+        caller = self.registry.caller("registry-services", "team")
+        for number in range(100_000):
+            if self.stopped.is_set():
+                return
+            instance_id = f"{self.prefix}-{writer}-{number}"
+            try:
+                body = registration(f"load-{writer}", instance_id, ttl_seconds=3600)
+                status = caller.call("POST", "/registry/register", body).status
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.02)
+                continue
+            (self.acknowledged if status == 201 else self.other).append(instance_id if status == 201 else status)  # type: ignore[arg-type]
+            time.sleep(0.05 if status == 503 else 0)
+
+    def more(self, by: int) -> Callable[[], bool]:
+        wanted = len(self.acknowledged) + by
+        return lambda: len(self.acknowledged) >= wanted
+
+
+def changes_of(registry: Running) -> dict[int, str]:
+    return dict(registry.sql("SELECT id, mark FROM service_registry_change"))
+
+
+@pytest.mark.parametrize("victim", ["web", "postgres", "backend"])
+def test_what_was_acknowledged_survives_kills(tmp_path: Path, victim: str) -> None:
+    with Running(tmp_path) as registry:
+        seen: dict[int, str] = {}
+        with Load(registry, victim) as load:
+            for _ in range(KILLS):
+                wait_for(load.more(30))
+                seen |= changes_of(registry)
+                {"web": registry.kill_web, "postgres": registry.kill_postgres, "backend": registry.kill_backend}[
+                    victim
+                ]()
+                wait_for(load.more(5))
+        kept = {row[0] for row in registry.sql("SELECT instance_id FROM service_registry_instance")}
+        missing = set(load.acknowledged) - kept
+        after = changes_of(registry)
+        print(
+            f"{KILLS} x kill -9 of {victim}: {len(load.acknowledged)} acknowledged, {len(missing)} missing, "
+            f"{len(load.other)} refused ({set(load.other)}), {len(seen)} ids seen before a kill"
+        )
+        assert not missing
+        assert set(load.other) <= {503}
+        assert {number for number, mark in seen.items() if after.get(number) != mark} == set()

@@ -1,0 +1,136 @@
+"""What the web server does with requests as they come over the wire."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.client import registration
+from tests.wire.running import Caller, Running
+
+pytestmark = pytest.mark.wire
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with Running(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def team(registry: Running) -> Caller:
+    return registry.caller("registry-services", "team")
+
+
+def send(registry: Running, head: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Send a request as it is; its answer's status and body."""
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
+        answer = b""
+        while not complete(answer) and (chunk := connection.recv(65536)):
+            answer += chunk
+    return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+def complete(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return bool(lengths) and len(body) >= int(lengths[0].split(b":")[1])
+
+
+def head_of(team: Caller, *headers: str) -> str:
+    lines = ["POST /registry/register HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    return "\n".join([*lines, f"Authorization: {team.headers['Authorization']}", ""])
+
+
+def test_an_announced_body_that_is_too_large_is_refused_unread(registry: Running, team: Caller) -> None:
+    status, body = send(registry, head_of(team, "Content-Length: 999999999"))
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_a_chunked_body_that_grows_too_large_is_refused(registry: Running, team: Caller) -> None:
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    status, body = send(registry, head_of(team, "Transfer-Encoding: chunked"), chunk * 2 + b"0\r\n\r\n")
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_a_chunked_body_is_read(registry: Running, team: Caller) -> None:
+    content = json.dumps(registration(instance_id="chunked")).encode()
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+    assert send(registry, head_of(team, "Transfer-Encoding: chunked"), body)[0] == 201
+
+
+def test_a_client_that_waits_for_100_is_told_to_go_on(registry: Running, team: Caller) -> None:
+    content = json.dumps(registration(instance_id="expect")).encode()
+    head = head_of(team, f"Content-Length: {len(content)}", "Expect: 100-continue")
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n")
+        assert b" 100 " in connection.recv(1000)
+        connection.sendall(content)
+        assert b" 201 " in connection.recv(65536)
+
+
+def test_a_connection_goes_on_after_refusals(team: Caller) -> None:
+    for _ in range(3):
+        assert team.call("POST", "/registry/register", {"port": 0}).status == 400
+        assert team.call("GET", "/registry/nowhere").status == 404
+        assert team.call("GET", "/registry/services").status == 200
+
+
+def test_nobody_may_without_a_token(registry: Running) -> None:
+    reply = registry.nobody().call("GET", "/registry/services")
+    assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/registry/services/a%00b", 400),
+        ("/registry/services/a%2Fb", 404),
+        ("/registry/services/%FF", 400),
+        ("/registry/services?limit=%00", 400),
+        ("/registry//services", 404),
+        ("/registry/services/", 200),
+    ],
+)
+def test_strange_paths_are_answered_with_problems(team: Caller, path: str, status: int) -> None:
+    reply = team.call("GET", path)
+    assert reply.status == status
+    assert status == 200 or reply.json["request_id"] == reply.headers["x-request-id"]
+
+
+def test_an_unknown_host_is_a_problem(team: Caller) -> None:
+    reply = team.call("GET", "/registry/services", Host="evil.example")
+    assert (reply.status, reply.json["code"]) == (400, "invalid")
+
+
+def test_head_has_no_body(team: Caller) -> None:
+    reply = team.call("HEAD", "/registry/services")
+    assert (reply.status, reply.body) == (200, b"")
+
+
+def test_probes_need_no_token(registry: Running) -> None:
+    caller = registry.nobody()
+    assert caller.call("GET", "/livez").status == 200
+    ready = caller.call("GET", "/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "ok")
+    assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "database", "sweep"}
+
+
+def test_a_database_that_is_away_is_503_and_comes_back(registry: Running, team: Caller) -> None:
+    team.call("POST", "/registry/register", registration(instance_id="kept"))
+    registry.postgres.stop()
+    for method, path, body in [
+        ("POST", "/registry/register", registration()),
+        ("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}),
+        ("POST", "/registry/deregister", {"service_name": "web", "instance_id": "kept"}),
+        ("GET", "/registry/services", None),
+    ]:
+        reply = team.call(method, path, body)
+        assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "unavailable", "1")
+    ready = registry.nobody().call("GET", "/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "degraded")
+    registry.postgres.start()
+    assert team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}).status == 200
