@@ -13,10 +13,9 @@ from django.urls import get_resolver
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from service_registry.identity.keys import provider  # noqa: E402
-
 from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
 from registry_project.bridge import Bridge  # noqa: E402
+from service_registry.identity.keys import provider  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,9 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from service_registry.identity.keys import provider  # noqa: E402
-
 from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
 from registry_project.bridge import Environ, StartResponse  # noqa: E402
+from service_registry.identity.keys import provider  # noqa: E402
 
 # The process that has its threads already. WSGI servers load the application and fork then, and threads do not follow.
 started_in = 0

@@ -158,6 +158,12 @@ class Lease(models.Model):
             ),
         ]
 
+    @property
+    def state(self) -> str:
+        if self.expired_at:
+            return "expired"
+        return "protected" if self.protected_at else "live"
+
     def __str__(self) -> str:
         return f"lease of {self.instance_id}"
 

@@ -10,7 +10,7 @@ import service_registry
 
 ROOT = Path(service_registry.__file__).parent
 
-DOORS = {"api", "live", "admin", "tasks", "management"}
+DOORS = {"api", "live", "admin", "acting", "tasks", "management"}
 VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters"}
 GROUND = {"models", "schemas", "fields", "exceptions", "documents"}
 

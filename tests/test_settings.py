@@ -91,7 +91,7 @@ def test_every_setting_of_ours_stands_in_the_readme() -> None:
 def test_every_error_code_stands_in_the_readme() -> None:
     from service_registry.api import errors
 
-    codes = {str(error.code) for error in errors.STATUS_OF if hasattr(error, "code")}  # type: ignore[attr-defined]
+    codes = {str(error.code) for error in errors.STATUS_OF if hasattr(error, "code")}
     codes |= {*errors.CODE_OF.values(), *errors.CODE_OF_STATUS.values(), "internal", "unavailable"}
     readme = (ROOT / "README.md").read_text()
     assert {code for code in codes if f"`{code}`" not in readme} == set()

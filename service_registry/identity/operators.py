@@ -17,6 +17,12 @@ from service_registry.identity.groups import groups_of
 from service_registry.identity.principal import is_name
 from service_registry.models import User
 
+# What lets a person into the admin: a permission of operators, or one over Django's own tables. Reading services, or
+# speaking for one of them, is for the API.
+OPERATES = Q(codename__in=["operate_instance", "manage_service", "view_change"]) | ~Q(
+    content_type__app_label="service_registry"
+)
+
 
 def signed_in(claims: Mapping[str, Any]) -> User:
     """The user of these claims (a verified ID token's), with the groups and the right to the admin that they give.
@@ -41,7 +47,7 @@ def give(user: User, claims: Mapping[str, Any]) -> None:
     user.first_name = text(claims, "given_name", 150) or text(claims, "name", 150)
     user.last_name = text(claims, "family_name", 150)
     user.is_superuser = False
-    user.is_staff = Permission.objects.filter(Q(group__user=user) | Q(user=user)).exists()
+    user.is_staff = Permission.objects.filter(Q(group__user=user) | Q(user=user), OPERATES).exists()
     user.save(update_fields=["email", "first_name", "last_name", "is_superuser", "is_staff"])
 
 

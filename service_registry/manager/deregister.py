@@ -53,16 +53,20 @@ class Found:
     epoch: int | None
 
 
-def deregister(items: Sequence[Deregistration], caller: Caller) -> list[Deregistered | RegistryError]:
-    """Take instances off the list.
+def deregister(
+    items: Sequence[Deregistration], caller: Caller, reason: str | None = None
+) -> list[Deregistered | RegistryError]:
+    """Take instances off the list; `reason` is kept with the changes.
 
     A repeated call is as good as the first: whatever the log has once known is Deregistered. Outcomes otherwise:
     NotOwner, LeaseSuperseded (another epoch holds the id), InstanceNotFound (`never_registered`).
     """
-    return each_once(items, lambda once: deregister_once(once, caller))
+    return each_once(items, lambda once: deregister_once(once, caller, reason))
 
 
-def deregister_once(items: Sequence[Deregistration], caller: Caller) -> list[Deregistered | RegistryError]:
+def deregister_once(
+    items: Sequence[Deregistration], caller: Caller, reason: str | None
+) -> list[Deregistered | RegistryError]:
     """One transaction.
 
     1. Lock the instances, then their leases; a heartbeat or sweep under way comes before us or finds no row after.
@@ -75,7 +79,7 @@ def deregister_once(items: Sequence[Deregistration], caller: Caller) -> list[Der
         outcomes = [judge(item, found.get(place), caller) for place, item in enumerate(items)]
         leaving = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]
         delete([pk for place in leaving if (pk := found[place].instance_pk) is not None])
-        changes.append([event(items[place], caller) for place in leaving])
+        changes.append([event(items[place], caller, reason) for place in leaving])
     return with_reasons(items, outcomes)
 
 
@@ -105,8 +109,10 @@ def delete(instance_pks: list[int]) -> None:
             cursor.execute(DELETE, [instance_pks, instance_pks])
 
 
-def event(item: Deregistration, caller: Caller) -> changes.Event:
-    return changes.Event("deregistered", item.namespace, item.service_name, caller.actor, item.instance_id)
+def event(item: Deregistration, caller: Caller, reason: str | None) -> changes.Event:
+    return changes.Event(
+        "deregistered", item.namespace, item.service_name, caller.actor, item.instance_id, reason=reason
+    )
 
 
 def with_reasons(

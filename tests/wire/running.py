@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Running:
             self.start("-m", "celery", "-A", "registry_project", "worker", "-P", "solo") if self.worker else None
         )
         for port in self.ports:
-            wait_for(lambda port=port: self.ready(port))
+            wait_for(partial(self.ready, port))
 
     def end(self) -> None:
         for caller in self.callers:
@@ -124,7 +125,7 @@ class Running:
 
     def sql(self, query: str) -> list[Any]:
         with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
-            return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
+            return connection.execute(query).fetchall()
 
     def caller(self, *groups: str, subject: str = "someone", place: int = 0) -> "Caller":
         return self.with_bearer(token(*groups, subject=subject), place)

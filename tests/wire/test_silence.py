@@ -24,7 +24,7 @@ def test_the_only_instance_falls_silent_and_is_off_the_list_in_time(tmp_path: Pa
         registered = time.monotonic()
 
         def gone() -> bool:
-            return team.call("GET", "/registry/services/web").json["instances"] == []
+            return bool(team.call("GET", "/registry/services/web").json["instances"] == [])
 
         wait_for(gone, TTL_SECONDS + GRACE_SECONDS + SWEEP_SECONDS)
         passed = time.monotonic() - registered
