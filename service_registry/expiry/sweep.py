@@ -19,6 +19,10 @@ ACTOR = "system:sweep"
 
 # While nobody can hear, time stands still: a lease is judged only by what the registry could have heard.
 HEARS = "r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'"
+# The sweep takes these, and a forecast shows them. While the registry hears they expire.
+IS_OVERDUE = f"l.expired_at IS NULL AND statement_timestamp() >= {DEADLINE}"
+IS_OVER_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %s)"
+IS_OVER = "o.until <= statement_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ EXPIRE = f"""
 WITH due AS MATERIALIZED (
     SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.window_start
     FROM {LEASE} l CROSS JOIN {STATE} r
-    WHERE {HEARS} AND l.expired_at IS NULL AND statement_timestamp() >= {DEADLINE}
+    WHERE {HEARS} AND {IS_OVERDUE}
     ORDER BY l.instance_id LIMIT %s
     FOR NO KEY UPDATE OF l SKIP LOCKED
 ),
@@ -131,7 +135,7 @@ REMOVE = f"""
 -- Locks instances, then leases, in the order of their keys; what is being renewed or registered is skipped.
 WITH old AS MATERIALIZED (
     SELECT i.id FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
-    WHERE l.expired_at < statement_timestamp() - make_interval(secs => %s)
+    WHERE {IS_OVER_RETENTION}
         AND EXISTS (SELECT FROM {STATE} r WHERE {HEARS})
     ORDER BY i.id LIMIT %s
     FOR UPDATE OF i SKIP LOCKED
@@ -139,7 +143,7 @@ WITH old AS MATERIALIZED (
 leased AS MATERIALIZED (
     SELECT l.instance_id, l.heartbeat_at, l.expired_at FROM {LEASE} l
     WHERE l.instance_id = ANY ((SELECT array_agg(id) FROM old)::bigint[])
-        AND l.expired_at < statement_timestamp() - make_interval(secs => %s)
+        AND {IS_OVER_RETENTION}
     ORDER BY l.instance_id
     FOR UPDATE SKIP LOCKED
 ),
@@ -182,7 +186,7 @@ def remove() -> int:
 END_OVERRIDES = f"""
 -- Locks overrides that are over, in the order of their keys, and nothing before them.
 WITH over AS MATERIALIZED (
-    SELECT o.id FROM {OVERRIDE} o WHERE o.until <= statement_timestamp() ORDER BY o.id LIMIT %s
+    SELECT o.id FROM {OVERRIDE} o WHERE {IS_OVER} ORDER BY o.id LIMIT %s
     FOR UPDATE SKIP LOCKED
 ),
 gone AS (DELETE FROM {OVERRIDE} o USING over WHERE o.id = over.id RETURNING o.*)

@@ -1,0 +1,67 @@
+"""The management commands: what they print, what they change, and what they refuse."""
+
+import io
+from typing import Any
+
+from django.core.management import call_command
+
+from service_registry.models import Change, Instance, Lease
+from tests import ageing
+from tests.client import Api
+
+
+def run(command: str, *arguments: str, **options: Any) -> str:
+    said = io.StringIO()
+    call_command(command, *arguments, stdout=said, stderr=said, **options)
+    return said.getvalue()
+
+
+def test_sweep_says_what_it_did(payments: Api) -> None:
+    payments.register(instance_id="silent")
+    ageing.silence(60)
+    payments.register(instance_id="fresh")
+    assert "1 expired, 0 removed, 0 overrides ended" in run("sweep")
+    assert payments.listed() == ["fresh"]
+
+
+def test_a_dry_sweep_names_whom_it_would_expire_and_changes_nothing(payments: Api) -> None:
+    payments.register(instance_id="silent")
+    ageing.silence(60)
+    payments.register(instance_id="fresh")
+    changes = Change.objects.count()
+    said = run("sweep", "--dry-run")
+    assert "The registry hears, without a gap since" in said
+    assert "default/web/silent would expire: last heard at" in said
+    assert "A sweep would expire 1, remove 0 and end 0 overrides." in said
+    assert "fresh" not in said
+    assert (Change.objects.count(), Lease.objects.filter(expired_at__isnull=False).count()) == (changes, 0)
+
+
+def test_a_dry_sweep_says_that_time_stands_still(payments: Api) -> None:
+    payments.register(instance_id="silent")
+    ageing.silence(60)
+    ageing.deafen(6)
+    said = run("sweep", "--dry-run")
+    assert "time stands still, and 1 past their deadline are kept" in said
+    assert "default/web/silent is kept" in said
+    assert "A sweep would expire 0, remove 0" in said
+
+
+def test_a_dry_sweep_counts_what_it_would_remove(payments: Api, settings: Any) -> None:
+    payments.register()
+    ageing.silence(60)
+    run("sweep")
+    ageing.expire_since(settings.REGISTRY_RETENTION_SECONDS + 5)
+    assert "remove 1 and end" in run("sweep", "--dry-run")
+    assert "1 removed" in run("sweep")
+    assert not Instance.objects.exists()
+
+
+def test_a_dry_sweep_pages_through_all(payments: Api) -> None:
+    payments.post("/registry/register", [dict_of(number) for number in range(501)])
+    ageing.silence(60)
+    assert run("sweep", "--dry-run").count("would expire:") == 501
+
+
+def dict_of(number: int) -> dict[str, Any]:
+    return {"service_name": "web", "instance_id": f"web-{number}", "host": "10.0.0.1", "port": 8080}
