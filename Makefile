@@ -17,7 +17,7 @@ PRODUCTION = env DEBUG=false SECRET_KEY="$$($(VENV_PYTHON) -c 'import secrets; p
 	DATABASE_URL=postgresql://registry:unused@127.0.0.1:5432/registry
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lock
+.PHONY: help run demo test browser check format lock
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +28,12 @@ run: $(RUN_STAMP) ## Run the registry with its own PostgreSQL and issuer, until 
 demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
 	@exec $(VENV_PYTHON) -m registry_project.embedded.demo
 
-test: $(DEV_STAMP) ## Run the tests
-	$(VENV_PYTHON) -m pytest -n auto
+test: $(DEV_STAMP) ## Run the tests, but for those in a browser
+	$(VENV_PYTHON) -m pytest -n auto -m "not browser"
+
+browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is installed where it is missing
+	@.ci/chromium
+	$(VENV_PYTHON) -m pytest tests/browser
 
 check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(VENV_PYTHON) -m ruff format --check
@@ -37,7 +41,7 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) -m mypy
 	$(PRODUCTION) $(VENV_PYTHON) manage.py check --deploy --fail-level WARNING
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
-	$(VENV_PYTHON) -m pytest -n auto
+	$(MAKE) test browser
 
 format: $(DEV_STAMP) ## Format the code and mend what can be mended
 	$(VENV_PYTHON) -m ruff format

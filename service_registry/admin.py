@@ -6,6 +6,9 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import urlencode
 
 from service_registry import acting
 from service_registry.models import STATUSES, Change, Instance, InstanceQuerySet, Override, Service, User
@@ -77,6 +80,12 @@ class InstanceAdmin(OnlyVerbsWrite):
     ordering = ("service__namespace", "service__name", "instance_id")
     actions = ("override", "remove")
 
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """The instance's history is the change log's; Django's own knows nothing of the verbs."""
+        instance = self.get_object(request, object_id)
+        query = urlencode({"q": instance.instance_id}) if instance else ""
+        return redirect(f"{reverse('admin:service_registry_change_changelist')}?{query}")
+
     @admin.display(description="address")
     def address(self, instance: Instance) -> str:
         return f"{instance.scheme}://{instance.host}:{instance.port}"
@@ -116,7 +125,7 @@ class OverrideAdmin(OnlyVerbsWrite):
 class ChangeAdmin(OnlyVerbsWrite):
     """The log: what happened, newest first, with its author, reason and evidence."""
 
-    list_display = ("id", "at", "kind", "namespace", "service_name", "instance_id", "actor", "reason")
+    list_display = ("at", "kind", "namespace", "service_name", "instance_id", "reason", "actor")
     list_filter = ("kind",)
     search_fields = ("=service_name", "=instance_id", "actor")
     ordering = ("-id",)

@@ -12,13 +12,13 @@ from django.contrib.auth.models import Group, Permission
 READ = frozenset({"view_service", "view_instance"})
 WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
 
+OPERATE = frozenset({"operate_instance", "override_status", "view_override", "view_change"})
+
 ROLE_GROUPS: dict[str, frozenset[str]] = {
     "registry-readers": READ | {"view_metrics"},
     "registry-services": READ | WRITE_OWN | {"override_status"},
-    "registry-operators": READ | {"operate_instance", "override_status", "view_change", "view_metrics"},
-    "registry-admins": READ
-    | WRITE_OWN
-    | {"operate_instance", "override_status", "view_change", "manage_service", "view_metrics"},
+    "registry-operators": READ | OPERATE | {"view_metrics"},
+    "registry-admins": READ | WRITE_OWN | OPERATE | {"manage_service", "view_metrics"},
 }
 """The groups that exist after migration. Their permissions may be changed afterwards; these are only the first."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpResponseBase
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
@@ -27,8 +27,8 @@ class SchemaView(SpectacularJSONAPIView):
     permission_classes = (SignedIn,)
 
 
-class DocsView(SpectacularSwaggerView):
-    """A page for people: who is not signed in is asked to."""
+class DocsView(SpectacularSwaggerSplitView):
+    """A page for people: who is not signed in is asked to. Its script comes from a request of its own."""
 
     authentication_classes = (BearerAuthentication, SessionAuthentication)
     permission_classes = (SignedIn,)

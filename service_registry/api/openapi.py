@@ -17,12 +17,24 @@ ALWAYS = (400, 401, 403, 405, 500, 503)
 class RegistrySchema(AutoSchema):
     """Adds the problems, which the framework's own schema leaves out."""
 
-    def get_response_serializers(self) -> Any:
-        own = super().get_response_serializers()
-        responses = own if isinstance(own, dict) else {200: own}
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
+        # Where a view states its responses, the framework asks no method that is meant to be replaced.
         view: Any = self.view
         statuses = {*ALWAYS, *getattr(view, "problems", {}).get(getattr(view, "action", None), ())}
-        return responses | {(status, CONTENT_TYPE): Problem for status in sorted(statuses)}
+        describe: Any = self._get_response_for_code
+        problems = {
+            str(status): describe(Problem, str(status), [CONTENT_TYPE], direction) for status in sorted(statuses)
+        }
+        bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        return bodies | problems
+
+    def get_tags(self) -> list[str]:
+        return [type(self.view).__name__.removesuffix("ViewSet").removesuffix("View").lower()]
+
+
+def without_last_slashes(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Paths as the contract writes them; the last slash is optional."""
+    return result | {"paths": {path.rstrip("/"): operations for path, operations in result["paths"].items()}}
 
 
 def parameters(model: type[BaseModel], *in_path: str) -> list[OpenApiParameter]:

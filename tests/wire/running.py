@@ -127,6 +127,10 @@ class Running:
         with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
             return connection.execute(query).fetchall()
 
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
+            connection.execute(statement)
+
     def caller(self, *groups: str, subject: str = "someone", place: int = 0) -> "Caller":
         return self.with_bearer(token(*groups, subject=subject), place)
 

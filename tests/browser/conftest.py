@@ -1,0 +1,40 @@
+"""A registry of real processes, and a real Chromium."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+from registry_project.embedded.issuer.clients import ADMIN, all_clients
+from tests.browser.person import Person
+from tests.wire.running import Running
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1400,900"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+
+
+@pytest.fixture(scope="package")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    secret = all_clients(Path(os.environ["REGISTRY_DATA_DIR"]))[ADMIN].secret
+    with Running(tmp_path_factory.mktemp("browser"), variables={"OIDC_RP_CLIENT_SECRET": secret}) as running:
+        yield running
+
+
+@pytest.fixture
+def person(registry: Running, tmp_path: Path) -> Iterator[Person]:
+    """Somebody at a browser, not signed in."""
+    options = ChromeOptions()
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    browser.set_page_load_timeout(30)
+    try:
+        yield Person(browser, f"http://127.0.0.1:{registry.ports[0]}", tmp_path)
+    finally:
+        browser.quit()

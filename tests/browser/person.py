@@ -1,0 +1,45 @@
+"""What a person does at a browser."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support import expected_conditions as expected
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+
+@dataclass
+class Person:
+    browser: Chrome
+    address: str
+    pictures: Path
+
+    def open(self, path: str) -> None:
+        self.browser.get(self.address + path)
+
+    def find(self, css: str) -> WebElement:
+        return WebDriverWait(self.browser, 20).until(expected.presence_of_element_located((By.CSS_SELECTOR, css)))
+
+    def click(self, css: str) -> None:
+        WebDriverWait(self.browser, 20).until(expected.element_to_be_clickable((By.CSS_SELECTOR, css))).click()
+
+    def sign_in(self, subject: str) -> None:
+        self.open("/admin/")
+        self.click("a.button[href*='/oidc/authenticate/']")
+        self.click(f"button[value='{subject}']")
+        WebDriverWait(self.browser, 20).until(expected.url_contains(self.address))
+
+    def choose_action(self, action: str, instance_id: str) -> None:
+        """Search an instance in the list, tick it and begin an action."""
+        self.open(f"/admin/service_registry/instance/?q={instance_id}")
+        self.click("input.action-select")
+        Select(self.find("select[name='action']")).select_by_value(action)
+        self.click("button[name='index']")
+
+    def text(self) -> str:
+        return self.browser.find_element(By.TAG_NAME, "body").text
+
+    def picture(self, name: str) -> None:
+        self.browser.save_screenshot(str(self.pictures / f"{name}.png"))

@@ -1,0 +1,135 @@
+"""Operators at the admin, in a real browser, with a real login."""
+
+import pytest
+from selenium.common.exceptions import NoSuchElementException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
+
+from tests.browser.person import Person
+from tests.client import registration
+from tests.wire.running import Caller, Running
+
+pytestmark = [pytest.mark.wire, pytest.mark.browser]
+
+HOSTILE = {
+    "script": "<script>document.title = 'owned'</script>",
+    "image": "<img src=x onerror=\"document.title = 'owned'\">",
+    "link": "javascript:document.title='owned'",
+    "template": "{{ 7 * 7 }}{% load static %}",
+}
+
+
+@pytest.fixture
+def team(registry: Running) -> Caller:
+    return registry.caller("registry-services", "team-shop", subject="shop")
+
+
+def register(team: Caller, instance_id: str, **fields: object) -> None:
+    reply = team.call("POST", "/registry/register", registration("shop", instance_id, ttl_seconds=3600, **fields))
+    assert reply.status in {200, 201}
+
+
+def last_change(registry: Running, instance_id: str) -> tuple[str, str, str]:
+    query = "SELECT kind, actor, reason FROM service_registry_change WHERE instance_id = '{}' ORDER BY id DESC LIMIT 1"
+    row: tuple[str, str, str] = registry.sql(query.format(instance_id))[0]
+    return row
+
+
+def test_an_operator_overrides_one_instance_and_removes_another(
+    person: Person, registry: Running, team: Caller
+) -> None:
+    register(team, "shop-1")
+    register(team, "shop-2")
+    person.sign_in("oscar")
+    person.picture("index")
+
+    person.choose_action("override", "shop-1")
+    assert "shop / shop-1" in person.text()
+    person.click("input[type='submit'].default")
+    assert "shop / shop-1" in person.text(), "without a reason nothing is done"
+    Select(person.find("select[name='status']")).select_by_value("OUT_OF_SERVICE")
+    person.find("input[name='reason']").send_keys("disk is failing")
+    person.picture("override")
+    person.click("input[type='submit'].default")
+    assert "1 of 1 done" in person.find(".messagelist").text
+    person.picture("overridden")
+
+    person.choose_action("remove", "shop-2")
+    person.find("input[name='reason']").send_keys("machine is gone")
+    person.picture("remove")
+    person.click("input[type='submit'].default")
+    assert "1 of 1 done" in person.find(".messagelist").text
+
+    shown = team.call("GET", "/registry/instance/shop/shop-1").json
+    assert (shown["status"], shown["override"]["reason"]) == ("OUT_OF_SERVICE", "disk is failing")
+    assert shown["override"]["actor"].startswith("oscar@")
+    assert team.call("GET", "/registry/instance/shop/shop-2").json["reason"] == "deregistered"
+    kind, actor, reason = last_change(registry, "shop-2")
+    assert (kind, actor.partition("@")[0], reason) == ("deregistered", "oscar", "machine is gone")
+    person.open("/admin/service_registry/change/?q=shop-2")
+    assert "machine is gone" in person.text()
+    person.picture("changes")
+
+    person.open("/admin/service_registry/override/")
+    person.click("input.action-select")
+    Select(person.find("select[name='action']")).select_by_value("clear")
+    person.click("button[name='index']")
+    person.find("input[name='reason']").send_keys("disk replaced")
+    person.click("input[type='submit'].default")
+    assert "1 of 1 done" in person.find(".messagelist").text
+    assert team.call("GET", "/registry/instance/shop/shop-1").json["status"] == "UP"
+
+
+def test_nothing_that_the_verbs_own_can_be_edited(person: Person, team: Caller) -> None:
+    register(team, "shop-3")
+    person.sign_in("alice")
+    for model in ("service", "instance", "override", "change"):
+        person.open(f"/admin/service_registry/{model}/")
+        assert not person.browser.find_elements(By.CSS_SELECTOR, "a.addlink, option[value='delete_selected']")
+    person.open("/admin/service_registry/instance/?q=shop-3")
+    person.click("th.field-instance_id a")
+    assert "shop-3" in person.text()
+    assert not person.browser.find_elements(By.CSS_SELECTOR, "#content-main input[type='text'], input[name='_save']")
+    person.picture("instance")
+
+
+@pytest.mark.parametrize("subject", ["rita", "sam"])
+def test_who_is_no_operator_sees_a_403_page_and_no_loop(person: Person, subject: str) -> None:
+    person.sign_in(subject)
+    assert "none of your groups may use this registry's admin" in person.text()
+    person.picture("refused")
+    person.open("/admin/")
+    assert "/admin/login/" in person.browser.current_url
+
+
+def test_a_deactivated_user_is_out_at_the_next_request(person: Person, registry: Running) -> None:
+    person.sign_in("oscar")
+    assert "Operations" in person.text()
+    registry.execute("UPDATE service_registry_user SET is_active = false WHERE subject = 'oscar'")
+    person.open("/admin/service_registry/instance/")
+    assert "/admin/login/" in person.browser.current_url
+    registry.execute("UPDATE service_registry_user SET is_active = true WHERE subject = 'oscar'")
+
+
+def test_hostile_metadata_runs_nothing(person: Person, team: Caller) -> None:
+    register(team, "shop-4", metadata=HOSTILE)
+    person.sign_in("oscar")
+    person.open("/admin/service_registry/instance/?q=shop-4")
+    person.click("th.field-instance_id a")
+    assert "document.title" in person.text()
+    assert "{{ 7 * 7 }}" in person.text()
+    assert "owned" not in person.browser.title
+    with pytest.raises(NoSuchElementException):
+        person.browser.find_element(By.CSS_SELECTOR, "img[src='x'], a[href^='javascript']")
+    person.picture("hostile")
+
+
+def test_the_documentation_is_a_page_for_who_is_signed_in(person: Person) -> None:
+    person.open("/registry/docs")
+    assert "/admin/login/" in person.browser.current_url
+    person.sign_in("oscar")
+    person.open("/registry/docs")
+    assert "Register instances" in person.find("#operations-registration-register").text
+    person.picture("docs")
+    log = person.browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [entry for entry in log if "favicon.ico" not in entry["message"]] == []
