@@ -69,6 +69,6 @@ def overdue() -> Iterator[Overdue]:
         with connection.cursor() as cursor:
             cursor.execute(OVERDUE, [last])
             rows = cursor.fetchall()
-        for last, *facts in rows:
-            yield Overdue(*facts)
+        yield from (Overdue(*facts) for _pk, *facts in rows)
         full = len(rows) == PAGE
+        last = rows[-1][0] if rows else last

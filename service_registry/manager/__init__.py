@@ -9,6 +9,7 @@ from service_registry.manager.heartbeat import Renewed, heartbeat
 from service_registry.manager.override import Overridden, override
 from service_registry.manager.ownership import Owned, delete_service, set_owners
 from service_registry.manager.register import Registered, register
+from service_registry.manager.remove import Selected, Selection, preview, remove
 
 __all__ = [
     "Deregistered",
@@ -16,10 +17,14 @@ __all__ = [
     "Owned",
     "Registered",
     "Renewed",
+    "Selected",
+    "Selection",
     "delete_service",
     "deregister",
     "heartbeat",
     "override",
+    "preview",
     "register",
+    "remove",
     "set_owners",
 ]

@@ -1,19 +1,11 @@
-"""The management commands: what they print, what they change, and what they refuse."""
+"""`manage.py sweep`: what it prints, and what it changes."""
 
-import io
 from typing import Any
-
-from django.core.management import call_command
 
 from service_registry.models import Change, Instance, Lease
 from tests import ageing
-from tests.client import Api
-
-
-def run(command: str, *arguments: str, **options: Any) -> str:
-    said = io.StringIO()
-    call_command(command, *arguments, stdout=said, stderr=said, **options)
-    return said.getvalue()
+from tests.client import Api, registration
+from tests.commands import run
 
 
 def test_sweep_says_what_it_did(payments: Api) -> None:
@@ -58,10 +50,6 @@ def test_a_dry_sweep_counts_what_it_would_remove(payments: Api, settings: Any) -
 
 
 def test_a_dry_sweep_pages_through_all(payments: Api) -> None:
-    payments.post("/registry/register", [dict_of(number) for number in range(501)])
+    payments.post("/registry/register", [registration(instance_id=f"web-{number}") for number in range(501)])
     ageing.silence(60)
     assert run("sweep", "--dry-run").count("would expire:") == 501
-
-
-def dict_of(number: int) -> dict[str, Any]:
-    return {"service_name": "web", "instance_id": f"web-{number}", "host": "10.0.0.1", "port": 8080}

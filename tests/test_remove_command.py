@@ -1,0 +1,232 @@
+"""`manage.py remove_instances`: whom it takes off, whom it leaves, and when it refuses."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.management import CommandError
+from django.db import connection, connections, transaction
+
+from service_registry import manager
+from service_registry.caller import Caller
+from service_registry.models import Change, Instance
+from service_registry.schemas import Beat, Registration
+from tests import ageing
+from tests.client import Api, registration
+from tests.commands import ROOT, command_line, environment, run
+
+OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "heartbeat_instance"}))
+
+
+def register(count: int, service_name: str = "web", **fields: Any) -> None:
+    fleet = [Registration(**registration(service_name, f"i-{number}", **fields)) for number in range(count)]
+    manager.register(fleet, OWNER)
+
+
+def left() -> set[tuple[str, str]]:
+    return set(Instance.objects.values_list("service__name", "instance_id"))
+
+
+def test_it_removes_what_matches_with_the_reason(db: None) -> None:
+    register(2)
+    register(1, "other")
+    assert "2 instances removed." in run("remove_instances", "--service=web", "--yes", "--reason=host lost")
+    assert left() == {("other", "i-0")}
+    for change in Change.objects.filter(kind="deregistered"):
+        assert (change.actor, change.reason) == ("system:command", "host lost")
+        assert change.evidence is not None
+        assert "heartbeat_at" in change.evidence
+    assert Change.objects.filter(kind="deregistered").count() == 2
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        ["--namespace=default"],
+        ["--status=DOWN", "--status=STARTING"],
+        ["--zone=eu-1"],
+        ["--metadata=rack=7"],
+        ["--metadata=rack=7", "--zone=eu-1", "--service=web", "--status=DOWN"],
+    ],
+)
+def test_filters_must_all_match(db: None, filters: list[str]) -> None:
+    register(1, zone="eu-1", metadata={"rack": "7", "os": "linux"}, status="DOWN")
+    register(1, "other", namespace="elsewhere", zone="eu-2", metadata={"rack": "70"})
+    run("remove_instances", *filters, "--yes", "--reason=x")
+    assert left() == {("other", "i-0")}
+
+
+def test_an_override_decides_the_status(payments: Api, operator: Api) -> None:
+    payments.register(instance_id="a")
+    payments.register(instance_id="b")
+    operator.call("PUT", "/registry/instance/web/a/status", {"status": "OUT_OF_SERVICE", "reason": "drain"})
+    run("remove_instances", "--status=OUT_OF_SERVICE", "--yes", "--reason=x")
+    assert left() == {("web", "b")}
+
+
+def test_the_silent_are_those_not_heard_while_the_registry_could_hear(payments: Api) -> None:
+    payments.register(instance_id="silent")
+    ageing.silence(100)
+    payments.register(instance_id="fresh")
+    assert "0 instances match." in run("remove_instances", "--silent-for=2m", "--yes", "--reason=x")
+    ageing.hear_since(60)
+    assert "0 instances match." in run("remove_instances", "--silent-for=90s", "--yes", "--reason=x")
+    ageing.hear_since(100)
+    assert "1 instances removed." in run("remove_instances", "--silent-for=90s", "--yes", "--reason=x")
+    assert left() == {("web", "fresh")}
+
+
+def test_expired_instances_are_removed_too(payments: Api) -> None:
+    payments.register()
+    ageing.silence(60)
+    run("sweep")
+    run("remove_instances", "--all", "--yes", "--reason=x")
+    assert left() == set()
+
+
+def test_it_works_in_batches(db: None) -> None:
+    register(501)
+    said = run("remove_instances", "--all", "--yes", "--reason=x")
+    assert "500 of 501 removed\n501 of 501 removed\n501 instances removed." in said
+
+
+def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
+    register(7)
+    said = run("remove_instances", "--service=web", "--dry-run")
+    assert "7 instances match:" in said
+    assert "default/web/i-0, last heard at" in said
+    assert "... and 2 more" in said
+    assert len(left()) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Name a filter, or say --all"),
+        (["--service=Web!"], "--service is not right: String should match"),
+        (["--namespace=-"], "--namespace is not right"),
+        (["--status=SICK"], "--status is not right: Input should be 'UP'"),
+        (["--zone=a b"], "--zone is not right"),
+        (["--metadata=rack"], "--metadata must be KEY=VALUE."),
+        (["--metadata=a b=c"], "--metadata is not right"),
+        (["--silent-for=10"], "--silent-for must be a number and a unit"),
+        (["--silent-for=0s"], "--silent-for must be a number and a unit"),
+        (["--service=web", "--yes"], "Say --reason"),
+        (["--service=web", "--yes", "--reason= "], "Say --reason"),
+        (["--service=web", "--reason=x"], "This is no terminal to ask on"),
+    ],
+)
+def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -> None:
+    register(1)
+    with pytest.raises(CommandError) as refused:
+        run("remove_instances", *arguments)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(left()) == 1
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def somebody_waits_for_us() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("filters", "stays"), [({"silent_for_seconds": 30}, True), ({"service_name": "web"}, False)])
+def test_an_instance_that_beats_meanwhile_is_judged_again(filters: dict[str, Any], stays: bool) -> None:
+    register(2)
+    ageing.silence(60)
+    removed: list[manager.Selected] = []
+
+    def remover() -> None:
+        try:
+            for batch in manager.remove(manager.Selection(**filters), "gone", OWNER, 500):
+                removed.extend(batch)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=remover)
+    with transaction.atomic():
+        manager.heartbeat([Beat(service_name="web", instance_id="i-0")], OWNER)
+        thread.start()
+        wait_for(somebody_waits_for_us)
+    thread.join(20)
+    assert {each.instance_id for each in removed} == ({"i-1"} if stays else {"i-0", "i-1"})
+    assert left() == ({("web", "i-0")} if stays else set())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("answer", "count"), [(b"yes\n", 0), (b"no\n", 1), (b"\x03", 1), (b"\x04", 1)])
+def test_it_asks_on_a_terminal(answer: bytes, count: int) -> None:
+    register(1)
+    said, code = on_terminal(answer, "remove_instances", "--service=web", "--reason=x")
+    assert "1 instances match:" in said
+    assert ("1 instances removed." if count == 0 else "Nothing was changed.") in said
+    assert ("[####" in said) == (count == 0)
+    assert (code, len(left())) == (0, count)
+
+
+def on_terminal(answer: bytes, *arguments: str) -> tuple[str, int]:
+    """Run a command on a terminal of its own, and type `answer` when it asks."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        line = command_line(*arguments)
+        os.execve(line[0], line, environment())
+    said, asked = b"", False
+    while True:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # its end is closed
+            break
+        if b"Type yes:" in said and not asked:
+            os.write(terminal, answer)
+            asked = True
+    _pid, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return said.decode(), os.waitstatus_to_exitcode(status)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_instance_that_is_held_for_long_ends_it_with_a_sentence() -> None:
+    register(1)
+    line = command_line("remove_instances", "--all", "--yes", "--reason=x")
+    with transaction.atomic():
+        Instance.objects.select_for_update().get()
+        command = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert command.returncode == 1
+    assert re.fullmatch(r"CommandError: 0 removed, then: canceling .* timeout\. Run it again.*\n", command.stderr)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_interrupt_ends_it_after_the_batch_under_way() -> None:
+    register(1000)
+    register(1, "other")
+    line = command_line("remove_instances", "--all", "--yes", "--reason=x")
+    of_the_second_batch = Instance.objects.order_by("id").values_list("id", flat=True)[999]
+    with transaction.atomic():
+        Instance.objects.select_for_update().get(id=of_the_second_batch)
+        command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        wait_for(somebody_waits_for_us)
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # it takes note while it waits
+    said, _ = command.communicate(timeout=20)
+    assert "Interrupted: 1000 of 1001 removed; the others are as they were." in said
+    assert command.returncode == 130
+    assert left() == {("other", "i-0")}
