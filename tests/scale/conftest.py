@@ -1,0 +1,33 @@
+"""Fifty thousand instances in five hundred services, made over HTTP in arrays."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.client import registration
+from tests.wire.running import Running
+
+SERVICES = 500
+INSTANCES_A_SERVICE = 100
+ARRAY = 1000
+
+
+def name_of(service: int) -> str:
+    return f"service-{service:03}"
+
+
+@pytest.fixture
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    variables = {"REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000"}
+    with Running(tmp_path_factory.mktemp("scale"), variables=variables) as registry:
+        team = registry.caller("registry-services", "team-fleet")
+        items = [
+            registration(name_of(service), f"i-{number:03}", ttl_seconds=3600, zone=f"z{number % 3}", tags=["v1"])
+            for service in range(SERVICES)
+            for number in range(INSTANCES_A_SERVICE)
+        ]
+        for start in range(0, len(items), ARRAY):
+            reply = team.call("POST", "/registry/register", items[start : start + ARRAY])
+            assert {result["status"] for result in reply.json["results"]} == {201}
+        registry.execute("ANALYZE")
+        yield registry
