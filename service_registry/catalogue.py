@@ -20,6 +20,7 @@ from service_registry.documents import (
     IS_LISTED,
     LEASE,
     LEASE_DOCUMENT,
+    NEWEST_FIRST,
     SERVICE,
     STATE,
     rfc3339,
@@ -104,7 +105,7 @@ counted AS (
 )
 SELECT page.namespace, page.name, page.owners, page.instance_count, page.healthy, page.protected,
     (SELECT c.mark || '-' || c.id FROM {CHANGE} c
-        WHERE c.namespace = page.namespace AND c.service_name = page.name ORDER BY c.id DESC LIMIT 1),
+        WHERE c.namespace = page.namespace AND c.service_name = page.name ORDER BY {NEWEST_FIRST} LIMIT 1),
     CASE WHEN %(full)s THEN COALESCE((
         SELECT json_agg({INSTANCE_DOCUMENT} ORDER BY i.instance_id) FROM {INSTANCE_ROWS}
         WHERE i.service_id = page.id AND {MATCHES})::text, '[]') END,

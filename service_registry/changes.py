@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
-from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS
+from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS, NEWEST_FIRST
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
 CHANGE_LOCK = 0x5E41_0001
@@ -101,7 +101,8 @@ def start_log(using: str = DEFAULT_DB_ALIAS) -> None:
 END = f"SELECT mark || '-' || id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
 ENDS = f"""
 SELECT ({END}),
-    (SELECT mark || '-' || id FROM {CHANGE} WHERE namespace = %s AND service_name = %s ORDER BY id DESC LIMIT 1)
+    (SELECT c.mark || '-' || c.id FROM {CHANGE} c WHERE c.namespace = %s AND c.service_name = %s
+        ORDER BY {NEWEST_FIRST} LIMIT 1)
 """
 
 
@@ -126,7 +127,7 @@ SELECT key.position, (
     SELECT c.kind FROM {CHANGE} c
     WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
         AND c.kind IN ('registered', 'deregistered', 'removed')
-    ORDER BY c.id DESC LIMIT 1)
+    ORDER BY {NEWEST_FIRST} LIMIT 1)
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS key(namespace, service_name, instance_id, position)
 ORDER BY key.position
 """

@@ -4,6 +4,9 @@ The expressions read these aliases: `s` a service, `i` an instance, `l` its leas
 registry's state.
 """
 
+# The order of the indexes in which the newest change of a service or instance is found at once.
+NEWEST_FIRST = "(c.id * -1)"
+
 SERVICE, INSTANCE, LEASE = "service_registry_service", "service_registry_instance", "service_registry_lease"
 OVERRIDE, CHANGE, STATE = "service_registry_override", "service_registry_change", "service_registry_registrystate"
 RESERVATION = "service_registry_reservation"

@@ -7,7 +7,7 @@ from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Now
 
 STATUSES = ("UP", "STARTING", "DOWN", "OUT_OF_SERVICE")
@@ -215,9 +215,9 @@ class Change(models.Model):
     mark = models.CharField(max_length=8)
     at = models.DateTimeField()
     kind = models.TextField()
-    namespace = models.TextField(null=True)  # noqa: DJ001 (rows of the log itself belong to no service)
-    service_name = models.TextField(null=True)  # noqa: DJ001
-    instance_id = models.TextField(null=True)  # noqa: DJ001
+    namespace = models.TextField(null=True, db_collation="C")  # noqa: DJ001 (rows of the log itself belong to no service)
+    service_name = models.TextField(null=True, db_collation="C")  # noqa: DJ001
+    instance_id = models.TextField(null=True, db_collation="C")  # noqa: DJ001
     instance = models.JSONField(null=True)
     changed = ArrayField(models.TextField(), null=True)
     actor = models.TextField()
@@ -228,8 +228,10 @@ class Change(models.Model):
         default_permissions = ("view",)
         constraints = [models.CheckConstraint(condition=Q(kind__in=CHANGE_KINDS), name="change_kind")]
         indexes = [
-            models.Index(fields=["namespace", "service_name", "id"], name="change_by_service"),
-            models.Index(fields=["namespace", "service_name", "instance_id", "id"], name="change_by_instance"),
+            # Newest first, by an expression: asked for the newest of a quiet service by `id`, PostgreSQL may prefer to
+            # read the primary key backwards, past every change of all the others.
+            models.Index("namespace", "service_name", F("id") * Value(-1), name="change_by_service"),
+            models.Index("namespace", "service_name", "instance_id", F("id") * Value(-1), name="change_by_instance"),
         ]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the hot paths cost: statements, plans, and heartbeats that touch no index."""
+"""What the hot paths cost: statements, and plans."""
 
 import re
 from collections.abc import Callable
@@ -90,29 +90,14 @@ def test_discovery_finds_its_rows_by_index(many: None) -> None:
     assert "Seq Scan on service_registry_instance" not in found
 
 
+def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> None:
+    found = plan(changes.ENDS, ["default", "service-0"])
+    assert "change_by_service" in found
+    arrivals = plan(changes.LAST_ARRIVALS, [["default"], ["service-0"], ["i-1"]])
+    assert "change_by_instance" in arrivals
+
+
 def test_a_sweep_that_finds_nothing_reads_leases_alone(many: None) -> None:
     found = plan(EXPIRE, [ROWS_A_TRANSACTION], "EXPLAIN (ANALYZE, TIMING OFF) ").splitlines()
     (instances,) = [line for line in found if "on service_registry_instance i" in line]
     assert "never executed" in instances
-
-
-@pytest.mark.django_db(transaction=True)
-def test_heartbeats_are_hot_updates() -> None:
-    manager.register(fleet(500), CALLER)
-    updated, hot = lease_updates()
-    for _ in range(20):
-        assert all(isinstance(outcome, manager.Renewed) for outcome in manager.heartbeat(beats(500), CALLER))
-    updated_after, hot_after = lease_updates()
-    assert updated_after - updated == 10_000
-    assert (hot_after - hot) / (updated_after - updated) > 0.95
-
-
-def lease_updates() -> tuple[int, int]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_force_next_flush()")
-        cursor.execute("SELECT 1")
-        cursor.execute(
-            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'service_registry_lease'"
-        )
-        row = cursor.fetchone()
-    return row[0], row[1]

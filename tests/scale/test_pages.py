@@ -39,14 +39,17 @@ def bare_query_seconds(registry: Running, places: list[str]) -> list[float]:
     """The same pages as bare queries, on a connection of their own."""
     parameters = wanted(ListQuery(), ALL_STATUSES).parameters | {
         **dict.fromkeys(("namespace", "name", "owner")),
-        "thinned": False, "full": True, "limit": 100, "instances": 2000,
+        "thinned": False,
+        "full": True,
+        "limit": 100,
+        "instances": 2000,
     }
     seconds = []
     with psycopg.connect(registry.postgres.url, cursor_factory=psycopg.ClientCursor) as connection:
         for place in places:
             begun = time.perf_counter()
             after = {"after_namespace": "default" if place else "", "after_name": place}
-            connection.execute(PAGE, parameters | after).fetchall()  # type: ignore[arg-type]
+            connection.execute(PAGE, parameters | after).fetchall()
             seconds.append(time.perf_counter() - begun)
     return seconds
 
