@@ -17,7 +17,7 @@ PRODUCTION = env DEBUG=false SECRET_KEY="$$($(VENV_PYTHON) -c 'import secrets; p
 	DATABASE_URL=postgresql://registry:unused@127.0.0.1:5432/registry
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser check format lock
+.PHONY: help run demo test browser scale check format lock
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -29,11 +29,14 @@ demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
 	@exec $(VENV_PYTHON) -m registry_project.embedded.demo
 
 test: $(DEV_STAMP) ## Run the tests, but for those in a browser
-	$(VENV_PYTHON) -m pytest -n auto -m "not browser"
+	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale"
 
 browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is installed where it is missing
 	@.ci/chromium
 	$(VENV_PYTHON) -m pytest tests/browser
+
+scale: $(DEV_STAMP) ## Walk and clean up a fleet of 50,000, in three minutes; prints what it measured
+	$(VENV_PYTHON) -m pytest tests/scale -s
 
 check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(VENV_PYTHON) -m ruff format --check

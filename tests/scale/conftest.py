@@ -9,6 +9,7 @@ from tests.wire.running import Running
 
 SERVICES = 500
 INSTANCES_A_SERVICE = 100
+OLD = 80  # of a service's instances, by zone
 ARRAY = 1000
 
 
@@ -22,7 +23,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with Running(tmp_path_factory.mktemp("scale"), variables=variables) as registry:
         team = registry.caller("registry-services", "team-fleet")
         items = [
-            registration(name_of(service), f"i-{number:03}", ttl_seconds=3600, zone=f"z{number % 3}", tags=["v1"])
+            registration(name_of(service), f"i-{number:03}", ttl_seconds=3600, zone="old" if number < OLD else "new")
             for service in range(SERVICES)
             for number in range(INSTANCES_A_SERVICE)
         ]
