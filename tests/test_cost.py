@@ -13,6 +13,7 @@ from service_registry.caller import Caller
 from service_registry.expiry.sweep import EXPIRE, ROWS_A_TRANSACTION
 from service_registry.filters import wanted
 from service_registry.manager.heartbeat import BEAT
+from service_registry.manager.services import COUNT
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
 from tests.client import registration
 
@@ -95,6 +96,12 @@ def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> No
     assert "change_by_service" in found
     arrivals = plan(changes.LAST_ARRIVALS, [["default"], ["service-0"], ["i-1"]])
     assert "change_by_instance" in arrivals
+
+
+def test_a_quota_is_counted_by_index(many: None) -> None:
+    found = plan(COUNT, [[1], ["team"]])
+    assert "instance_unique_id" in found
+    assert "Seq Scan on service_registry_instance" not in found
 
 
 def test_a_sweep_that_finds_nothing_reads_leases_alone(many: None) -> None:
