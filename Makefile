@@ -16,8 +16,12 @@ PRODUCTION = env DEBUG=false SECRET_KEY="$$($(VENV_PYTHON) -c 'import secrets; p
 	OIDC_RP_CLIENT_ID=registry-admin OIDC_RP_CLIENT_SECRET=unused \
 	DATABASE_URL=postgresql://registry:unused@127.0.0.1:5432/registry
 
+# How long `make bench` measures each kind of request, and with which values of WEB_THREADS.
+SECONDS ?= 4
+THREADS ?= 1 2 4
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser scale check format lock
+.PHONY: help run demo test browser scale check bench profile format lock
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +49,12 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) manage.py check --deploy --fail-level WARNING
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(MAKE) test browser
+
+bench: $(DEV_STAMP) ## Measure this machine, in about three minutes (SECONDS=, THREADS=)
+	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)
+
+profile: $(DEV_STAMP) ## Show where the time of one heartbeat goes
+	@exec $(VENV_PYTHON) -m benchmarks --profile
 
 format: $(DEV_STAMP) ## Format the code and mend what can be mended
 	$(VENV_PYTHON) -m ruff format
