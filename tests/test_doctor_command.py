@@ -27,7 +27,7 @@ def running(db: None, settings: Settings) -> None:
     settings.DEBUG = True  # pytest takes it off
     hearing.Pulse().beat()
     sweep()
-    SigningKeys.objects.create(issuer=settings.OIDC_ISSUER, document={})
+    SigningKeys.objects.update_or_create(issuer=settings.OIDC_ISSUER, defaults={"document": {}})
 
 
 def test_a_running_registry_is_well(running: None) -> None:

@@ -16,7 +16,7 @@ GROUND = {"models", "schemas", "fields", "exceptions", "documents"}
 
 # What each may import of the product besides itself.
 ALLOWED = {
-    **dict.fromkeys(DOORS, VERBS | GROUND | {"identity"}),
+    **dict.fromkeys(DOORS, VERBS | GROUND | {"identity", "acting"}),
     **dict.fromkeys(VERBS, VERBS | GROUND),
     **dict.fromkeys(GROUND, GROUND),
     "identity": {"models"},

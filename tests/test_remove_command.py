@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -183,19 +184,23 @@ def test_it_asks_on_a_terminal(answer: bytes, count: int) -> None:
 
 
 def on_terminal(answer: bytes, *arguments: str) -> tuple[str, int]:
-    """Run a command on a terminal of its own, and type `answer` when it asks."""
+    """Run a command on a terminal of its own, and type `answer` when it asks.
+
+    Again after a second without a word: an interrupt between the question and the wait for its answer goes unnoticed.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
         line = command_line(*arguments)
         os.execve(line[0], line, environment())
-    said, asked = b"", False
-    while True:
+    said, asked, deadline = b"", False, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        heard, _, _ = select.select([terminal], [], [], 1)
         try:
-            said += os.read(terminal, 4096)
+            said += os.read(terminal, 4096) if heard else b""
         except OSError:  # its end is closed
             break
-        if b"Type yes:" in said and not asked:
+        if b"Type yes:" in said and not (asked and heard):
             os.write(terminal, answer)
             asked = True
     _pid, status = os.waitpid(pid, 0)

@@ -136,17 +136,17 @@ def test_one_whose_groups_grant_nothing_gets_a_page_and_no_session(browser: Brow
 
 
 def test_groups_and_staff_are_set_anew_at_each_login(browser: Browser) -> None:
-    browser.sign_in("rita")
-    rita = user("rita")
-    rita.groups.add(Group.objects.get(name="registry-admins"))
+    browser.sign_in("oscar")
+    oscar = user("oscar")
+    oscar.groups.add(Group.objects.get(name="registry-admins"))
     User.objects.update(is_superuser=True)
-    browser.sign_in("rita")
-    rita = user("rita")
-    assert (rita.is_staff, rita.is_superuser) == (True, False)
-    assert [group.name for group in rita.groups.all()] == ["registry-readers"]
+    browser.sign_in("oscar")
+    oscar = user("oscar")
+    assert (oscar.is_staff, oscar.is_superuser) == (True, False)
+    assert [group.name for group in oscar.groups.all()] == ["registry-operators"]
     Group.objects.all().delete()
-    assert browser.sign_in("rita").status_code == 403
-    assert user("rita").is_staff is False
+    assert browser.sign_in("oscar").status_code == 403
+    assert user("oscar").is_staff is False
 
 
 def test_a_deactivated_user_is_out_at_the_next_request_and_stays_out(browser: Browser) -> None:
