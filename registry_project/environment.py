@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -26,7 +27,7 @@ def flag(name: str, default: bool = False) -> bool:
 
 def integer(name: str, default: int, low: int, high: int) -> int:
     value = os.environ.get(name, str(default)).strip()
-    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and low <= int(value) <= high):
         raise ImproperlyConfigured(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
     return int(value)
 
@@ -48,3 +49,13 @@ def listed(name: str, default: str = "") -> list[str]:
 
 def path(name: str, default: Path) -> Path:
     return Path(os.environ.get(name, "").strip() or default).resolve()
+
+
+def parts(name: str, url: str) -> SplitResult:
+    """The parts of an address that setting `name` holds; its host and port can be asked for."""
+    try:
+        split = urlsplit(url)
+        split.port  # noqa: B018 - raises for one that is no port
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is no address that can be read.") from error
+    return split

@@ -4,7 +4,6 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -26,7 +25,15 @@ def secret_key() -> str:
         raise ImproperlyConfigured(
             "SECRET_KEY is not set; with DEBUG off it must be a secret of 50 or more characters."
         )
-    kept = REGISTRY_DATA_DIR / "secret_key"
+    try:
+        return kept_secret_key(REGISTRY_DATA_DIR / "secret_key")
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"REGISTRY_DATA_DIR cannot keep the secret key, and SECRET_KEY is not set: {error.strerror}."
+        ) from error
+
+
+def kept_secret_key(kept: Path) -> str:
     kept.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -66,7 +73,7 @@ if not OIDC_ALGORITHMS or set(OIDC_ALGORITHMS) - SUPPORTED_ALGORITHMS:
 
 def require_issuer(name: str, url: str) -> None:
     """Raise ImproperlyConfigured unless `url` may be trusted for keys: https, or http on loopback."""
-    parts = urlsplit(url)
+    parts = environment.parts(name, url)
     on_loopback = parts.hostname in LOOPBACK_HOSTS
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and on_loopback)):
         raise ImproperlyConfigured(f"{name} must be the https address of your OIDC provider (http only on loopback).")
@@ -174,6 +181,8 @@ def database() -> dict[str, Any]:
     # A transaction pooler between us and the server keeps no prepared statements and no session state.
     parsed["DISABLE_SERVER_SIDE_CURSORS"] = True
     options: dict[str, Any] = parsed.get("OPTIONS", {})
+    if not parsed["NAME"] and "service" not in options:
+        raise ImproperlyConfigured("DATABASE_URL names no database: postgresql://user:password@host/name.")
     parsed["OPTIONS"] = {"connect_timeout": 5, "application_name": "service-registry", **options}
     return parsed
 
@@ -233,7 +242,8 @@ SPECTACULAR_SETTINGS = {
 # --- Celery ---------------------------------------------------------------------------------------------------------
 
 CELERY_BROKER_URL = environment.text("CELERY_BROKER_URL", "memory://")
-if urlsplit(CELERY_BROKER_URL).scheme not in {"memory", "redis", "rediss", "amqp", "amqps"}:
+BROKER_SCHEMES = {"memory", "redis", "rediss", "amqp", "amqps"}
+if environment.parts("CELERY_BROKER_URL", CELERY_BROKER_URL).scheme not in BROKER_SCHEMES:
     raise ImproperlyConfigured("CELERY_BROKER_URL must be a redis://, rediss://, amqp:// or amqps:// address.")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -252,4 +262,4 @@ CELERY_BEAT_SCHEDULE = {
 REGISTRY_BIND = environment.text("REGISTRY_BIND", "127.0.0.1")
 REGISTRY_PORT = environment.integer("REGISTRY_PORT", 8000, 1, 65535)
 WEB_PROCESSES = environment.integer("WEB_PROCESSES", 1, 1, 64)
-WEB_THREADS = environment.integer("WEB_THREADS", 4, 1, 64)
+WEB_THREADS = environment.integer("WEB_THREADS", 2, 1, 64)

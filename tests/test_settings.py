@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_project import settings as project_settings
+from registry_project.embedded.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 PRODUCTION = {
@@ -23,11 +24,12 @@ PRODUCTION = {
 }
 
 
-def check(**changed: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in (PRODUCTION | changed).items() if value != "unset"}
+def start(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the settings of production and what is changed about them; `unset` leaves one out."""
+    environment = {"PATH": os.environ["PATH"], "REGISTRY_DATA_DIR": "/nonexistent"} | PRODUCTION | changed
     return subprocess.run(
-        [sys.executable, "manage.py", "check"],
-        env=environment | {"PATH": os.environ["PATH"], "REGISTRY_DATA_DIR": "/nonexistent"},
+        [sys.executable, *arguments],
+        env={name: value for name, value in environment.items() if value != "unset"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -37,48 +39,89 @@ def check(**changed: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_settings_as_in_production_are_good() -> None:
-    done = check()
+    done = start("manage.py", "check")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+WRONG = [
+    ("DEBUG", "maybe"),
+    ("SECRET_KEY", "unset"),
+    ("SECRET_KEY", "short"),
+    ("ALLOWED_HOSTS", "*"),
+    ("ALLOWED_HOSTS", "unset"),
+    ("OIDC_ISSUER", "unset"),
+    ("OIDC_ISSUER", "http://sso.example.test"),
+    ("OIDC_ISSUER", "http://127.0.0.1:8001/development-issuer"),
+    ("OIDC_ISSUER", "https://[::1"),
+    ("OIDC_ISSUER", "https://sso.example.test:99999"),
+    ("OIDC_AUDIENCE", "unset"),
+    ("OIDC_JWKS_URI", "ftp://sso.example.test/keys"),
+    ("OIDC_JWKS_URI", "https://[::1"),
+    ("OIDC_ALGORITHMS", "HS256"),
+    ("OIDC_LEEWAY_SECONDS", "-1"),
+    ("OIDC_KEYS_MAX_AGE_SECONDS", "1"),
+    ("DATABASE_URL", "unset"),
+    ("DATABASE_URL", "sqlite:///registry.db"),
+    ("DATABASE_URL", "postgresql://registry@host:port/registry"),
+    ("DATABASE_URL", "postgresql://registry@host"),
+    ("CELERY_BROKER_URL", "filesystem://"),
+    ("CELERY_BROKER_URL", "redis://[::1"),
+    ("REGISTRY_DEFAULT_TTL_SECONDS", "4"),
+    ("REGISTRY_SWEEP_INTERVAL_SECONDS", "two"),
+    ("REGISTRY_RETENTION_SECONDS", "1e3"),
+    ("REGISTRY_FIRST_REGISTRATION", "anybody"),
+    ("REGISTRY_SECRET_METADATA", "keep"),
+    ("REGISTRY_MAX_INSTANCES_PER_OWNER", "0"),
+    ("REGISTRY_NAME_RESERVATION_DAYS", "-1"),
+    ("REGISTRY_PORT", "65536"),
+    ("WEB_PROCESSES", "0"),
+    ("WEB_THREADS", "\u0661"),
+    ("WEB_THREADS", "9" * 5000),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=[f"{name}={value[:40]}" for name, value in WRONG])
+def test_a_wrong_setting_stops_the_start_with_a_sentence(name: str, value: str) -> None:
+    done = start("manage.py", "check", **{name: value})
+    assert done.returncode == 1
+    assert re.fullmatch(rf"The registry cannot start: .*\b{name}\b.*\n", done.stderr)
+
+
+def test_every_setting_that_is_judged_by_its_reader_is_tried() -> None:
+    source = Path(str(project_settings.__file__)).read_text()
+    judged = set(re.findall(r'environment\.(?:flag|integer|fraction|parts)\(\s*"([A-Z_]+)"', source))
+    judged |= set(re.findall(r'environment\.text\("([A-Z_]+)", "\w+", \(', source))
+    assert len(judged) > 10
+    assert judged - {name for name, _value in WRONG} == set()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("DEBUG", "maybe"),
-        ("SECRET_KEY", "unset"),
-        ("SECRET_KEY", "short"),
-        ("ALLOWED_HOSTS", "*"),
-        ("ALLOWED_HOSTS", "unset"),
         ("OIDC_ISSUER", "unset"),
-        ("OIDC_ISSUER", "http://sso.example.test"),
-        ("OIDC_ISSUER", "http://127.0.0.1:8001/development-issuer"),
-        ("OIDC_AUDIENCE", "unset"),
-        ("OIDC_JWKS_URI", "ftp://sso.example.test/keys"),
-        ("OIDC_ALGORITHMS", "HS256"),
-        ("OIDC_LEEWAY_SECONDS", "-1"),
-        ("OIDC_KEYS_MAX_AGE_SECONDS", "1"),
-        ("DATABASE_URL", "unset"),
-        ("DATABASE_URL", "sqlite:///registry.db"),
-        ("DATABASE_URL", "postgresql://registry@host:port/registry"),
-        ("CELERY_BROKER_URL", "filesystem://"),
-        ("REGISTRY_DEFAULT_TTL_SECONDS", "4"),
-        ("REGISTRY_SWEEP_INTERVAL_SECONDS", "two"),
-        ("REGISTRY_RETENTION_SECONDS", "1e3"),
-        ("REGISTRY_FIRST_REGISTRATION", "anybody"),
-        ("REGISTRY_SECRET_METADATA", "keep"),
-        ("REGISTRY_MAX_INSTANCES_PER_OWNER", "0"),
-        ("REGISTRY_NAME_RESERVATION_DAYS", "-1"),
-        ("REGISTRY_PORT", "65536"),
-        ("WEB_PROCESSES", "0"),
-        ("WEB_THREADS", "\u0661"),
+        ("OIDC_JWKS_URI", "https://[::1"),
+        ("REGISTRY_BIND", "203.0.113.1"),
+        ("REGISTRY_DATA_DIR", "/dev/null/data"),
     ],
 )
-def test_a_wrong_setting_stops_the_start_with_a_sentence(name: str, value: str) -> None:
-    done = check(**{name: value})
+def test_the_embedded_registry_stops_with_the_same_sentence(tmp_path: Path, name: str, value: str) -> None:
+    setting = {"REGISTRY_DATA_DIR": str(tmp_path), "REGISTRY_PORT": str(free_port())} | {name: value}
+    done = start("-m", "registry_project.embedded", **setting)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"The registry cannot start: .*\b{name}\b.*\n", done.stderr)
+
+
+def test_the_web_server_stops_with_the_sentence_last() -> None:
+    done = start("-m", "uvicorn", "registry_project.asgi:application", f"--port={free_port()}", OIDC_ISSUER="unset")
+    assert done.returncode != 0
+    assert "OIDC_ISSUER must be the https address" in done.stderr.splitlines()[-1]
+
+
+def test_without_a_directory_for_the_secret_key_the_start_says_so() -> None:
+    done = start("manage.py", "check", DEBUG="true", SECRET_KEY="unset", REGISTRY_DATA_DIR="/dev/null/data")
     assert done.returncode == 1
-    assert done.stderr.startswith("The registry cannot start: ")
-    assert name in done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.fullmatch(r"The registry cannot start: REGISTRY_DATA_DIR .*\n", done.stderr)
 
 
 def test_every_setting_of_ours_stands_in_the_readme() -> None:

@@ -35,7 +35,7 @@ def read() -> dict[str, str]:
     """The variables of the running registry; empty when none runs."""
     try:
         return dict(pairs(location().read_text()))
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
 
 

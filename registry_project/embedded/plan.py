@@ -89,7 +89,9 @@ def require_port(name: str, host: str, port: int, patience_seconds: float) -> No
                 raise EmbeddedError(f"Port {port} of {host} is in use: stop what listens there, or set {name}.")
             time.sleep(0.1)
     except OSError as error:
-        raise EmbeddedError(f"Nobody can listen on {host}, port {port}: {error.strerror}.") from error
+        raise EmbeddedError(
+            f"Nobody can listen on {host}, port {port}: {error.strerror}; see REGISTRY_BIND and {name}."
+        ) from error
 
 
 def web() -> Command:

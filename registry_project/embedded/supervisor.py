@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from django.core.exceptions import ImproperlyConfigured
@@ -147,11 +148,18 @@ def main() -> int:
     """Run the registry, and return the exit code: 0 stopped, 1 the start failed, 2 something must be changed first."""
     directory = environment_file.data_directory()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        provide(directory)
         with run_lock.take(directory):
             return supervise(plan.make(directory))
     except (ImproperlyConfigured, EmbeddedError, OSError) as error:
         return fail(error, 2)
+
+
+def provide(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbeddedError(f"REGISTRY_DATA_DIR is no directory that can be made: {error.strerror}.") from error
 
 
 def supervise(planned: plan.Plan) -> int:
