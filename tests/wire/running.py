@@ -21,6 +21,7 @@ from tests.client import token
 
 PATIENCE_SECONDS = 30
 ROOT = Path(__file__).parents[2]
+BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'service-registry'"
 
 
 def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
@@ -39,6 +40,7 @@ class Running:
     directory: Path
     web_processes: int = 1
     worker: bool = False
+    migrated: bool = True  # when not, the web processes are not waited for either
     variables: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     callers: list["Caller"] = field(default_factory=list)
@@ -58,14 +60,15 @@ class Running:
         self.postgres = Server(self.directory / "postgres", durable=True)
         self.postgres.start()
         self.environment = os.environ | {"DATABASE_URL": self.postgres.url, "DEBUG": "true"} | self.variables
-        self.run("manage.py", "migrate", "--verbosity=0")
+        if self.migrated:
+            self.migrate()
         self.ports = [free_port() for _ in range(self.web_processes)]
         self.web = [self.start_web(port) for port in self.ports]
         self.celery = (
             self.start("-m", "celery", "-A", "registry_project", "worker", "-P", "solo") if self.worker else None
         )
         for port in self.ports:
-            wait_for(partial(self.ready, port))
+            wait_for(partial(self.ready if self.migrated else self.alive, port))
 
     def end(self) -> None:
         for caller in self.callers:
@@ -75,8 +78,14 @@ class Running:
             process.wait()
         self.postgres.stop()
 
-    def run(self, *arguments: str) -> None:
-        subprocess.run([sys.executable, *arguments], env=self.environment, cwd=ROOT, check=True, timeout=60)
+    def migrate(self) -> None:
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "--verbosity=0"],
+            env=self.environment,
+            cwd=ROOT,
+            check=True,
+            timeout=60,
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.directory / "output").open("ab") as output:
@@ -93,8 +102,14 @@ class Running:
         )
 
     def ready(self, port: int) -> bool:
+        return self.says_ok(port, "/readyz")
+
+    def alive(self, port: int) -> bool:
+        return self.says_ok(port, "/livez")
+
+    def says_ok(self, port: int, path: str) -> bool:
         try:
-            return self.nobody(port).call("GET", "/readyz", Connection="close").status == 200
+            return self.nobody(port).call("GET", path, Connection="close").status == 200
         except (OSError, http.client.HTTPException):
             return False
 
@@ -119,9 +134,13 @@ class Running:
 
     def kill_backend(self) -> None:
         """kill -9 one backend of the web process: PostgreSQL then restarts all of them."""
-        (pid,) = self.sql("SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'service-registry'")[0]
-        if pid:
-            os.kill(pid, signal.SIGKILL)
+        (pid,) = wait_for(lambda: self.sql(BACKENDS))[0]
+        os.kill(pid, signal.SIGKILL)
+
+    def deadlocks(self) -> int:
+        """As PostgreSQL counted them, or wrote into its log: a connection's counters may be seconds late."""
+        counted: int = self.sql("SELECT sum(deadlocks)::int FROM pg_stat_database")[0][0]
+        return max(counted, self.postgres.log.read_text().count("deadlock detected"))
 
     def sql(self, query: str) -> list[Any]:
         with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:

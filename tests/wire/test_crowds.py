@@ -14,8 +14,6 @@ from tests.wire.running import Running
 
 pytestmark = pytest.mark.wire
 
-DEADLOCKS = "SELECT sum(deadlocks)::int FROM pg_stat_database"
-
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -45,7 +43,7 @@ def test_200_threads_that_register_the_same_50_instances(registry: Running) -> N
     statuses = Counter(status for status, _id, _epoch in answers)
     print(f"{len(answers)} registrations by 200 threads: {dict(statuses)}")
     assert set(statuses) <= {200, 201}
-    assert registry.sql(DEADLOCKS)[0][0] == 0
+    assert registry.deadlocks() == 0
     rows = registry.sql(
         "SELECT i.instance_id, l.epoch FROM service_registry_instance i "
         "JOIN service_registry_lease l ON l.instance_id = i.id "
@@ -102,7 +100,7 @@ def test_8_writers_of_overlapping_arrays_in_any_order(registry: Running) -> None
     statuses = sum(crowd(8, write), Counter[int]())
     print(f"1,000 calls of 8 writers, answers and items: {dict(statuses)}")
     assert set(statuses) <= {200, 201, 204, 404}
-    assert registry.sql(DEADLOCKS)[0][0] == 0
+    assert registry.deadlocks() == 0
 
 
 def body_of(chance: random.Random, keys: list[tuple[str, str]]) -> tuple[str, list[dict[str, Any]]]:

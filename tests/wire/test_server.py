@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -71,11 +72,36 @@ def test_a_client_that_waits_for_100_is_told_to_go_on(registry: Running, team: C
         assert b" 201 " in connection.recv(65536)
 
 
+def test_bodies_that_never_arrive_hold_up_nobody(registry: Running, team: Caller) -> None:
+    head = head_of(team, "Content-Length: 100").replace("\n", "\r\n").encode() + b"\r\n{"
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", registry.ports[0]), 20)).sendall(head)
+        assert team.call("POST", "/registry/register", registration(instance_id="quick")).status == 201
+
+
+def test_a_body_with_two_lengths_is_refused(registry: Running, team: Caller) -> None:
+    """What is read by one of them could be another caller's request to a proxy that reads by the other."""
+    head = head_of(team, "Transfer-Encoding: chunked", "Content-Length: 5").replace("\n", "\r\n").encode()
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+        connection.sendall(head + b"\r\n0\r\n\r\n")
+        assert b" 400 " in connection.recv(65536)
+
+
 def test_a_connection_goes_on_after_refusals(team: Caller) -> None:
     for _ in range(3):
         assert team.call("POST", "/registry/register", {"port": 0}).status == 400
+        assert team.call("POST", "/registry/register", "x" * 0x110000).status == 413
         assert team.call("GET", "/registry/nowhere").status == 404
         assert team.call("GET", "/registry/services").status == 200
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("order-66.a:b", True), ("a b", False), ("x" * 129, False), ("", False)])
+def test_a_request_id_is_kept_when_it_is_sane(team: Caller, sent: str, kept: bool) -> None:
+    for path in ("/registry/services", "/registry/nowhere", "/livez"):
+        answered = team.call("GET", path, **{"X-Request-Id": sent}).headers["x-request-id"]
+        assert (answered == sent) == kept
+        assert answered
 
 
 def test_nobody_may_without_a_token(registry: Running) -> None:
