@@ -42,7 +42,7 @@ def readyz(_request: HttpRequest) -> JsonResponse:
     checks["clock"] = "differs from the database's" if hearing.this_process().clock_is_wrong else "ok"
     try:
         checks["migrations"] = "ok" if started.migrated() else "not applied yet: run manage.py migrate"
-        shared = {"database": "ok", "sweep": sweep_check()}
+        shared = {"database": "ok", "sweep": sweep_check() if started.migrated() else "unknown"}
     except OUTAGES:
         checks.setdefault("migrations", "unknown: the database does not answer")
         shared = {"database": "does not answer", "sweep": "unknown"}
@@ -55,5 +55,8 @@ def readyz(_request: HttpRequest) -> JsonResponse:
 def sweep_check() -> str:
     with connection.cursor() as cursor:
         cursor.execute(SWEEP_AGE)
-        (age,) = cursor.fetchone()
+        row = cursor.fetchone()
+    if row is None:
+        return "never: manage.py migrate has not finished"
+    (age,) = row
     return "ok" if age < SWEEP_IS_STUCK_SECONDS else f"last finished {age:.0f} s ago"
