@@ -25,10 +25,18 @@ class Person:
     def click(self, css: str) -> None:
         WebDriverWait(self.browser, 20).until(expected.element_to_be_clickable((By.CSS_SELECTOR, css))).click()
 
+    def follow(self, css: str) -> None:
+        """Click what leads to another page, and wait until that has taken the place of this one."""
+        page = self.browser.find_element(By.TAG_NAME, "html")
+        self.click(css)
+        waiting = WebDriverWait(self.browser, 20)
+        waiting.until(expected.staleness_of(page))
+        waiting.until(lambda browser: browser.execute_script("return document.readyState") == "complete")
+
     def sign_in(self, subject: str) -> None:
         self.open("/admin/")
-        self.click("a.button[href*='/oidc/authenticate/']")
-        self.click(f"button[value='{subject}']")
+        self.follow("a.button[href*='/oidc/authenticate/']")
+        self.follow(f"button[value='{subject}']")
         WebDriverWait(self.browser, 20).until(expected.url_contains(self.address))
 
     def choose_action(self, action: str, instance_id: str) -> None:
@@ -36,7 +44,7 @@ class Person:
         self.open(f"/admin/service_registry/instance/?q={instance_id}")
         self.click("input.action-select")
         Select(self.find("select[name='action']")).select_by_value(action)
-        self.click("button[name='index']")
+        self.follow("button[name='index']")
 
     def text(self) -> str:
         return self.browser.find_element(By.TAG_NAME, "body").text

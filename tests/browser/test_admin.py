@@ -46,18 +46,18 @@ def test_an_operator_overrides_one_instance_and_removes_another(
     person.choose_action("override", "shop-1")
     assert "shop / shop-1" in person.text()
     person.click("input[type='submit'].default")
-    assert "shop / shop-1" in person.text(), "without a reason nothing is done"
+    assert "shop / shop-1" in person.text(), "the browser asks for a reason first"
     Select(person.find("select[name='status']")).select_by_value("OUT_OF_SERVICE")
     person.find("input[name='reason']").send_keys("disk is failing")
     person.picture("override")
-    person.click("input[type='submit'].default")
+    person.follow("input[type='submit'].default")
     assert "1 of 1 done" in person.find(".messagelist").text
     person.picture("overridden")
 
     person.choose_action("remove", "shop-2")
     person.find("input[name='reason']").send_keys("machine is gone")
     person.picture("remove")
-    person.click("input[type='submit'].default")
+    person.follow("input[type='submit'].default")
     assert "1 of 1 done" in person.find(".messagelist").text
 
     shown = team.call("GET", "/registry/instance/shop/shop-1").json
@@ -73,9 +73,9 @@ def test_an_operator_overrides_one_instance_and_removes_another(
     person.open("/admin/service_registry/override/")
     person.click("input.action-select")
     Select(person.find("select[name='action']")).select_by_value("clear")
-    person.click("button[name='index']")
+    person.follow("button[name='index']")
     person.find("input[name='reason']").send_keys("disk replaced")
-    person.click("input[type='submit'].default")
+    person.follow("input[type='submit'].default")
     assert "1 of 1 done" in person.find(".messagelist").text
     assert team.call("GET", "/registry/instance/shop/shop-1").json["status"] == "UP"
 
@@ -87,7 +87,7 @@ def test_nothing_that_the_verbs_own_can_be_edited(person: Person, team: Caller) 
         person.open(f"/admin/service_registry/{model}/")
         assert not person.browser.find_elements(By.CSS_SELECTOR, "a.addlink, option[value='delete_selected']")
     person.open("/admin/service_registry/instance/?q=shop-3")
-    person.click("th.field-instance_id a")
+    person.follow("th.field-instance_id a")
     assert "shop-3" in person.text()
     assert not person.browser.find_elements(By.CSS_SELECTOR, "#content-main input[type='text'], input[name='_save']")
     person.picture("instance")
@@ -115,7 +115,7 @@ def test_hostile_metadata_runs_nothing(person: Person, team: Caller) -> None:
     register(team, "shop-4", metadata=HOSTILE)
     person.sign_in("oscar")
     person.open("/admin/service_registry/instance/?q=shop-4")
-    person.click("th.field-instance_id a")
+    person.follow("th.field-instance_id a")
     assert "document.title" in person.text()
     assert "{{ 7 * 7 }}" in person.text()
     assert "owned" not in person.browser.title
