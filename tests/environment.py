@@ -5,6 +5,7 @@ Loaded by `-p tests.environment` before Django's settings are. Workers of xdist 
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -18,6 +19,9 @@ MEMORY = Path("/dev/shm")
 # Tests that look at plans analyse by themselves; a vacuum at its own time would change what others count.
 SETTINGS = {"max_connections": "200", "autovacuum": "off"}
 AUDIENCE = "service-registry"
+
+# A suite that was started in the background ignores SIGINT, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("DEBUG", "true")
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-alone-which-signs-nothing-of-any-value")

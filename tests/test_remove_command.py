@@ -203,6 +203,8 @@ def on_terminal(answer: bytes, *arguments: str) -> tuple[str, int]:
         if b"Type yes:" in said and not (asked and heard):
             os.write(terminal, answer)
             asked = True
+    else:
+        os.kill(pid, signal.SIGKILL)
     _pid, status = os.waitpid(pid, 0)
     os.close(terminal)
     return said.decode(), os.waitstatus_to_exitcode(status)
