@@ -257,6 +257,30 @@ CELERY_BEAT_SCHEDULE = {
     }
 }
 
+# --- Logs -----------------------------------------------------------------------------------------------------------
+
+REGISTRY_LOG_HEARTBEATS = environment.text("REGISTRY_LOG_HEARTBEATS", "changes", ("changes", "all", "none"))
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"registry": {"()": "service_registry.logs.formatter"}},
+    "filters": {"from_exception": {"()": "service_registry.logs.FromException"}},
+    "handlers": {
+        "stderr": {"()": "service_registry.logs.StderrHandler", "formatter": "registry"},
+        "nowhere": {"class": "logging.NullHandler"},
+    },
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn", "uvicorn.error")},
+        # What these say of a request its operation's line says, without the query, which may hold metadata.
+        "django.request": {"filters": ["from_exception"]},
+        "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
+        **{name: {"handlers": [], "propagate": True, "level": "ERROR"} for name in ("django.server", "uvicorn.access")},
+        # It would tell of every sweep.
+        "celery": {"level": "WARNING"},
+    },
+}
+
 # --- Processes ------------------------------------------------------------------------------------------------------
 
 REGISTRY_BIND = environment.text("REGISTRY_BIND", "127.0.0.1")

@@ -77,12 +77,16 @@ def key_of(row: Instance | Override) -> dict[str, str]:
     return {"namespace": service.namespace, "service_name": service.name, "instance_id": row.instance_id}
 
 
+def name_of(user: User) -> str:
+    """How changes and the log name an operator."""
+    return f"{user.subject}@{user.issuer}" if user.subject else f"admin:{user.get_username()}"
+
+
 def operator(user: Any) -> Caller:
     """The caller that a signed-in operator is."""
     assert isinstance(user, User), "the admin lets nobody else in"
-    actor = f"{user.subject}@{user.issuer}" if user.subject else f"admin:{user.get_username()}"
     granted = {name.partition(".")[2] for name in user.get_all_permissions() if name.startswith("service_registry.")}
-    return Caller(actor, frozenset(user.groups.values_list("name", flat=True)), frozenset(granted))
+    return Caller(name_of(user), frozenset(user.groups.values_list("name", flat=True)), frozenset(granted))
 
 
 def confirmed(model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], act: Act) -> HttpResponse | None:

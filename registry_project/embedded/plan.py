@@ -102,6 +102,8 @@ def web() -> Command:
             *("--host", settings.REGISTRY_BIND, "--port", str(settings.REGISTRY_PORT)),
             *("--workers", str(settings.WEB_PROCESSES), "--lifespan", "on"),
             *("--timeout-graceful-shutdown", str(GRACEFUL_SECONDS), "--no-access-log", "--log-level", "warning"),
+            # For the process above several web processes, which loads no settings.
+            *("--log-config", "registry_project/uvicorn_logging.json"),
         ],
         patience_seconds=GRACEFUL_SECONDS + 2,
     )

@@ -11,6 +11,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from service_registry.api.authentication import BearerAuthentication
+from service_registry.api.renderer import RegistryJSONRenderer
 
 
 class SignedIn(BasePermission):
@@ -37,4 +38,6 @@ class DocsView(SpectacularSwaggerSplitView):
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
         if isinstance(exc, NotAuthenticated):
             return redirect_to_login(self.request.get_full_path())
+        # A page would ask who is signed in, and with a token that is refused fail again.
+        self.request.accepted_renderer = RegistryJSONRenderer()
         return super().handle_exception(exc)

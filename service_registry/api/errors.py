@@ -1,6 +1,5 @@
 """From errors to answers: the one table of HTTP statuses, and problems as RFC 9457 writes them."""
 
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -11,12 +10,11 @@ from rest_framework.exceptions import APIException, MethodNotAllowed, NotAuthent
 from rest_framework.response import Response
 
 from service_registry import exceptions
+from service_registry.api import operation
 from service_registry.api.parser import BodyTooLarge
 from service_registry.api.renderer import RegistryJSONRenderer
 from service_registry.api.request_id import id_of
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
-
-logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
@@ -44,7 +42,14 @@ CODE_OF: dict[type[Exception], str] = {
     BodyTooLarge: "too_large",
     UnsupportedMediaType: "unsupported_media_type",
 }
-CODE_OF_STATUS = {400: "invalid", 401: "not_authenticated", 403: "permission_denied", 404: "not_found"}
+CODE_OF_STATUS = {
+    400: "invalid",
+    401: "not_authenticated",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    503: "unavailable",
+}
 
 OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -83,7 +88,6 @@ def judged(error: Exception) -> tuple[int, str, str]:
         return 400, "invalid", "The request holds a value that cannot be kept, or did not arrive whole."
     if isinstance(error, OUTAGES):
         return 503, "unavailable", "The registry cannot reach its database, or it is too busy; try again."
-    logger.exception("unexpected error", exc_info=error)
     return 500, "internal", "The registry failed; the request id finds the failure in its log."
 
 
@@ -107,11 +111,16 @@ def headers_of(status: int, error: Exception) -> dict[str, str]:
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's hook: every exception of a view becomes a problem."""
     status, code, detail = judged(error)
-    if isinstance(error, OUTAGES):
-        logger.warning("database unavailable: %s", type(error).__name__)
+    if status >= 500 and type(error) not in STATUS_OF:
+        operation.of(context["request"]).error = error
     members = {name: member(error, name) for name in ("errors", "permission", "reason", "candidates")}
     body = problem(context["request"], status, code, detail, **members)
     return Response(body, status, headers=headers_of(status, error), content_type=CONTENT_TYPE)
+
+
+def code_of_page(status: int) -> str:
+    """The code for an error page that is Django's own."""
+    return CODE_OF_STATUS.get(status, "internal" if status >= 500 else "invalid")
 
 
 def without_pages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -119,6 +128,5 @@ def without_pages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     if response.status_code < 400 or not response.get("Content-Type", "").startswith("text/html"):
         return response
     status = response.status_code
-    code = CODE_OF_STATUS.get(status, "internal" if status >= 500 else "invalid")
-    body = problem(request, status, code, f"{HTTPStatus(status).phrase}.")
+    body = problem(request, status, code_of_page(status), f"{HTTPStatus(status).phrase}.")
     return HttpResponse(RegistryJSONRenderer().render(body), status=status, content_type=CONTENT_TYPE)

@@ -1,10 +1,12 @@
-"""What holds for every answer: it carries the request's id, and under /registry/ no error is a page."""
+"""What holds for every answer: it carries the request's id, under /registry/ no error is a page, and it is reported."""
 
+import time
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
 from service_registry.api.errors import without_pages
+from service_registry.api.reporting import report
 from service_registry.api.request_id import id_of
 
 
@@ -15,9 +17,11 @@ class AnswerMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        began = time.perf_counter()
         request_id = id_of(request)
         response = self.get_response(request)
         if request.path_info.startswith("/registry/"):
             response = without_pages(request, response)
         response["X-Request-Id"] = request_id
+        report(request, response, time.perf_counter() - began)
         return response

@@ -8,6 +8,7 @@ from django.conf import settings
 from rest_framework.exceptions import APIException
 from rest_framework.parsers import BaseParser
 
+from service_registry.api import operation
 from service_registry.exceptions import InvalidInput
 
 # A single object; an array may fill the whole body.
@@ -43,6 +44,8 @@ class StrictJSONParser(BaseParser):
         document = loads(body)
         if len(body) > (settings.DATA_UPLOAD_MAX_MEMORY_SIZE if isinstance(document, list) else OBJECT_BYTES):
             raise BodyTooLarge
+        if parser_context:
+            operation.note_body(parser_context["request"], document)
         return document
 
 

@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
+from service_registry.api import operation
 from service_registry.api.authentication import asking
 from service_registry.api.errors import STATUS_OF, item_error
 from service_registry.api.validation import many, one
@@ -74,9 +75,9 @@ class RegistrationViewSet(ViewSet):
     )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Beat, request, manager.heartbeat, lambda done: {"status": 200, "lease": done.lease})
+            return in_array(Beat, request, beating(request), lambda done: {"status": 200, "lease": done.lease})
         beat = one(Beat, request.data)
-        done = unwrapped(manager.heartbeat([beat], asking(request)))
+        done = unwrapped(beating(request)([beat], asking(request)))
         answer = {
             "namespace": beat.namespace,
             "service_name": beat.service_name,
@@ -98,6 +99,18 @@ class RegistrationViewSet(ViewSet):
             return in_array(Deregistration, request, manager.deregister, lambda _done: {"status": 204})
         alone(Deregistration, request, manager.deregister)
         return Response(status=204)
+
+
+def beating(request: Request) -> Verb[Beat, manager.Renewed]:
+    """heartbeat, which leaves on the request how many beats changed nothing: those are counted, and not logged."""
+
+    def run(beats: Sequence[Beat], caller: Caller) -> list[manager.Renewed | RegistryError]:
+        outcomes = manager.heartbeat(beats, caller)
+        renewed = [outcome for outcome in outcomes if isinstance(outcome, manager.Renewed)]
+        operation.of(request).unchanged = sum(not outcome.changed for outcome in renewed)
+        return outcomes
+
+    return run
 
 
 def registered_item(done: manager.Registered) -> dict[str, Any]:

@@ -1,17 +1,21 @@
 """The sweep: the one place where silence takes an instance off the list, and where what is over ends."""
 
+import logging
 import os
 import socket
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from django.conf import settings
 from django.db import connection
 
-from service_registry import changes
+from service_registry import changes, logs
 from service_registry.documents import DEADLINE, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, rfc3339
 from service_registry.manager import reported_status
 from service_registry.manager.batch import write
+
+logger = logging.getLogger(__name__)
 
 SWEEP_LOCK = 0x5E41_0002
 ROWS_A_TRANSACTION = 500
@@ -42,6 +46,13 @@ def sweep() -> Report:
     Any number may run at once, in any process: each transaction takes the sweep's lock or leaves. A process frozen in
     the middle of one is ended by PostgreSQL (`idle_in_transaction_session_timeout`) and its transaction undone.
     """
+    began = time.perf_counter()
+    report = run()
+    tell(report, time.perf_counter() - began)
+    return report
+
+
+def run() -> Report:
     counts: list[int] = []
     for step in (end_overrides, settle_statuses, expire, remove):
         count = repeat(step)
@@ -51,6 +62,14 @@ def sweep() -> Report:
     note_finished()
     ended, settled, expired, removed = counts
     return Report(True, expired, removed, ended, settled)
+
+
+def tell(report: Report, seconds: float) -> None:
+    """Log a sweep that did something."""
+    outcomes = {name: count for name, count in asdict(report).items() if count and name != "finished"}
+    if outcomes:
+        fields = {"actor": ACTOR, "outcomes": outcomes, "duration_ms": round(seconds * 1000, 3)}
+        logs.event(logger, logging.INFO, "sweep", fields)
 
 
 def repeat(step: Callable[[], int]) -> int | None:

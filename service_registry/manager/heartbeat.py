@@ -17,10 +17,12 @@ from service_registry.schemas import Beat
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """The lease is renewed. `recovered` when the instance had expired and is listed again; `status` is effective."""
+    """The lease is renewed. `recovered` when the instance had expired and is listed again; `changed` when a reader sees
+    a difference; `status` is effective."""
 
     status: str
     recovered: bool
+    changed: bool
     lease: dict[str, Any]
 
 
@@ -71,6 +73,11 @@ class Found:
     protected: bool
     lease: dict[str, Any] | None
     reported: bool = field(default=False)
+
+    @property
+    def changed(self) -> bool:
+        """Whether this beat changes something that a reader sees."""
+        return self.expired or self.protected or self.reported
 
 
 def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
@@ -126,7 +133,7 @@ def renew(items: Sequence[Beat], caller: Caller) -> dict[int, Found]:
 
 
 def events(item: Beat, row: Found, caller: Caller) -> list[changes.Event]:
-    if not (row.expired or row.protected or row.reported):
+    if not row.changed:
         return []
     return [
         changes.Event(
@@ -151,4 +158,4 @@ def outcome(item: Beat, row: Found | None, applied: dict[int, bool]) -> Renewed 
     if row.lease is None:
         return LeaseSuperseded()
     shown = item.status if item.status and applied.get(row.instance_pk) else row.status
-    return Renewed(shown, row.expired, row.lease)
+    return Renewed(shown, row.expired, row.changed, row.lease)

@@ -1,0 +1,143 @@
+"""What a request turned out to be, told once: a line in the log, and the counters."""
+
+import functools
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponseBase
+
+from service_registry import logs
+from service_registry.acting import name_of
+from service_registry.api.errors import code_of_page
+from service_registry.api.operation import of
+from service_registry.api.request_id import id_of
+from service_registry.caller import Caller
+
+logger = logging.getLogger(__name__)
+
+# What the views' actions are called, where the view has its part in that.
+VERBS = {
+    ("ServiceViewSet", "list"): "list",
+    ("ServiceViewSet", "retrieve"): "discover",
+    ("InstanceViewSet", "retrieve"): "instance",
+    ("InstanceViewSet", "retrieve_by_id"): "instance",
+    ("InstanceViewSet", "set_status"): "override",
+    ("InstanceViewSet", "clear_status"): "clear_override",
+    ("ChangeViewSet", "list"): "changes",
+    ("MetricsView", "export"): "metrics",
+}
+
+
+def verb_of(request: HttpRequest) -> str:
+    """One of a few names, whatever was asked: the action of a view of the API, else the part of the site."""
+    match = request.resolver_match
+    if match is None:
+        return "unknown"
+    view: Any = match.func
+    if hasattr(view, "actions"):
+        action = str(view.actions.get((request.method or "").lower(), "unknown"))
+        return VERBS.get((view.cls.__name__, action), action)
+    return match.namespace or match.url_name or str(getattr(view, "__name__", "unknown"))
+
+
+@functools.cache
+def readable(route: str) -> str:
+    """A route of the URLconf as the README writes it. There are as many as the URLconf has."""
+    return "/" + re.sub(r"\(\?P<(\w+)>[^)]*\)", r"{\1}", route).replace("^", "").removesuffix("/?$")
+
+
+def route_of(request: HttpRequest) -> str | None:
+    return readable(request.resolver_match.route) if request.resolver_match else None
+
+
+def subject_of(request: HttpRequest) -> tuple[str | None, str | None, str | None]:
+    """Namespace, service and instance: from the path where they stand there, else from the body."""
+    operation = of(request)
+    in_path = request.resolver_match.kwargs if request.resolver_match else {}
+    service_name = in_path.get("service_name") or in_path.get("name") or operation.service_name
+    instance_id = in_path.get("instance_id") or operation.instance_id
+    return operation.namespace or namespace_of(request), service_name, instance_id
+
+
+def namespace_of(request: HttpRequest) -> str | None:
+    try:
+        return request.GET.get("namespace")
+    except SuspiciousOperation:  # more parameters than Django reads
+        return None
+
+
+def actor_of(request: HttpRequest) -> str | None:
+    """Who asked, by what the request has found out already: nothing is read for the sake of a log."""
+    user = vars(request).get("user")
+    if type(user) is Caller:
+        return user.actor
+    operator = vars(request).get("_cached_user")
+    return name_of(operator) if operator is not None and operator.is_authenticated else None
+
+
+def outcomes_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str]:
+    """`ok`, `created` or the code of the error, an item each."""
+    data = getattr(response, "data", None)
+    items = of(request).items
+    if items and response.status_code == 200 and isinstance(data, dict):
+        return Counter(outcome(item["status"], item.get("error")) for item in data["results"])
+    return Counter({outcome(response.status_code, data): items or 1})
+
+
+def outcome(status: int, data: Any) -> str:
+    if status >= 400:
+        return str(data["code"]) if isinstance(data, Mapping) and "code" in data else code_of_page(status)
+    return "created" if status == 201 else "ok"
+
+
+def report(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
+    """Tell of an answered request. Costs no statement."""
+    verb, outcomes = verb_of(request), outcomes_of(request, response)
+    if is_worth_a_line(request, verb, response.status_code, outcomes):
+        write_line(request, response, verb, outcomes, seconds)
+
+
+# Probes, scrapes and files are asked for all the time.
+QUIET = {"livez", "readyz", "metrics", "unknown"}
+
+
+def is_worth_a_line(request: HttpRequest, verb: str, status: int, outcomes: Counter[str]) -> bool:
+    if status >= 500 or verb != "heartbeat":
+        return status >= 400 or verb not in QUIET
+    changed = outcomes.total() > of(request).unchanged
+    return {"all": True, "none": False}.get(settings.REGISTRY_LOG_HEARTBEATS, changed)
+
+
+def write_line(
+    request: HttpRequest, response: HttpResponseBase, verb: str, outcomes: Counter[str], seconds: float
+) -> None:
+    status, operation = response.status_code, of(request)
+    namespace, service_name, instance_id = subject_of(request)
+    fields = {
+        "request_id": id_of(request),
+        "method": request.method,
+        "route": route_of(request),
+        "status": status,
+        "code": next(iter(outcomes)) if status >= 400 else None,
+        "actor": actor_of(request),
+        "namespace": namespace,
+        "service_name": service_name,
+        "instance_id": instance_id,
+        "items": operation.items,
+        "outcomes": outcomes,
+        "duration_ms": round(seconds * 1000, 3),
+        "error": operation.error,
+    }
+    logs.event(logger, level_of(status), verb, fields)
+
+
+def level_of(status: int) -> int:
+    """That a caller is refused is no fault of the registry's."""
+    if status < 500:
+        return logging.INFO
+    return logging.WARNING if status == 503 else logging.ERROR

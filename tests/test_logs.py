@@ -1,0 +1,270 @@
+"""What is logged: one line an operation, and never a token, a metadata value or text that could harm its reader."""
+
+import io
+import json
+import logging
+import sys
+import timeit
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.db import DataError, OperationalError
+
+from service_registry import logs
+from service_registry.api.reporting import readable
+from service_registry.expiry.sweep import sweep
+from tests.ageing import expire_since, silence
+from tests.client import Api, registration, token
+from tests.wire.running import Running
+
+Lines = list[dict[str, Any]]
+JWT = token("registry-services", "team-payments")
+MARKER = "recognisable-metadata-value"
+CONTENT: dict[str, Any] = {"metadata": {"note": MARKER}, "tags": ["blue"]}
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call it for the lines since the last call."""
+    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_registration_is_one_line_with_the_whole_schema(payments: Api, told: Any) -> None:
+    answer = payments.register("web", "web-1", metadata={"note": MARKER})
+    (line,) = told()
+    assert line.pop("time").endswith("Z")
+    assert line.pop("duration_ms") > 0
+    assert line.pop("process") > 0
+    assert line.pop("actor").startswith("payments@http://")
+    assert line == {
+        "level": "info",
+        "logger": "service_registry.api.reporting",
+        "event": "register",
+        "request_id": answer.headers["x-request-id"],
+        "method": "POST",
+        "route": "/registry/register",
+        "status": 201,
+        "service_name": "web",
+        "instance_id": "web-1",
+        "outcomes": {"created": 1},
+    }
+
+
+def test_an_array_is_one_line_with_its_outcomes(payments: Api, told: Any) -> None:
+    payments.register("web", "a")
+    told()
+    items = [registration("web", name) for name in ("a", "b", "b")]
+    payments.post("/registry/register", [*items, {"port": 0}])
+    (line,) = told()
+    assert (line["items"], line["outcomes"]) == (4, {"ok": 1, "created": 1, "invalid": 2})
+    assert "instance_id" not in line
+
+
+def test_an_array_that_is_refused_is_counted_by_its_items(reader: Api, told: Any) -> None:
+    reader.post("/registry/register", [registration(), registration()])
+    (line,) = told()
+    assert (line["status"], line["code"], line["level"]) == (403, "permission_denied", "info")
+    assert line["outcomes"] == {"permission_denied": 1}  # it was refused before it was read
+
+
+@pytest.mark.parametrize(
+    ("asked", "event", "named"),
+    [
+        ("GET /registry/services?namespace=default", "list", ("default", None, None)),
+        ("GET /registry/services/web", "discover", (None, "web", None)),
+        ("GET /registry/instance/web-1", "instance", (None, None, "web-1")),
+        ("GET /registry/instance/web/web-1?namespace=default", "instance", ("default", "web", "web-1")),
+        ("DELETE /registry/instance/web/web-1/status", "clear_override", (None, "web", "web-1")),
+        ("GET /registry/nowhere", "unknown", (None, None, None)),
+    ],
+)
+def test_the_others_name_whom_they_are_about(
+    payments: Api, told: Any, asked: str, event: str, named: tuple[str | None, ...]
+) -> None:
+    payments.register()
+    told()
+    method, path = asked.split(" ")
+    payments.call(method, path)
+    (line,) = told()
+    assert line["event"] == event
+    assert tuple(map(line.get, ("namespace", "service_name", "instance_id"))) == named
+
+
+def test_a_heartbeat_that_changes_nothing_is_no_line(payments: Api, told: Any) -> None:
+    payments.register()
+    told()
+    payments.heartbeat()
+    payments.heartbeat(status="UP")
+    payments.post("/registry/heartbeat", [{"service_name": "web", "instance_id": "web-1"}])
+    assert told() == []
+
+
+def test_a_heartbeat_that_changes_something_is_one(payments: Api, told: Any) -> None:
+    payments.register()
+    told()
+    payments.heartbeat(status="DOWN")
+    silence(40)
+    sweep()
+    payments.heartbeat()
+    payments.heartbeat(instance_id="nobody")
+    payments.post("/registry/heartbeat", [{"service_name": "web", "instance_id": name} for name in ("web-1", "x")])
+    changed, swept, recovered, refused, array = told()
+    assert [line["event"] for line in (changed, swept, recovered)] == ["heartbeat", "sweep", "heartbeat"]
+    assert refused["code"] == "instance_not_found"
+    assert array["outcomes"] == {"ok": 1, "instance_not_found": 1}
+
+
+@pytest.mark.parametrize(("which", "lines"), [("all", 2), ("none", 0)])
+def test_heartbeats_are_logged_as_the_setting_says(
+    payments: Api, told: Any, settings: LazySettings, which: str, lines: int
+) -> None:
+    settings.REGISTRY_LOG_HEARTBEATS = which
+    payments.register()
+    told()
+    payments.heartbeat()
+    payments.heartbeat(instance_id="nobody")
+    assert len(told()) == lines
+
+
+def test_a_sweep_is_told_only_when_it_did_something(payments: Api, told: Any) -> None:
+    payments.register()
+    told()
+    sweep()
+    assert told() == []
+    silence(40)
+    sweep()
+    expire_since(700)
+    sweep()
+    expired, removed = told()
+    assert (expired["actor"], expired["outcomes"]) == ("system:sweep", {"expired": 1})
+    assert removed["outcomes"] == {"removed": 1}
+
+
+def test_a_probe_that_finds_all_well_is_no_line(db: None, told: Any) -> None:
+    Api().client.get("/livez")
+    assert told() == []
+
+
+def test_an_unexpected_error_carries_its_traceback_on_the_same_line(payments: Api, told: Any) -> None:
+    request_id = "find-me"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("service_registry.catalogue.page", lambda *_: {}[JWT])  # type: ignore[index]
+        payments.client.get(
+            "/registry/services", headers={"Authorization": f"Bearer {payments.bearer}", "X-Request-Id": request_id}
+        )
+    (line,) = told()
+    assert (line["level"], line["status"], line["code"], line["request_id"]) == ("error", 500, "internal", request_id)
+    assert line["exception"].startswith("Traceback (most recent call last):\n")
+    assert line["exception"].endswith("KeyError: '[token]'")
+
+
+def formatted(formatter: logging.Formatter, message: str, error: Any = None, **fields: Any) -> str:
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    record = logging.LogRecord("test", logging.INFO, __file__, 1, message, None, exc_info)
+    record.fields = fields
+    return formatter.format(record)
+
+
+def test_what_the_database_says_of_refused_rows_is_left_out() -> None:
+    error = DataError(f"value too long\nDETAIL:  Failing row contains ({MARKER}).")
+    error.__cause__ = OperationalError(f"connection lost\nCONTEXT:  {MARKER}")
+    line = formatted(logs.JSONFormatter(), "failed", error)
+    assert MARKER not in line
+    assert "OperationalError: connection lost\\nTraceback" in line
+
+
+@pytest.mark.parametrize("formatter", [logs.JSONFormatter(), logs.TerminalFormatter()])
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "\u202eb", "\ud800", "\x00", "x" * 300, f"Bearer {JWT}"])
+def test_text_of_others_is_harmless(formatter: logging.Formatter, text: str) -> None:
+    for line in (formatted(formatter, text), formatted(formatter, "x", service_name=text)):
+        assert line.isprintable()
+        assert len(line) < 500
+        assert not any(part in line for part in JWT.split("."))
+
+
+def test_a_terminal_gets_a_sentence() -> None:
+    fields = {"namespace": "default", "service_name": "web", "actor": "me", "outcomes": {"created": 1}}
+    line = formatted(logs.TerminalFormatter(), "register", None, **fields, duration_ms=2.5)
+    assert line[8:] == " info    register  default/web  1 created  me  2.5 ms"
+
+
+def test_loggers_of_others_take_the_same_way(told: Any) -> None:
+    for name in ("uvicorn.error", "celery.worker", "django.security.csrf", "py.warnings"):
+        logging.getLogger(name).warning("said by %s", name)
+    logging.getLogger("uvicorn.access").info("GET /registry/services?metadata.note=%s", MARKER)
+    lines: Lines = told()
+    assert [line["logger"] for line in lines] == [
+        "uvicorn.error",
+        "celery.worker",
+        "django.security.csrf",
+        "py.warnings",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("route", "shown"),
+    [
+        ("registry/^services/(?P<name>[^/]+)/?$", "/registry/services/{name}"),
+        ("registry/^register/?$", "/registry/register"),
+    ],
+)
+def test_routes_are_shown_as_the_readme_writes_them(route: str, shown: str) -> None:
+    assert readable(route) == shown
+
+
+def test_a_line_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    fields = {"request_id": "f" * 32, "method": "POST", "route": "/registry/register", "status": 201}
+    fields |= {"actor": "someone@https://sso.example.test", "service_name": "web", "instance_id": "web-1"}
+    fields |= {"outcomes": {"created": 1}, "duration_ms": 3.217}
+    logger = logging.getLogger("service_registry.test")
+    best = min(timeit.repeat(lambda: logs.event(logger, logging.INFO, "register", fields), number=1000, repeat=5))
+    assert best < 0.1  # 100 us a line on a busy machine; about 15 on a quiet one
+
+
+@pytest.mark.wire
+def test_no_token_and_no_metadata_in_all_that_the_processes_say(tmp_path: Path) -> None:
+    """Drive every operation, well and badly, with the database gone at the end, and read all that was printed."""
+    with Running(tmp_path, variables={"REGISTRY_LOG_HEARTBEATS": "all"}) as registry:
+        registry.start("-W", "ignore", "-m", "celery", "--quiet", "-A", "registry_project", "worker", "-P", "solo")
+        callers = [registry.caller(f"registry-{role}", "team") for role in ("services", "admins", "readers")]
+        tokens = [str(caller.headers["Authorization"]).removeprefix("Bearer ") for caller in callers]
+        for caller in callers:
+            drive(caller)
+        for caller in (registry.with_bearer(tokens[0][:-3]), registry.with_bearer(f"{tokens[0]}.x"), registry.nobody()):
+            drive(caller)
+        registry.postgres.stop()
+        drive(callers[0])
+        registry.postgres.start()
+    output = (tmp_path / "output").read_text()
+    assert MARKER not in output
+    assert not any(part in output for sent in tokens for part in sent.split("."))
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert {"register", "heartbeat", "deregister", "list", "discover", "instance", "override"} <= {
+        line["event"] for line in lines
+    }
+    assert [line for line in lines if line.get("status") == 500] == []
+    assert {line["status"] for line in lines if "status" in line} == {200, 201, 204, 302, 400, 401, 403, 404, 405, 503}
+    assert [line for line in output.splitlines() if not line.startswith("{")] == []
+
+
+KEY = {"service_name": "web", "instance_id": "web-1"}
+
+
+def drive(caller: Any) -> None:
+    for body in (registration(**CONTENT), [registration(**CONTENT)], registration(**CONTENT, port=MARKER)):
+        caller.call("POST", "/registry/register", body)
+    caller.call("POST", "/registry/register", registration(metadata={MARKER: "\x00", "x": MARKER * 99}))
+    for body in (KEY, [KEY], KEY | {"status": MARKER}, KEY | {"instance_id": "nobody"}):
+        caller.call("POST", "/registry/heartbeat", body)
+    caller.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "x"})
+    paths = ("services", "services/web", "instance/web-1", "instance/web/web-1", "nowhere", "schema", "docs")
+    for path in paths:
+        caller.call("GET", f"/registry/{path}?metadata.note={MARKER}")
+        caller.call("GET", f"/registry/{path}")
+    caller.call("GET", f"/admin/?next={MARKER}")
+    caller.call("POST", f"/registry/services?metadata.note={MARKER}", {"note": MARKER})
+    caller.call("GET", f"/registry/services?metadata.note={MARKER}", Host="evil.example")
+    caller.call("POST", "/registry/deregister", KEY)
