@@ -4,6 +4,7 @@ All text that somebody else made passes `clean`; metadata and tokens are never h
 token is taken out here all the same.
 """
 
+import functools
 import json
 import logging
 import re
@@ -46,9 +47,8 @@ def event(logger: logging.Logger, level: int, name: str, fields: Mapping[str, An
 
 def document(record: logging.LogRecord) -> dict[str, Any]:
     """The line's members, in the order in which they are printed."""
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     members: dict[str, Any] = {
-        "time": f"{seconds}.{int(record.msecs):03d}Z",
+        "time": f"{second(int(record.created))}.{int(record.msecs):03d}Z",
         "level": record.levelname.lower(),
         "logger": record.name,
         "event": clean(record.getMessage()),
@@ -61,6 +61,12 @@ def document(record: logging.LogRecord) -> dict[str, Any]:
     if record.exc_info and record.exc_info[1]:
         members["exception"] = trace(record.exc_info[1])
     return members
+
+
+@functools.lru_cache(maxsize=2)
+def second(seconds: int) -> str:
+    """A second since the epoch as RFC 3339 writes it, without its zone. Made once for the lines of that second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def of_request(record: logging.LogRecord) -> Mapping[str, Any]:
@@ -92,9 +98,13 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+# Kept, since `json.dumps` would make a new one each time.
+encoder = json.JSONEncoder(separators=(",", ":"))
+
+
 class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(document(record), separators=(",", ":"))
+        return encoder.encode(document(record))
 
 
 class TerminalFormatter(logging.Formatter):
