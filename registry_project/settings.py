@@ -166,6 +166,10 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 
+# Django's own, which also counts statements, errors and connections, and how long statements take.
+MEASURED_POSTGRESQL = "django_prometheus.db.backends.postgresql"
+
+
 def database() -> dict[str, Any]:
     url = environment.text("DATABASE_URL")
     if not url.startswith(("postgres://", "postgresql://")):
@@ -173,7 +177,9 @@ def database() -> dict[str, Any]:
             "DATABASE_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
         )
     try:
-        parsed: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=600, conn_health_checks=True))
+        parsed: dict[str, Any] = dict(
+            dj_database_url.parse(url, engine=MEASURED_POSTGRESQL, conn_max_age=600, conn_health_checks=True)
+        )
     except ValueError as error:
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be read; it must look like postgresql://user:password@host/name."
@@ -280,6 +286,22 @@ LOGGING: dict[str, Any] = {
         "celery": {"level": "WARNING"},
     },
 }
+
+# --- Metrics --------------------------------------------------------------------------------------------------------
+
+REGISTRY_METRICS_PUBLIC = environment.flag("REGISTRY_METRICS_PUBLIC", default=False)
+PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Read again by the Prometheus library, from the environment, when it is first imported.
+PROMETHEUS_MULTIPROC_DIR = environment.text("PROMETHEUS_MULTIPROC_DIR")
+if PROMETHEUS_MULTIPROC_DIR:
+    try:
+        Path(PROMETHEUS_MULTIPROC_DIR).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"PROMETHEUS_MULTIPROC_DIR is no directory that can be made: {error.strerror}."
+        ) from error
+else:
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 # --- Processes ------------------------------------------------------------------------------------------------------
 

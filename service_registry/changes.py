@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
+from service_registry import metrics
 from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS, NEWEST_FIRST
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
@@ -31,6 +32,7 @@ LEFT JOIN LATERAL (
     FROM {INSTANCE_ROWS} WHERE i.id = e.instance_pk
 ) shown ON true
 ORDER BY e.position
+RETURNING kind
 """
 
 
@@ -84,6 +86,7 @@ def append(events: Sequence[Event]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [CHANGE_LOCK])
         cursor.execute(APPEND, [json.dumps(rows)])
+        metrics.count_changes(kind for (kind,) in cursor.fetchall())
 
 
 START = f"""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth.models import Group, Permission
+from django.db import InterfaceError, OperationalError
 
 READ = frozenset({"view_service", "view_instance"})
 WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
@@ -49,6 +50,7 @@ DEREGISTER = action("deregister", {"deregister_instance"}, {"operate_instance"})
 
 OVERRIDE = action("override", {"override_status"}, {"operate_instance"})
 MANAGE_SERVICE = action("manage services", {"manage_service"})
+READ_METRICS = action("metrics", {"view_metrics"})
 
 GRANTS_MAX_AGE_SECONDS = 5.0
 
@@ -66,7 +68,7 @@ class Grants:
     def of(self, groups: Iterable[str]) -> frozenset[str]:
         """The codenames that `groups` (names from a token) grant together."""
         if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS:
-            self.refresh()
+            self.renew()
         by_group = self._by_group
         return frozenset().union(*(by_group[name] for name in groups if name in by_group))
 
@@ -77,6 +79,15 @@ class Grants:
     def forget(self) -> None:
         """Read again at the next use."""
         self._read_at = float("-inf")
+
+    def renew(self) -> None:
+        """Read again. While the database is away what was read last holds: nobody can change it there either."""
+        try:
+            self.refresh()
+        except (OperationalError, InterfaceError):
+            if not self._by_group:
+                raise
+            self._read_at = time.monotonic()
 
     def refresh(self) -> None:
         rows = Group.objects.filter(permissions__isnull=False).values_list(

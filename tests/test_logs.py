@@ -236,7 +236,7 @@ def test_no_token_and_no_metadata_in_all_that_the_processes_say(tmp_path: Path) 
         for caller in (registry.with_bearer(tokens[0][:-3]), registry.with_bearer(f"{tokens[0]}.x"), registry.nobody()):
             drive(caller)
         registry.postgres.stop()
-        drive(callers[0])
+        drive(registry.with_bearer(tokens[0]))
         registry.postgres.start()
     output = (tmp_path / "output").read_text()
     assert MARKER not in output

@@ -1,6 +1,7 @@
 """What `make run` brings along, and what it was given instead: each of database, issuer and broker on its own."""
 
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ SHARED = (
     "CELERY_BROKER_URL",
     "REGISTRY_BIND",
     "REGISTRY_PORT",
+    "PROMETHEUS_MULTIPROC_DIR",
 )
 
 
@@ -56,6 +58,7 @@ def make(data_directory: Path) -> Plan:
     require_port("REGISTRY_PORT", bind, port, patience_seconds)
     own = own_issuer(data_directory, port, patience_seconds)
     postgres = own_postgres(data_directory)
+    own_metrics(data_directory)
     settings.REGISTRY_PORT  # noqa: B018 - loads the settings, and with them every check of a value
     return Plan(postgres, own, web(), workers())
 
@@ -66,6 +69,15 @@ def own_postgres(data_directory: Path) -> Server | None:
     server = Server(data_directory / "postgres")
     os.environ["DATABASE_URL"] = server.url
     return server
+
+
+def own_metrics(data_directory: Path) -> None:
+    """Give the processes a place to count in. It begins empty: else the files of all earlier ones would be read too."""
+    if not environment.text("PROMETHEUS_MULTIPROC_DIR"):
+        directory = data_directory / "metrics"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
 
 def own_issuer(data_directory: Path, web_port: int, patience_seconds: float) -> Command | None:

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponseBase
 
-from service_registry import logs
+from service_registry import logs, metrics
 from service_registry.acting import name_of
 from service_registry.api.errors import code_of_page
 from service_registry.api.operation import of
@@ -98,8 +98,20 @@ def outcome(status: int, data: Any) -> str:
 def report(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
     """Tell of an answered request. Costs no statement."""
     verb, outcomes = verb_of(request), outcomes_of(request, response)
+    metrics.count_request(request.method, verb, response.status_code, outcomes, seconds)
+    if verb == "heartbeat":
+        metrics.count_refused_heartbeats(refusals_of(request, response))
     if is_worth_a_line(request, verb, response.status_code, outcomes):
         write_line(request, response, verb, outcomes, seconds)
+
+
+def refusals_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str]:
+    """The beats that renewed nothing, by the reason of the problem where it has one, else by its code."""
+    data = getattr(response, "data", None) or {}
+    errors = [item["error"] for item in data.get("results", ()) if "error" in item]
+    if response.status_code >= 400:
+        errors = [{"code": outcome(response.status_code, data)} | data] * (of(request).items or 1)
+    return Counter(str(error.get("reason") or error["code"]) for error in errors)
 
 
 # Probes, scrapes and files are asked for all the time.

@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
+from service_registry import metrics
 from service_registry.documents import STATE
 from service_registry.expiry import sweep
 
@@ -44,6 +45,8 @@ SET heard_at = clock_timestamp(),
     window_start = CASE WHEN {{deaf}} OR %(jumped)s THEN clock_timestamp() ELSE window_start END,
     window_reason = CASE WHEN %(jumped)s THEN 'clock' WHEN {{deaf}} THEN 'deaf' ELSE window_reason END
 WHERE id = 1 AND (%(jumped)s OR heard_at < clock_timestamp() - interval '1 second' OR heard_at > clock_timestamp())
+-- Returns the reason for a restart of the window.
+RETURNING CASE WHEN window_start >= statement_timestamp() THEN window_reason END
 """.format(
     deaf=f"heard_at < clock_timestamp() - interval '{DEAF_AFTER_SECONDS} seconds' OR heard_at > clock_timestamp()"
 )
@@ -95,6 +98,8 @@ class Pulse:
             jumped = self._earlier is not None and reading.disagrees_with(self._earlier)
             with connection.cursor() as cursor:
                 cursor.execute(HEAR, {"jumped": jumped})
+                for (restarted_for,) in cursor.fetchall():
+                    metrics.count_window_restart(restarted_for)
             self._earlier = reading
             return reading.swept_seconds_ago
 

@@ -1,0 +1,241 @@
+"""What is counted, who may read it, and that nothing is lost or counted twice over several processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.test import Client
+from prometheus_client.parser import text_string_to_metric_families
+
+from registry_project.embedded import plan
+from service_registry import metrics
+from service_registry.expiry import hearing
+from service_registry.permissions import ROLE_GROUPS
+from tests.ageing import deafen
+from tests.client import Api, registration
+from tests.wire.running import ROOT, Caller, Running, wait_for
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def parsed(text: str) -> dict[Series, float]:
+    families = text_string_to_metric_families(text)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def value(found: dict[Series, float], name: str, **labels: str) -> float:
+    return found.get((name, tuple(sorted(labels.items()))), 0)
+
+
+def scraped() -> dict[Series, float]:
+    return parsed(metrics.exposition().decode())
+
+
+class Since:
+    """How far a counter has gone on since this was made."""
+
+    def __init__(self) -> None:
+        self.before = scraped()
+
+    def __call__(self, name: str, **labels: str) -> float:
+        return value(scraped(), name, **labels) - value(self.before, name, **labels)
+
+
+@pytest.fixture
+def since(db: None) -> Since:
+    return Since()
+
+
+def metrics_page(bearer: str | None = None) -> Any:
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    return Client(raise_request_exception=False).get("/metrics", headers=headers)
+
+
+@pytest.mark.parametrize("role", [*ROLE_GROUPS, "no-role"])
+def test_those_may_read_them_who_hold_the_permission(db: None, role: str) -> None:
+    response = metrics_page(Api(role).bearer)
+    if "view_metrics" in ROLE_GROUPS.get(role, ()):
+        assert response.status_code == 200
+        assert response["Content-Type"].startswith("text/plain; version=0.0.4")
+    else:
+        assert (response.status_code, response["Content-Type"]) == (403, "application/problem+json")
+        assert response.json()["permission"] == "view_metrics"
+
+
+def test_nobody_may_without_a_token(db: None) -> None:
+    response = metrics_page()
+    assert (response.status_code, response.json()["code"]) == (401, "not_authenticated")
+    assert response["Content-Type"] == "application/problem+json"
+    assert metrics_page("a.b.c").json()["code"] == "token_invalid"
+
+
+def test_everybody_may_where_the_setting_says_so(db: None, settings: LazySettings) -> None:
+    settings.REGISTRY_METRICS_PUBLIC = True
+    assert metrics_page().status_code == metrics_page("a.b.c").status_code == 200
+
+
+def test_operations_are_counted_by_their_items(payments: Api, since: Since) -> None:
+    payments.register()
+    payments.register()
+    payments.post("/registry/register", [registration(), registration(instance_id="x"), {"port": 0}])
+    payments.get("/registry/services/web")
+    payments.get("/registry/services/nowhere")
+    assert since("registry_operations_total", verb="register", outcome="created") == 2
+    assert since("registry_operations_total", verb="register", outcome="ok") == 2
+    assert since("registry_operations_total", verb="register", outcome="invalid") == 1
+    assert since("registry_operations_total", verb="discover", outcome="ok") == 1
+    assert since("registry_operations_total", verb="discover", outcome="service_not_found") == 1
+    assert since("registry_request_duration_seconds_count", verb="register") == 3
+    assert since("registry_http_requests_total", method="POST", verb="register", status="201") == 1
+
+
+def test_refused_heartbeats_are_counted_by_reason(payments: Api, stranger: Api, since: Since) -> None:
+    payments.register()
+    payments.heartbeat(epoch=10**9)
+    payments.heartbeat(instance_id="nobody")
+    items = [{"service_name": "web", "instance_id": name} for name in ("web-1", "x", "y")]
+    payments.post("/registry/heartbeat", items)
+    stranger.post("/registry/heartbeat", items)
+    reasons = {"lease_superseded": 1, "never_registered": 3, "not_owner": 3}
+    for reason, count in reasons.items():
+        assert since("registry_heartbeats_refused_total", reason=reason) == count
+    assert since("registry_operations_total", verb="heartbeat", outcome="ok") == 1
+
+
+def test_labels_are_bounded_whatever_is_asked(payments: Api) -> None:
+    payments.register()
+    before = set(scraped())
+    for name in ("a", "b"):
+        payments.client.generic(f"METHOD{name}", f"/registry/{name}")
+        payments.client.generic(f"METHOD{name}", f"/registry/services/{name}")
+        payments.register(f"service-{name}", f"instance-{name}")
+    added = {labels for name, labels in set(scraped()) - before if name == "registry_http_requests_total"}
+    assert {dict(labels)["method"] for labels in added} <= {"other"}
+    assert len(added) == 2
+    assert not any("service-a" in str(labels) or "METHOD" in str(labels) for _name, labels in scraped())
+
+
+def test_gauges_say_what_stands_in_the_database(payments: Api) -> None:
+    payments.register()
+    payments.register(instance_id="web-2", status="DOWN")
+    payments.register("api", "api-1")
+    found = scraped()
+    assert value(found, "registry_database_up") == 1
+    assert value(found, "registry_services") == 2
+    assert value(found, "registry_instances", status="UP", state="live") == 2
+    assert value(found, "registry_instances", status="DOWN", state="live") == 1
+    assert len([name for name, _labels in found if name == "registry_instances"]) == 12
+    assert 0 <= value(found, "registry_sweep_age_seconds") < 3600
+    assert 0 <= value(found, "registry_hearing_age_seconds") < 3600
+
+
+def test_a_restart_of_the_window_is_counted_with_its_reason(db: None, since: Since) -> None:
+    pulse = hearing.Pulse()
+    pulse.beat()
+    deafen(2)
+    pulse.beat()
+    assert since("registry_window_restarts_total", reason="deaf") <= 1
+    again = Since()
+    deafen(60)
+    pulse.beat()
+    assert again("registry_window_restarts_total", reason="deaf") == 1
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    directory = tmp_path_factory.mktemp("metrics")
+    variables = {"PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics"), "REGISTRY_RETENTION_SECONDS": "1"}
+    with Running(directory, web_processes=2, worker=True, variables=variables) as running:
+        yield running
+
+
+def read(caller: Caller) -> dict[Series, float]:
+    reply = caller.call("GET", "/metrics")
+    assert reply.status == 200
+    return parsed(reply.body.decode())
+
+
+def restart_worker(fleet: Running) -> None:
+    assert fleet.celery is not None
+    fleet.celery.kill()
+    fleet.celery.wait()
+    fleet.celery = fleet.start("-m", "celery", "-A", "registry_project", "worker", "-P", "solo")
+
+
+WAVES, IN_A_WAVE = 3, 20
+
+
+@pytest.mark.wire
+def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Running) -> None:
+    """Two web processes, of which one is killed, and a worker that is killed after each wave of expiries."""
+    for wave in range(WAVES):
+        callers = [fleet.caller("registry-services", "team", place=place) for place in (0, 1)]
+        for number in range(IN_A_WAVE):
+            key = {"service_name": "web", "instance_id": f"{wave}-{number}"}
+            callers[number % 2].call("POST", "/registry/register", registration(**key, ttl_seconds=5))
+            callers[(number + 1) % 2].call("POST", "/registry/heartbeat", key)
+        callers[0].call("POST", "/registry/heartbeat", [{"service_name": "web", "instance_id": "x"}] * 2)
+        gone = f"SELECT count(*) >= {(wave + 1) * IN_A_WAVE} FROM service_registry_change WHERE kind = 'removed'"
+        wait_for(lambda: fleet.sql(gone)[0][0])  # noqa: B023 - asked in this round alone
+        restart_worker(fleet)
+        if wave == 0:
+            fleet.kill_web(1)
+    total = WAVES * IN_A_WAVE
+    readers = [fleet.caller("registry-readers", place=place) for place in (0, 1)]
+    for found in map(read, readers):
+        assert value(found, "registry_operations_total", verb="register", outcome="created") == total
+        assert value(found, "registry_operations_total", verb="heartbeat", outcome="ok") == total
+        assert value(found, "registry_heartbeats_refused_total", reason="never_registered") == WAVES
+        assert value(found, "registry_heartbeats_refused_total", reason="invalid") == WAVES
+        assert value(found, "registry_request_duration_seconds_count", verb="register") == total
+        for kind in ("registered", "expired", "removed"):
+            assert value(found, "registry_changes_total", kind=kind) == total
+        assert value(found, "registry_services") == 1
+        assert value(found, "registry_instances", status="UP", state="live") == 0
+
+
+@pytest.mark.wire
+def test_without_the_database_a_process_still_says_what_it_knows(fleet: Running) -> None:
+    team, reader = fleet.caller("registry-services", "team"), fleet.caller("registry-readers")
+    team.call("POST", "/registry/register", registration())
+    before = read(reader)
+    fleet.postgres.stop()
+    assert team.call("GET", "/registry/services").status == 503
+    found = read(reader)
+    fleet.postgres.start()
+    assert value(found, "registry_database_up") == 0
+    assert not any(name == "registry_instances" for name, _labels in found)
+    for outcome in ("created", "ok"):
+        series = {"verb": "register", "outcome": outcome}
+        assert value(found, "registry_operations_total", **series) == value(
+            before, "registry_operations_total", **series
+        )
+    assert value(found, "registry_operations_total", verb="list", outcome="unavailable") >= 1
+
+
+@pytest.mark.wire
+def test_a_command_counts_with_the_others(fleet: Running) -> None:
+    wait_for(lambda: fleet.ready(fleet.ports[0]))
+    subprocess.run([sys.executable, "manage.py", "sweep"], env=fleet.environment, cwd=ROOT, check=True, timeout=60)
+    assert read(fleet.caller("registry-readers"))
+
+
+def test_an_empty_file_of_a_killed_process_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / f"counter_{os.getpid()}.db").touch()
+    assert list(metrics.FromProcesses(str(tmp_path)).collect()) == []
+
+
+def test_the_embedded_registry_counts_from_nothing_in_its_own_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "counter_1.db").touch()
+    plan.own_metrics(tmp_path)
+    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
+    assert list((tmp_path / "metrics").iterdir()) == []
