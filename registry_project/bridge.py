@@ -6,6 +6,8 @@ A slow client holds no thread while it sends, and the database never sees more c
 import asyncio
 import io
 import json
+import re
+import secrets
 import sys
 import threading
 from collections.abc import Iterable
@@ -20,9 +22,7 @@ BODY_SECONDS = 30
 CHUNKS_AHEAD = 1024
 CLIENT_SECONDS = 30
 
-SLOW_BODY = json.dumps(
-    {"type": "about:blank", "title": "Request Timeout", "status": 408, "detail": "The body did not arrive in time."}
-).encode()
+CHARSET = re.compile(r";\s*charset\s*=[^;]*", re.IGNORECASE)
 
 Environ = dict[str, Any]  # PEP 3333: strings, and what the server adds
 Headers = list[tuple[str, str]]
@@ -61,8 +61,7 @@ class Bridge:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await read_body(environ, receive, self.body_limit)
         except TimeoutError:
-            await send_start(send, 408, [(b"content-type", b"application/problem+json"), (b"connection", b"close")])
-            await send_body(send, SLOW_BODY)
+            await refuse_slow_body(send)
         except ClientGoneError:
             pass
         else:
@@ -151,6 +150,22 @@ async def send_body(send: ASGISendCallable, body: bytes, *, more: bool = False) 
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
+async def refuse_slow_body(send: ASGISendCallable) -> None:
+    """A problem as the application answers with, which has not seen this request."""
+    request_id = secrets.token_hex(16)
+    problem = {
+        "type": "urn:service-registry:problem:request_timeout",
+        "title": "Request Timeout",
+        "status": 408,
+        "code": "request_timeout",
+        "detail": f"The body did not arrive within {BODY_SECONDS} s.",
+        "request_id": request_id,
+    }
+    headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
+    await send_start(send, 408, [*headers, (b"x-request-id", request_id.encode())])
+    await send_body(send, json.dumps(problem).encode())
+
+
 async def read_body(environ: Environ, receive: ASGIReceiveCallable, limit: int) -> bytes:
     """The body; nothing of one that is announced as longer than `limit` bytes, of others at most a part more than that.
 
@@ -196,11 +211,19 @@ def environ_of(scope: HTTPScope) -> Environ:
     return environ
 
 
+def without_charset(content_type: str) -> str:
+    """A media type without its charset: bodies and queries are UTF-8, and Django would decode the query of any request
+    with whatever codec of Python's is named here, and fail before there is a request to answer."""
+    return CHARSET.sub("", content_type)
+
+
 def add_header(environ: Environ, name: str, value: str) -> None:
     """Enter a header; one that comes twice is joined. A name with an underscore could pass for another: left out."""
     if "_" in name:
         return
     key = name.upper().replace("-", "_")
+    if key == "CONTENT_TYPE":
+        value = without_charset(value)
     if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
         key = f"HTTP_{key}"
     separator = "; " if key == "HTTP_COOKIE" else ","

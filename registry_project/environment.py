@@ -32,17 +32,6 @@ def integer(name: str, default: int, low: int, high: int) -> int:
     return int(value)
 
 
-def fraction(name: str, default: float, low: float, high: float) -> float:
-    value = os.environ.get(name, str(default)).strip()
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not low <= number <= high:
-        raise ImproperlyConfigured(f"{name} must be a number from {low} to {high}, not {value!r}.")
-    return number
-
-
 def listed(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 

@@ -11,7 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
 from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
-from registry_project.bridge import Environ, StartResponse  # noqa: E402
+from registry_project.bridge import Environ, StartResponse, without_charset  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
 
 # The process that has its threads already. WSGI servers load the application and fork then, and threads do not follow.
@@ -22,6 +22,8 @@ starting = threading.Lock()
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if started_in != os.getpid():
         start()
+    if "CONTENT_TYPE" in environ:
+        environ["CONTENT_TYPE"] = without_charset(environ["CONTENT_TYPE"])
     return django_application(environ, start_response)
 
 

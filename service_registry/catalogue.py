@@ -128,8 +128,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`services` is the JSON text of an array; `next` is None at the end."""
+    """`services` is the JSON text of an array; `next` is None at the end. `index` is that of the walk's first page,
+    `read_at` the log's end at this one."""
 
+    read_at: str
     index: str
     services: str
     next: Position | None
@@ -163,7 +165,7 @@ def page(query: ListQuery, after: Position | None, at_most_instances: int = INST
     begun_at = after.index if after else index
     services = ",".join(listed(row[:7], row[7], index) for row in rows)
     more = bool(rows) and rows[-1][8]
-    return Page(begun_at, f"[{services}]", Position(begun_at, rows[-1][0], rows[-1][1]) if more else None)
+    return Page(index, begun_at, f"[{services}]", Position(begun_at, rows[-1][0], rows[-1][1]) if more else None)
 
 
 def listed(row: tuple[Any, ...], instances: str | None, newest: str) -> str:

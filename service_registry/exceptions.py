@@ -76,6 +76,15 @@ class QuotaExceeded(RegistryError):
         super().__init__(f"The {whose} has {limit} instances, which is the limit.")
 
 
+class ClockIsWrong(RegistryError):
+    """This process's clock is far off the database's: it would judge tokens wrongly."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("This process's clock differs from the database's; ask another one.")
+
+
 class ServiceNotFound(RegistryError):
     """No service of that name."""
 

@@ -67,7 +67,7 @@ def canonical_host(host: str) -> str:
 
 def host_name(host: str) -> str:
     labels = host.lower().split(".")
-    if len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
+    if not host.isascii() or len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
         raise PydanticCustomError("host", "must be an IP address or a host name of letters, digits and hyphens")
     if NUMBER_LIKE.fullmatch(labels[-1]):
         raise PydanticCustomError("host", "a host name must not end in a number")

@@ -76,11 +76,14 @@ class Deregistration(BaseModel):
     epoch: Epoch | None = Field(default=None, description="When given, only this registration is taken off.")
 
 
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def future_text(value: Any) -> Any:
     """A time as it is written in JSON (RFC 3339); whether it has passed is for the database to say."""
     try:
         moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None or not re.fullmatch(r"[0-9TZtz:.+-]{20,40}", value):
+        if moment.tzinfo is None or not RFC_3339.fullmatch(value):
             raise ValueError("not as RFC 3339 has it")
         return moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
@@ -377,10 +380,18 @@ class ServiceQuery(BaseModel):
     reason: Reason | None = None
 
 
+class InstanceByIdQuery(BaseModel):
+    """The path and query of an instance asked for by its id alone."""
+
+    model_config = STRICT
+    namespace: Namespace = "default"
+    instance_id: InstanceId
+
+
 class InstanceQuery(BaseModel):
     """The path and query of an instance."""
 
     model_config = STRICT
     namespace: Namespace = "default"
-    service_name: ServiceName | None = None
+    service_name: ServiceName
     instance_id: InstanceId

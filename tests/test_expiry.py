@@ -160,3 +160,32 @@ def test_the_lease_table_is_stored_for_heartbeats(db: None) -> None:
         assert "fillfactor=50" in cursor.fetchone()[0]
         cursor.execute("SELECT count(*) FROM pg_indexes WHERE tablename = %s", [Lease._meta.db_table])
         assert cursor.fetchone()[0] == 1
+
+
+def test_a_sweep_that_was_finished_in_the_future_is_late(payments: Api) -> None:
+    """As after a clock of the database was set back."""
+    payments.register()
+    ageing.silence(60)
+    RegistryState.objects.update(swept_at="2100-01-01T00:00:00Z")
+    hearing.pulse()
+    assert payments.listed() == []
+
+
+def test_a_long_sweep_of_a_web_process_does_not_make_it_deaf(payments: Api) -> None:
+    for start in range(0, 2000, 1000):
+        payments.post("/registry/register", [registration(instance_id=f"w-{start + n}") for n in range(1000)])
+    ageing.silence(60)
+    heard: list[int] = []
+    assert sweep(between=lambda: heard.append(1)).expired == 2000
+    assert len(heard) >= 4
+
+
+def test_a_process_with_a_wrong_clock_serves_nobody(payments: Api) -> None:
+    payments.register()
+    pulse = hearing.this_process()
+    pulse.clock_is_wrong = True
+    try:
+        answer = payments.heartbeat()
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "unavailable", "1")
+    finally:
+        pulse.clock_is_wrong = False

@@ -73,3 +73,10 @@ def test_who_manages_services_may_give_a_reserved_name_away(stranger: Api, admin
     assert put(admin, "team-other").status == 201
     assert stranger.register().status == 201
     assert not Reservation.objects.exists()
+
+
+@pytest.mark.parametrize("owner", ["registry-services", "offline_access", "default-roles-shop"])
+def test_a_group_that_is_no_team_owns_nothing(admin: Api, owner: str) -> None:
+    answer = put(admin, "team-payments", owner)
+    assert (answer.status, list(answer.json["errors"])) == (400, ["owners.1"])
+    assert not Service.objects.exists()

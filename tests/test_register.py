@@ -139,6 +139,7 @@ def test_an_ipv6_host_stands_in_brackets_in_the_url(payments: Api) -> None:
         ("host", "http://a"),
         ("host", "bücher.example"),
         ("host", "a_b"),
+        ("host", "\u212aexample.com"),
         ("host", "256.1.1.1"),
         ("host", ""),
         ("port", 0),
@@ -224,6 +225,7 @@ def test_it_redacts_metadata_that_looks_secret_where_asked_to(payments: Api, set
         b'{"port": NaN}',
         b'{"port": 1e400}',
         b"[" * 100_000,
+        b"[" * 9 + b"]" * 9,
         b'{"a":' * 2000 + b"1" + b"}" * 2000,
         b'{"port": ' + b"9" * 5000 + b"}",
     ],
@@ -351,3 +353,40 @@ def test_what_was_sent_never_comes_back_in_a_problem(payments: Api) -> None:
     answer = payments.register(host="sesame!", zone="sesame!", metadata={"a": "sesame\u0000"}, **made_up)
     assert answer.status == 400
     assert b"sesame" not in answer.body
+
+
+def test_a_service_without_an_accepted_instance_is_not_left_behind(payments: Api, settings: Settings) -> None:
+    settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 1
+    api = Api("registry-services", "team-payments", "team-b")
+    items = [
+        registration("new", "refused", owner="nope"),
+        registration("new", "one", owner="team-b"),
+        registration("new", "two"),
+        registration("other", "three", owner="team-b"),
+    ]
+    statuses = [result["status"] for result in api.post("/registry/register", items).json["results"]]
+    assert statuses == [403, 201, 403, 403]
+    full = [registration("third", "refused", owner="nope"), registration("third", "four", owner="team-b")]
+    assert [result["status"] for result in api.post("/registry/register", full).json["results"]] == [403, 403]
+    assert [service.name for service in Service.objects.all()] == ["new"]
+
+
+def test_a_registration_is_the_last_word_about_the_status(payments: Api) -> None:
+    payments.register()
+    for beat in range(7):
+        payments.heartbeat(status="UP" if beat % 2 else "DOWN")
+    assert Instance.objects.get().pending_status == "DOWN"
+    payments.register(status="UP")
+    assert Instance.objects.get().pending_status is None
+
+
+@pytest.mark.parametrize("name", ["health_check", "bogus"])
+def test_a_null_in_an_unknown_field_is_still_unknown(payments: Api, name: str) -> None:
+    unknown: dict[str, Any] = {name: None}
+    answer = payments.register(**unknown)
+    assert (answer.status, list(answer.json["errors"])) == (400, [name])
+
+
+def test_an_item_with_many_errors_is_answered_briefly(payments: Api) -> None:
+    made_up: dict[str, Any] = {f"field-{number}": 1 for number in range(100)}
+    assert len(payments.register(**made_up).json["errors"]) == 20

@@ -90,6 +90,10 @@ def test_an_unknown_service_is_not_found(reader: Api) -> None:
         ("/registry/services?metadata.a=1&metadata.a=2", "metadata"),
         ("/registry/services?metadata.a%20b=1", "metadata"),
         ("/registry/services?metadata=1", "metadata"),
+        ("/registry/services?metadata=1&metadata.a=b", "metadata"),
+        ("/registry/services/web?metadata=1&metadata.a=b", "metadata"),
+        ("/registry/instance/web-1?service_name=web", "service_name"),
+        ("/registry/services?after=WyIwMDAwMDAwMC0xIiwiXHVkODAwIiwiYSJd", "after"),
         ("/registry/services?owner=", "owner"),
         ("/registry/services?status=", "status"),
         ("/registry/instance/web/web-1?namespace=%FF", "namespace"),
@@ -267,3 +271,17 @@ def test_the_tag_differs_between_questions(payments: Api, reader: Api) -> None:
 
 def test_an_unknown_service_has_no_tag(reader: Api) -> None:
     assert reader.get("/registry/services/nowhere", If_None_Match="*").status == 404
+
+
+def test_more_parameters_than_are_read_are_a_problem(reader: Api) -> None:
+    answer = reader.get("/registry/services?" + "&".join(["tag=a"] * 1001))
+    assert (answer.status, answer.code) == (400, "invalid")
+
+
+def test_a_later_page_says_when_it_was_read_itself(payments: Api, reader: Api) -> None:
+    payments.post("/registry/register", [registration("a"), registration("b")])
+    first = reader.get("/registry/services?limit=1")
+    payments.register("c")
+    second = reader.get(f"/registry/services?limit=1&after={first.json['next']}")
+    assert second.json["index"] == first.json["index"]
+    assert second.headers["x-registry-index"] != first.headers["x-registry-index"]

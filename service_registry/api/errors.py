@@ -3,6 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from psycopg_pool import PoolTimeout
@@ -33,6 +34,7 @@ STATUS_OF: dict[type[Exception], int] = {
     exceptions.ServiceNotEmpty: 409,
     exceptions.LeaseSuperseded: 409,
     KeysUnavailable: 503,
+    exceptions.ClockIsWrong: 503,
 }
 
 # What the framework raises, in the contract's codes.
@@ -55,8 +57,8 @@ OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
 
 
 def member(error: Exception, name: str) -> Any:
-    """An optional member of a problem, taken from the error that carries it."""
-    return getattr(error, name, None) or None
+    """An optional member of a problem, taken from the error that carries it; what a stranger carries stays inside."""
+    return getattr(error, name, None) or None if type(error) in STATUS_OF else None
 
 
 def item_error(error: exceptions.RegistryError) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def judged(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, APIException):
         code = CODE_OF.get(type(error)) or CODE_OF_STATUS.get(error.status_code, "invalid")
         return error.status_code, code, detail_of(error)
-    if isinstance(error, DataError | UnreadablePostError):
+    if isinstance(error, DataError | UnreadablePostError | SuspiciousOperation):
         return 400, "invalid", "The request holds a value that cannot be kept, or did not arrive whole."
     if isinstance(error, OUTAGES):
         return 503, "unavailable", "The registry cannot reach its database, or it is too busy; try again."

@@ -15,6 +15,7 @@ from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.validation import from_query, one
 from service_registry.permissions import Action
 from service_registry.schemas import (
+    InstanceByIdQuery,
     InstanceQuery,
     LeasedInstance,
     OverriddenInstance,
@@ -47,22 +48,22 @@ class InstanceViewSet(ViewSet):
         responses={200: LeasedInstance},
     )
     def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
-        return self.found(
-            request, from_query(InstanceQuery, request.query_params, service_name=service_name, instance_id=instance_id)
-        )
+        key = {"service_name": service_name, "instance_id": instance_id}
+        query = from_query(InstanceQuery, request.query_params, **key)
+        return self.found(request, query.namespace, query.service_name, query.instance_id)
 
     @extend_schema(
         operation_id="instance_by_id",
         summary="Show the instance of this id, whichever service has it",
-        parameters=parameters(InstanceQuery, "instance_id"),
+        parameters=parameters(InstanceByIdQuery, "instance_id"),
         responses={200: LeasedInstance},
     )
     def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
-        query = from_query(InstanceQuery, request.query_params, instance_id=instance_id)
-        return self.found(request, query)
+        query = from_query(InstanceByIdQuery, request.query_params, instance_id=instance_id)
+        return self.found(request, query.namespace, None, query.instance_id)
 
-    def found(self, request: Request, query: InstanceQuery) -> Response:
-        found = catalogue.find(query.namespace, query.service_name, query.instance_id)
+    def found(self, request: Request, namespace: str, service_name: str | None, instance_id: str) -> Response:
+        found = catalogue.find(namespace, service_name, instance_id)
         caller = asking(request)
         may_see_changes = caller.may("view_change") or caller.owns(found.owners)
         document = found.for_owner() if may_see_changes else found.for_all()

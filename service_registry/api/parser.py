@@ -15,6 +15,9 @@ from service_registry.exceptions import InvalidInput
 OBJECT_BYTES = 64 * 1024
 
 
+LEVELS = 8
+
+
 class BodyTooLarge(APIException):
     """The body is larger than the registry reads."""
 
@@ -52,9 +55,22 @@ class StrictJSONParser(BaseParser):
 def loads(body: bytes) -> Any:
     """Read JSON strictly. Raises InvalidInput, without a word of what was sent."""
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
+        document = json.loads(
+            body.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse_constant
+        )
+        refuse_nesting(document, LEVELS)
+        return document
     except (ValueError, RecursionError) as error:
         raise InvalidInput({}, "The body is not JSON as this registry reads it.") from error
+
+
+def refuse_nesting(document: Any, levels: int) -> None:
+    if not isinstance(document, dict | list):
+        return
+    if not levels:
+        raise ValueError("nested too deeply")
+    for part in document.values() if isinstance(document, dict) else document:
+        refuse_nesting(part, levels - 1)
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from service_registry import catalogue, changes, manager, permissions
 from service_registry.api import etag, pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
+from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.validation import from_query, one
 from service_registry.filters import LISTED, wanted
@@ -60,7 +61,7 @@ class ServiceViewSet(ViewSet):
         after = pagination.decode(query.after) if query.after is not None else None
         page = catalogue.page(query, after)
         members = {"index": page.index, "next": pagination.encode(page.next) if page.next else None}
-        return as_json(catalogue.with_array(members, "services", page.services), page.index)
+        return as_json(catalogue.with_array(members, "services", page.services), page.read_at)
 
     @extend_schema(
         operation_id="discover",
@@ -88,7 +89,7 @@ class ServiceViewSet(ViewSet):
         query = from_query(ServiceQuery, request.query_params, name=name)
         statement = one(OwnersStatement, request.data)
         key = {"namespace": query.namespace, "name": query.name}
-        (done,) = manager.set_owners([OwnersOrder(**key, **statement.model_dump())], asking(request))
+        done = unwrapped(manager.set_owners([OwnersOrder(**key, **statement.model_dump())], asking(request)))
         return Response({**key, "owners": done.owners}, 201 if done.created else 200)
 
     @extend_schema(

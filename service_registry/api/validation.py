@@ -13,12 +13,13 @@ from service_registry.schemas import ARRAY_LIMIT
 Model = TypeVar("Model", bound=BaseModel)
 
 # A name that a caller made up comes back only when it cannot hurt whoever prints it.
+ERRORS_SHOWN = 20
 PRINTABLE = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 
 
 def invalid(error: ValidationError) -> InvalidInput:
     found: dict[str, list[dict[str, str]]] = {}
-    for entry in error.errors(include_input=False, include_url=False, include_context=False):
+    for entry in error.errors(include_input=False, include_url=False, include_context=False)[:ERRORS_SHOWN]:
         found.setdefault(path_of(entry["loc"]), []).append({"code": entry["type"], "message": entry["msg"]})
     return InvalidInput(found)
 
@@ -28,17 +29,17 @@ def path_of(location: Iterable[int | str]) -> str:
     return ".".join(part if PRINTABLE.fullmatch(part) else "?" for part in parts) or "body"
 
 
-def without_nulls(document: Any) -> Any:
+def without_nulls(model: type[BaseModel], document: Any) -> Any:
     """Null in an optional field is its absence; in a required one it is missing."""
     if not isinstance(document, dict):
         return document
-    return {name: value for name, value in document.items() if value is not None}
+    return {name: value for name, value in document.items() if value is not None or name not in model.model_fields}
 
 
 def one(model: type[Model], document: Any) -> Model:
     """The model of one object. Raises InvalidInput."""
     try:
-        return model.model_validate(without_nulls(document))
+        return model.model_validate(without_nulls(model, document))
     except ValidationError as error:
         raise invalid(error) from error
 
@@ -47,7 +48,7 @@ def many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]
     """The models of an array, each with its own verdict. Raises InvalidInput when the array itself is too long."""
     if not 1 <= len(documents) <= ARRAY_LIMIT:
         raise InvalidInput.of_field("body", "array_length", f"an array must have 1 to {ARRAY_LIMIT} items")
-    documents = [without_nulls(document) for document in documents]
+    documents = [without_nulls(model, document) for document in documents]
     try:
         return [*TypeAdapter(list[model]).validate_python(documents)]  # type: ignore[valid-type]
     except ValidationError:
@@ -66,8 +67,8 @@ def from_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
     repeatable = {name for name, field in model.model_fields.items() if "list" in str(field.annotation)}
     document: dict[str, Any] = dict(more)
     for name, values in query.lists():
-        if name in more:
-            raise InvalidInput.of_field(path_of([name]), "extra_forbidden", "is part of the path")
+        if name in more or name == "metadata":
+            raise InvalidInput.of_field(path_of([name]), "extra_forbidden", "is no parameter")
         if name not in repeatable and len(values) > 1:
             raise InvalidInput.of_field(path_of([name]), "repeated", "must stand once")
         if name.startswith("metadata."):

@@ -133,5 +133,6 @@ def pulse() -> None:
     if swept_seconds_ago is None:
         return
     late = settings.REGISTRY_SWEEP_INTERVAL_SECONDS + SWEEP_IS_LATE_SECONDS + random.uniform(0, 1)  # noqa: S311
-    if swept_seconds_ago > late:
-        sweep.sweep()
+    # A time to come is that of a clock that has been set back since.
+    if not 0 <= swept_seconds_ago <= late:
+        sweep.sweep(between=this_process().beat)

@@ -40,22 +40,28 @@ class Report:
     statuses_settled: int = 0
 
 
-def sweep() -> Report:
+def nothing() -> None:
+    """What most sweeps do between their transactions."""
+
+
+def sweep(between: Callable[[], object] = nothing) -> Report:
     """Sweep once: transactions of at most 500 rows each until nothing is due.
+
+    `between` is called after each: a web process must not grow deaf, and so restart the window, over its own sweep.
 
     Any number may run at once, in any process: each transaction takes the sweep's lock or leaves. A process frozen in
     the middle of one is ended by PostgreSQL (`idle_in_transaction_session_timeout`) and its transaction undone.
     """
     began = time.perf_counter()
-    report = run()
+    report = run(between)
     tell(report, time.perf_counter() - began)
     return report
 
 
-def run() -> Report:
+def run(between: Callable[[], object]) -> Report:
     counts: list[int] = []
     for step in (end_overrides, settle_statuses, expire, remove):
-        count = repeat(step)
+        count = repeat(step, between)
         if count is None:
             return Report(finished=False)
         counts.append(count)
@@ -72,7 +78,7 @@ def tell(report: Report, seconds: float) -> None:
         logs.event(logger, logging.INFO, "sweep", fields)
 
 
-def repeat(step: Callable[[], int]) -> int | None:
+def repeat(step: Callable[[], int], between: Callable[[], object]) -> int | None:
     """Run `step` in transactions of its own until it finds fewer rows than it may take; None when not ours to do."""
     total = 0
     while True:
@@ -80,6 +86,7 @@ def repeat(step: Callable[[], int]) -> int | None:
             if not take_lock():
                 return None
             count = step()
+        between()
         total += count
         if count < ROWS_A_TRANSACTION:
             return total

@@ -10,21 +10,22 @@ from service_registry.schemas import Registration
 
 @dataclass(slots=True)
 class ServiceRow:
-    """A service as read or locked. `created` when this transaction made it."""
+    """A service as read or locked."""
 
     pk: int
     owners: list[str]
-    created: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An instance's row as locked: its primary key, the fields a registration states, and what its lease says."""
+    """An instance's row as locked: its primary key, the fields a registration states, what its lease
+    says, and whether a reported status waits for its minute's end."""
 
     pk: int
     fields: dict[str, Any]
     unlisted: bool
     protected: bool
+    pending: bool
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ WITH wanted AS (
 ),
 {lock_instances("NO KEY UPDATE")}
 SELECT wanted.position - 1, locked.id, leased.expired_at IS NOT NULL, leased.protected_at IS NOT NULL,
+    locked.pending_status IS NOT NULL,
     locked.host, locked.port, locked.scheme, locked.zone, locked.weight, locked.tags, locked.metadata,
     locked.reported_status, leased.ttl_seconds
 FROM wanted
@@ -38,12 +39,12 @@ def lock(entries: Sequence[Entry]) -> None:
     keys = zip(*((entry.service_pk, entry.item.instance_id) for entry in entries), strict=True)
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [list(column) for column in keys])
-        for place, pk, unlisted, protected, *values in cursor.fetchall():
+        for place, pk, unlisted, protected, pending, *values in cursor.fetchall():
             fields = dict(zip(STATED, values, strict=True))
             # A raw cursor gives jsonb as text.
             fields["metadata"] = json.loads(fields["metadata"])
             entry = entries[place]
-            entry.standing = Standing(pk, fields, unlisted, protected)
+            entry.standing = Standing(pk, fields, unlisted, protected, pending)
             entry.instance_pk = pk
             entry.changed = differing(fields, stated(entry.item))
 
@@ -54,6 +55,11 @@ def stated(item: Registration) -> dict[str, Any]:
 
 def differing(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
     return tuple(column for column in STATED if before[column] != after[column])
+
+
+def differs(entry: Entry) -> bool:
+    """Whether the row has to be written: a field differs, or a status that waits must not undo this statement."""
+    return bool(entry.changed) or (entry.standing is not None and entry.standing.pending)
 
 
 UPDATE = f"""
@@ -84,8 +90,8 @@ def update(entries: Sequence[Entry], actor: str) -> None:
     if not entries:
         return
     rows = [
-        {"id": entry.instance_pk, "differs": bool(entry.changed), "moved": entry.moved}
-        | (stated(entry.item) if entry.changed else {})
+        {"id": entry.instance_pk, "differs": differs(entry), "moved": entry.moved}
+        | (stated(entry.item) if differs(entry) else {})
         for entry in entries
     ]
     with connection.cursor() as cursor:

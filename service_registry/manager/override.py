@@ -113,7 +113,7 @@ def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overri
 
     1. Lock services against deletion, then instances and leases: what registers or beats meanwhile waits.
     2. Set the overrides, then clear those to be cleared. Of two callers who set the same one the later stands.
-    3. Append what changed, and read what stands.
+    3. Read what stands, and append what changed.
     """
     with write(lock_timeout="3s"):
         found = lock(items, caller)
@@ -122,6 +122,8 @@ def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overri
         ]
         going_on = {place: found[place] for place, outcome in enumerate(outcomes) if outcome is None}
         moved = set_all(items, going_on, caller) | clear_all(items, going_on)
+        for place, standing in zip(going_on, read(items, going_on), strict=True):
+            outcomes[place] = standing
         changes.append(
             [
                 event(items[place], row, caller)
@@ -129,8 +131,6 @@ def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overri
                 if (row.service_pk, items[place].instance_id) in moved
             ]
         )
-        for place, standing in zip(going_on, read(items, going_on), strict=True):
-            outcomes[place] = standing
     return [outcome for outcome in outcomes if outcome is not None]
 
 

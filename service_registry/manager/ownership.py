@@ -7,10 +7,11 @@ from django.conf import settings
 from django.db import connection
 
 from service_registry import changes
-from service_registry.caller import Caller
+from service_registry.caller import Caller, is_ignored
 from service_registry.documents import INSTANCE, OVERRIDE, RESERVATION, SERVICE
-from service_registry.exceptions import RegistryError, ServiceNotEmpty, ServiceNotFound
+from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.manager.batch import retried, write
+from service_registry.permissions import grants
 from service_registry.schemas import OwnersOrder
 
 
@@ -34,9 +35,29 @@ UPDATE = f"UPDATE {SERVICE} SET owners = %s WHERE id = %s"
 UNRESERVE = f"DELETE FROM {RESERVATION} WHERE namespace = %s AND name = %s"
 
 
-def set_owners(orders: Sequence[OwnersOrder], caller: Caller) -> list[Owned]:
-    """Give services these owners, and make those that do not exist. One order at a time, by name."""
-    return [retried(lambda order=order: set_owners_of(order, caller)) for order in orders]  # type: ignore[misc]
+class Vanished(Exception):
+    """The service was deleted between two statements of ours."""
+
+
+def set_owners(orders: Sequence[OwnersOrder], caller: Caller) -> list[Owned | RegistryError]:
+    """Give services these owners, and make those that do not exist. One order at a time.
+
+    Outcome otherwise: InvalidInput, for a group that is a role here or that everybody holds: it would open the service
+    to whoever has it.
+    """
+    return [ruled_out(order) or retried(lambda order=order: settled(order, caller)) for order in orders]  # type: ignore[misc]
+
+
+def ruled_out(order: OwnersOrder) -> InvalidInput | None:
+    found = [place for place, owner in enumerate(order.owners) if grants.are_role(owner) or is_ignored(owner)]
+    return InvalidInput.of_field(f"owners.{found[0]}", "no_team", "this group cannot own services") if found else None
+
+
+def settled(order: OwnersOrder, caller: Caller) -> Owned:
+    try:
+        return set_owners_of(order, caller)
+    except Vanished:
+        return set_owners_of(order, caller)
 
 
 def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
@@ -53,7 +74,10 @@ def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
             append(order, caller, "service_created", {"owners": order.owners})
             return Owned(created, order.owners)
         cursor.execute(LOCK, [order.namespace, order.name])
-        pk, before = cursor.fetchone()
+        standing = cursor.fetchone()
+        if standing is None:
+            raise Vanished
+        pk, before = standing
         if before != order.owners:
             cursor.execute(UPDATE, [order.owners, pk])
             append(order, caller, "owners_changed", {"owners": order.owners, "before": before})

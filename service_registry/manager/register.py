@@ -50,10 +50,10 @@ def attempt(
        winner's row), and lock all services in the order of their names. New rows come into a service only under its
        lock, so what is missing and what is counted stay as they are until the commit.
     3. Lock the instances, then their leases: a heartbeat, sweep or removal under way has finished, or waits for us.
-    4. Write, append under the change lock, and read the answer.
+    4. Write, read the answer, and append under the change lock.
 
     Raises:
-        Vanished: an instance of the survey was removed before step 3, and the services are not locked.
+        Vanished: a service was deleted before step 2, or an instance removed before step 3; once.
     """
     entries = [Entry(item) for item in items]
     with write(lock_timeout="3s"):
@@ -63,7 +63,9 @@ def attempt(
         under_lock = lock_services or not all(entry.surveyed for entry in going_on(entries))
         if under_lock:
             created = services.claim(going_on(entries), caller)
-            services.lock(going_on(entries), created)
+            services.lock(going_on(entries))
+            if not lock_services and any(entry.service is None for entry in going_on(entries)):
+                raise Vanished
             services.refuse_foreign(entries, caller)
         instances.lock(going_on(entries))
         newcomers = [entry for entry in going_on(entries) if entry.standing is None]
@@ -74,8 +76,8 @@ def attempt(
             created = services.take_back(created, entries)
         instances.update([entry for entry in going_on(entries) if entry.standing], caller.actor)
         instances.insert(going_on(newcomers), caller.actor)
-        changes.append([*creations(entries, created, caller), *events(going_on(entries), caller)])
         documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
+        changes.append([*creations(entries, created, caller), *events(going_on(entries), caller)])
     return [entry.refusal or registered(entry, documents) for entry in entries]
 
 

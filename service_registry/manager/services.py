@@ -93,16 +93,13 @@ FOR NO KEY UPDATE OF s
 """
 
 
-def lock(entries: Sequence[Entry], created: set[tuple[str, str]]) -> None:
+def lock(entries: Sequence[Entry]) -> None:
     """Lock the services of `entries` and read them as they are now; only under this lock do new instances come in."""
     if not entries:
         return
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [list(column) for column in zip(*(entry.service_key for entry in entries), strict=True)])
-        rows = {
-            (namespace, name): ServiceRow(pk, owners, created=(namespace, name) in created)
-            for namespace, name, pk, owners in cursor.fetchall()
-        }
+        rows = {(namespace, name): ServiceRow(pk, owners) for namespace, name, pk, owners in cursor.fetchall()}
     for entry in entries:
         # None where the name is reserved to the last owners of a deleted service.
         entry.service = rows.get(entry.service_key)
@@ -157,7 +154,7 @@ def over_quota(service: ServiceRow, counts: Counter[int | str]) -> QuotaExceeded
 def take_back(created: set[tuple[str, str]], entries: Sequence[Entry]) -> set[tuple[str, str]]:
     """Delete the services just created of which no instance was accepted; return those that stay."""
     kept = created & {entry.service_key for entry in going_on(entries)}
-    emptied = [entry.service_pk for entry in entries if entry.service_key in created - kept]
+    emptied = [entry.service_pk for entry in entries if entry.service and entry.service_key in created - kept]
     if emptied:
         with connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {SERVICE} WHERE id = ANY (%s::bigint[])", [emptied])

@@ -21,7 +21,10 @@ HOSTILE = {
 
 @pytest.fixture
 def team(registry: Running) -> Caller:
-    return registry.caller("registry-services", "team-shop", subject="shop")
+    caller = registry.caller("registry-services", "team-shop", subject="shop")
+    # Between two calls a person takes longer than the server keeps a connection open.
+    caller.headers["Connection"] = "close"
+    return caller
 
 
 def register(team: Caller, instance_id: str, **fields: object) -> None:

@@ -127,6 +127,13 @@ def test_strange_paths_are_answered_with_problems(team: Caller, path: str, statu
     assert status == 200 or reply.json["request_id"] == reply.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("charset", ["base64", "rot13", "undefined", "utf-16", "nonsense"])
+def test_a_charset_changes_nothing(registry: Running, team: Caller, charset: str) -> None:
+    content_type = {"Content-Type": f"application/json; charset={charset}"}
+    assert team.call("GET", "/registry/services?limit=1", **content_type).status == 200
+    assert registry.nobody().call("GET", "/registry/services?limit=1", **content_type).status == 401
+
+
 def test_an_unknown_host_is_a_problem(team: Caller) -> None:
     reply = team.call("GET", "/registry/services", Host="evil.example")
     assert (reply.status, reply.json["code"]) == (400, "invalid")
