@@ -6,6 +6,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import OperationalError
 
 from registry_project.embedded import environment_file
 
@@ -17,6 +18,9 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"The registry cannot start: {error}")
+    except OperationalError as error:
+        said = " ".join(str(error).split())
+        sys.exit(f"The database that DATABASE_URL names does not do its part: {said}")
 
 
 if __name__ == "__main__":

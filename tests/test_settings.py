@@ -127,6 +127,15 @@ def test_without_a_directory_for_the_secret_key_the_start_says_so() -> None:
     assert re.fullmatch(r"The registry cannot start: REGISTRY_DATA_DIR .*\n", done.stderr)
 
 
+def test_a_database_that_is_away_is_named() -> None:
+    environment = PRODUCTION | {"PATH": os.environ["PATH"], "REGISTRY_DATA_DIR": "/nonexistent"}
+    command = [sys.executable, "manage.py", "migrate"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("The database that DATABASE_URL names does not do its part: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_every_setting_of_ours_stands_in_the_readme() -> None:
     source = Path(str(project_settings.__file__)).read_text()
     read = set(re.findall(r'environment\.\w+\(\s*"([A-Z_]+)"', source))
