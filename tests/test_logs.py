@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import logging.config
 import sys
 import timeit
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from django.conf import LazySettings
 from django.db import DataError, OperationalError
 
+from registry_project import settings as project_settings
 from service_registry import logs
 from service_registry.api.reporting import readable
 from service_registry.expiry.sweep import sweep
@@ -191,6 +193,9 @@ def test_a_terminal_gets_a_sentence() -> None:
 
 
 def test_loggers_of_others_take_the_same_way(told: Any) -> None:
+    # Servers that other tests have started in this process have set these up for themselves.
+    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+    logging.config.dictConfig(project_settings.LOGGING)
     for name in ("uvicorn.error", "celery.worker", "django.security.csrf", "py.warnings"):
         logging.getLogger(name).warning("said by %s", name)
     logging.getLogger("uvicorn.access").info("GET /registry/services?metadata.note=%s", MARKER)
