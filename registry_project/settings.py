@@ -284,6 +284,8 @@ LOGGING: dict[str, Any] = {
         **{name: {"handlers": [], "propagate": True, "level": "ERROR"} for name in ("django.server", "uvicorn.access")},
         # It would tell of every sweep.
         "celery": {"level": "WARNING"},
+        # It would warn of a broker in memory, which has no host.
+        "kombu.connection": {"level": "ERROR"},
     },
 }
 

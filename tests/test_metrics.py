@@ -1,8 +1,6 @@
 """What is counted, who may read it, and that nothing is lost or counted twice over several processes."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from service_registry.expiry import hearing
 from service_registry.permissions import ROLE_GROUPS
 from tests.ageing import deafen
 from tests.client import Api, registration
-from tests.wire.running import ROOT, Caller, Running, wait_for
+from tests.wire.running import Caller, Running, wait_for
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -216,13 +214,6 @@ def test_without_the_database_a_process_still_says_what_it_knows(fleet: Running)
             before, "registry_operations_total", **series
         )
     assert value(found, "registry_operations_total", verb="list", outcome="unavailable") >= 1
-
-
-@pytest.mark.wire
-def test_a_command_counts_with_the_others(fleet: Running) -> None:
-    wait_for(lambda: fleet.ready(fleet.ports[0]))
-    subprocess.run([sys.executable, "manage.py", "sweep"], env=fleet.environment, cwd=ROOT, check=True, timeout=60)
-    assert read(fleet.caller("registry-readers"))
 
 
 def test_an_empty_file_of_a_killed_process_does_no_harm(tmp_path: Path) -> None:
