@@ -27,6 +27,8 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
+    # A failed statement is not written out: it may hold metadata.
+    "log_min_error_statement": "panic",
     "jit": "off",
 }
 # What a machine's crash may cost is the whole database. Commits stay synchronous: tests look at that setting.
