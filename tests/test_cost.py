@@ -65,9 +65,10 @@ def plan(sql: str, parameters: Any, explain: str = "EXPLAIN ") -> str:
 
 @pytest.fixture
 def many(db: None) -> None:
-    """10,000 instances in ten services, analysed."""
-    for number in range(10):
-        manager.register(fleet(1000, f"service-{number}"), CALLER)
+    """10,000 instances in a hundred services, analysed."""
+    services = [fleet(100, f"service-{number}") for number in range(100)]
+    for start in range(0, 100, 10):
+        manager.register([item for service in services[start : start + 10] for item in service], CALLER)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
 
