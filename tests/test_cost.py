@@ -12,6 +12,7 @@ from service_registry import catalogue, changes, manager
 from service_registry.caller import Caller
 from service_registry.expiry.sweep import EXPIRE, ROWS_A_TRANSACTION
 from service_registry.filters import wanted
+from service_registry.manager.batch import asked_by, columns_of
 from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.services import COUNT
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
@@ -73,9 +74,9 @@ def many(db: None) -> None:
         cursor.execute("ANALYZE")
 
 
-def beat_parameters(size: int) -> list[Any]:
-    names = [f"i-{number}" for number in range(size)]
-    return [["default"] * size, ["service-3"] * size, names, [None] * size, ["team"]]
+def beat_parameters(size: int) -> dict[str, Any]:
+    sent = [Beat(service_name="service-3", instance_id=f"i-{number}") for number in range(size)]
+    return columns_of(asked_by(CALLER, sent)) | {"epochs": [None] * size}
 
 
 def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:

@@ -4,10 +4,12 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
+from service_registry.caller import Caller
 from service_registry.exceptions import InvalidInput, RegistryError
 
 Result = TypeVar("Result")
@@ -30,6 +32,50 @@ Key = tuple[str, str, str]
 
 def key_of(item: Keyed) -> Key:
     return item.namespace, item.service_name, item.instance_id
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[Item]):
+    """An item and who asks for it, where a batch is of many callers."""
+
+    item: Item
+    caller: Caller
+
+    @property
+    def namespace(self) -> str:
+        return self.item.namespace
+
+    @property
+    def service_name(self) -> str:
+        return self.item.service_name
+
+    @property
+    def instance_id(self) -> str:
+        return self.item.instance_id
+
+
+def asked_by(caller: Caller, items: Sequence[Item]) -> list[Asked[Item]]:
+    return [Asked(item, caller) for item in items]
+
+
+# No group name holds it: they are without control characters.
+SEPARATOR = "\x1f"
+# A batch as arrays, a row an item; of the callers each one's groups stand once, and a row has its caller's place there.
+ROWS = "unnest(%(namespaces)s::text[], %(services)s::text[], %(instances)s::text[], %(callers)s::int[])"
+GROUPS = "string_to_array((%(groups)s::text[])[{row}.caller], E'\\x1f')"
+
+
+def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, list[Any]]:
+    """The parameters of ROWS and GROUPS."""
+    places: dict[Caller, int] = {}
+    callers = [places.setdefault(each.caller, len(places) + 1) for each in asked]
+    return {
+        "namespaces": [each.item.namespace for each in asked],
+        "services": [each.item.service_name for each in asked],
+        "instances": [each.item.instance_id for each in asked],
+        "callers": callers,
+        "groups": [SEPARATOR.join(sorted(caller.groups)) for caller in places],
+    }
 
 
 TIMEOUTS = """

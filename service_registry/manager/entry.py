@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.schemas import Registration
 
@@ -33,6 +34,7 @@ class Entry:
     """`refusal` ends its way. `standing` is None for a row that is new."""
 
     item: Registration
+    caller: Caller
     surveyed: bool = False
     service: ServiceRow | None = None
     standing: Standing | None = None

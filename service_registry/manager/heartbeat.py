@@ -11,7 +11,7 @@ from service_registry.caller import Caller
 from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_DOCUMENT, OVERRIDE, SERVICE, STATE
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
-from service_registry.manager.batch import each_once, key_of, write
+from service_registry.manager.batch import GROUPS, Asked, asked_by, columns_of, each_once, key_of, write
 from service_registry.schemas import Beat
 
 
@@ -29,11 +29,12 @@ class Renewed:
 BEAT = f"""
 -- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
 WITH beat AS (
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) WITH ORDINALITY
-        AS beat(namespace, service_name, instance_id, epoch, position)
+    SELECT * FROM unnest(%(namespaces)s::text[], %(services)s::text[], %(instances)s::text[], %(callers)s::int[],
+        %(epochs)s::bigint[]) WITH ORDINALITY AS beat(namespace, service_name, instance_id, caller, epoch, position)
 ),
 found AS MATERIALIZED (
-    SELECT beat.position, beat.epoch, s.owners && %s::text[] AS owned, i.id, {EFFECTIVE_STATUS} AS status
+    SELECT beat.position, beat.epoch, s.owners && {GROUPS.format(row="beat")} AS owned, i.id,
+        {EFFECTIVE_STATUS} AS status
     FROM beat
     JOIN {SERVICE} s ON s.namespace = beat.namespace AND s.name = beat.service_name
     LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
@@ -85,22 +86,27 @@ def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryE
 
     Outcomes otherwise: NotOwner, LeaseSuperseded, InstanceNotFound (with the reason), InvalidInput (a repeated key).
     """
-    return each_once(items, lambda once: heartbeat_once(once, caller))
+    return heartbeat_of_all(asked_by(caller, items))
 
 
-def heartbeat_once(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
+def heartbeat_of_all(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError]:
+    """`heartbeat`, of many callers in one batch."""
+    return each_once(asked, heartbeat_once)
+
+
+def heartbeat_once(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError]:
     """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
-    outcomes = beat(items, caller)
+    outcomes = beat(asked)
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
-    last = dict(zip(missing, changes.last_arrivals(key_of(items[place]) for place in missing), strict=True))
+    last = dict(zip(missing, changes.last_arrivals(key_of(asked[place]) for place in missing), strict=True))
     back = [place for place in missing if last[place] == "registered"]
-    again = dict(zip(back, beat([items[place] for place in back], caller) if back else [], strict=True))
+    again = dict(zip(back, beat([asked[place] for place in back]) if back else [], strict=True))
     return [
         outcome or again.get(place) or InstanceNotFound.after(last[place]) for place, outcome in enumerate(outcomes)
     ]
 
 
-def beat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError | None]:
+def beat(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError | None]:
     """One transaction. An outcome is None where there is no row.
 
     1. Lock the instances that report a status, before any lease.
@@ -110,37 +116,37 @@ def beat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError 
        not wait for the disk: what a crash takes back, the next beat restores.
     """
     with write(lock_timeout="1s", synchronous_commit="off"):
-        standing = reported_status.lock(items, caller)
-        found = renew(items, caller)
+        standing = reported_status.lock(asked)
+        found = renew(asked)
         beaten = {place: row for place, row in found.items() if row.lease}
         reports = {
             row.instance_pk: status
             for place, row in beaten.items()
-            if row.instance_pk is not None and (status := items[place].status)
+            if row.instance_pk is not None and (status := asked[place].item.status)
         }
         applied = reported_status.apply(standing, reports)
         for row in beaten.values():
             row.reported = row.instance_pk in applied
-        changes.append([event for place, row in sorted(beaten.items()) for event in events(items[place], row, caller)])
-    return [outcome(items[place], found.get(place), applied) for place in range(len(items))]
+        changes.append([event for place, row in sorted(beaten.items()) for event in events(asked[place], row)])
+    return [outcome(each.item, found.get(place), applied) for place, each in enumerate(asked)]
 
 
-def renew(items: Sequence[Beat], caller: Caller) -> dict[int, Found]:
-    keys = zip(*((*key_of(item), item.epoch) for item in items), strict=True)
+def renew(asked: Sequence[Asked[Beat]]) -> dict[int, Found]:
     with connection.cursor() as cursor:
-        cursor.execute(BEAT, [*(list(column) for column in keys), sorted(caller.groups)])
+        cursor.execute(BEAT, columns_of(asked) | {"epochs": [each.item.epoch for each in asked]})
         return {place: Found(*row) for place, *row in cursor.fetchall()}
 
 
-def events(item: Beat, row: Found, caller: Caller) -> list[changes.Event]:
+def events(asked: Asked[Beat], row: Found) -> list[changes.Event]:
     if not row.changed:
         return []
     return [
         changes.Event(
             "recovered" if row.expired or row.protected else "status_changed",
-            *key_of(item)[:2],
-            caller.actor,
-            item.instance_id,
+            asked.namespace,
+            asked.service_name,
+            asked.caller.actor,
+            asked.instance_id,
             row.instance_pk,
             changed=["reported_status", "status"] if row.reported else None,
             reported=row.reported,

@@ -66,14 +66,15 @@ UPDATE = f"""
 -- Locks nothing new: instances and leases are locked already.
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(id bigint, differs boolean, moved boolean, host text, port int,
-        scheme text, zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int)
+        scheme text, zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int,
+        actor text)
 ),
 written AS (
     UPDATE {INSTANCE} i
     SET host = item.host, port = item.port, scheme = item.scheme, zone = item.zone, weight = item.weight,
         tags = item.tags, metadata = item.metadata, reported_status = item.reported_status, pending_status = NULL,
         registered_at = CASE WHEN item.moved THEN statement_timestamp() ELSE i.registered_at END,
-        registered_by = CASE WHEN item.moved THEN %s ELSE i.registered_by END
+        registered_by = CASE WHEN item.moved THEN item.actor ELSE i.registered_by END
     FROM item WHERE i.id = item.id AND item.differs
 )
 UPDATE {LEASE} l
@@ -85,29 +86,29 @@ FROM item WHERE l.instance_id = item.id
 """
 
 
-def update(entries: Sequence[Entry], actor: str) -> None:
+def update(entries: Sequence[Entry]) -> None:
     """Renew the leases of rows that stand, and write those in which something differs; moved ones get an epoch."""
     if not entries:
         return
     rows = [
         {"id": entry.instance_pk, "differs": differs(entry), "moved": entry.moved}
-        | (stated(entry.item) if differs(entry) else {})
+        | (stated(entry.item) | {"actor": entry.caller.actor} if differs(entry) else {})
         for entry in entries
     ]
     with connection.cursor() as cursor:
-        cursor.execute(UPDATE, [json.dumps(rows), actor])
+        cursor.execute(UPDATE, [json.dumps(rows)])
 
 
 INSERT = f"""
 -- The services are locked, so nobody else inserts into them.
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(service_id bigint, instance_id text, host text, port int, scheme text,
-        zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int)
+        zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int, actor text)
 ),
 made AS (
     INSERT INTO {INSTANCE} (service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status,
         registered_by, status_changes)
-    SELECT service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status, %s, 0
+    SELECT service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status, actor, 0
     FROM item ORDER BY service_id, instance_id
     RETURNING id, service_id, instance_id
 ),
@@ -120,16 +121,17 @@ SELECT service_id, instance_id, id FROM made
 """
 
 
-def insert(entries: Sequence[Entry], actor: str) -> None:
+def insert(entries: Sequence[Entry]) -> None:
     """Make the rows and leases that are new."""
     if not entries:
         return
     rows = [
-        {"service_id": entry.service_pk, "instance_id": entry.item.instance_id} | stated(entry.item)
+        {"service_id": entry.service_pk, "instance_id": entry.item.instance_id, "actor": entry.caller.actor}
+        | stated(entry.item)
         for entry in entries
     ]
     with connection.cursor() as cursor:
-        cursor.execute(INSERT, [json.dumps(rows), actor])
+        cursor.execute(INSERT, [json.dumps(rows)])
         made = {(service_pk, instance_id): pk for service_pk, instance_id, pk in cursor.fetchall()}
     for entry in entries:
         entry.instance_pk = made[entry.service_pk, entry.item.instance_id]

@@ -1,14 +1,15 @@
 """register: an instance says where it is. A full statement, and idempotent."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from service_registry import changes
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.manager import instances, services
-from service_registry.manager.batch import each_once, write
+from service_registry.manager.batch import Asked, asked_by, each_once, write
 from service_registry.manager.entry import Entry, going_on
 from service_registry.schemas import Registration
 
@@ -30,19 +31,22 @@ def register(items: Sequence[Registration], caller: Caller) -> list[Registered |
 
     Outcomes otherwise: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
     """
-    return each_once(items, lambda once: register_once(once, caller))
+    return register_of_all(asked_by(caller, items))
 
 
-def register_once(items: Sequence[Registration], caller: Caller) -> list[Registered | RegistryError]:
+def register_of_all(asked: Sequence[Asked[Registration]]) -> list[Registered | RegistryError]:
+    """`register`, of many callers in one batch."""
+    return each_once(asked, register_once)
+
+
+def register_once(asked: Sequence[Asked[Registration]]) -> list[Registered | RegistryError]:
     try:
-        return attempt(items, caller)
+        return attempt(asked)
     except Vanished:
-        return attempt(items, caller, lock_services=True)
+        return attempt(asked, lock_services=True)
 
 
-def attempt(
-    items: Sequence[Registration], caller: Caller, lock_services: bool = False
-) -> list[Registered | RegistryError]:
+def attempt(asked: Sequence[Asked[Registration]], lock_services: bool = False) -> list[Registered | RegistryError]:
     """One transaction.
 
     1. Survey without locks. Where all instances exist their services need none; owners are taken as surveyed.
@@ -55,18 +59,18 @@ def attempt(
     Raises:
         Vanished: a service was deleted before step 2, or an instance removed before step 3; once.
     """
-    entries = [Entry(item) for item in items]
+    entries = [Entry(each.item, each.caller) for each in asked]
     with write(lock_timeout="3s"):
         services.survey(entries)
-        services.refuse_foreign([entry for entry in entries if entry.service], caller)
-        created: set[tuple[str, str]] = set()
+        services.refuse_foreign([entry for entry in entries if entry.service])
+        created: dict[tuple[str, str], Caller] = {}
         under_lock = lock_services or not all(entry.surveyed for entry in going_on(entries))
         if under_lock:
-            created = services.claim(going_on(entries), caller)
+            created = services.claim(going_on(entries))
             services.lock(going_on(entries))
             if not lock_services and any(entry.service is None for entry in going_on(entries)):
                 raise Vanished
-            services.refuse_foreign(entries, caller)
+            services.refuse_foreign(entries)
         instances.lock(going_on(entries))
         newcomers = [entry for entry in going_on(entries) if entry.standing is None]
         if newcomers:
@@ -74,10 +78,10 @@ def attempt(
                 raise Vanished
             services.refuse_over_quota(newcomers)
             created = services.take_back(created, entries)
-        instances.update([entry for entry in going_on(entries) if entry.standing], caller.actor)
-        instances.insert(going_on(newcomers), caller.actor)
+        instances.update([entry for entry in going_on(entries) if entry.standing])
+        instances.insert(going_on(newcomers))
         documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
-        changes.append([*creations(entries, created, caller), *events(going_on(entries), caller)])
+        changes.append([*creations(entries, created), *events(going_on(entries))])
     return [entry.refusal or registered(entry, documents) for entry in entries]
 
 
@@ -86,22 +90,22 @@ def registered(entry: Entry, documents: dict[int, dict[str, Any]]) -> Registered
     return Registered(created=entry.standing is None, document=documents[entry.instance_pk])
 
 
-def creations(entries: Sequence[Entry], created: set[tuple[str, str]], caller: Caller) -> Iterable[changes.Event]:
+def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]) -> Iterable[changes.Event]:
     owners = {entry.service_key: entry.service.owners for entry in entries if entry.service}
-    for namespace, name in sorted(created):
+    for (namespace, name), claimant in sorted(created.items(), key=itemgetter(0)):
         yield changes.Event(
-            "service_created", namespace, name, caller.actor, evidence={"owners": owners[namespace, name]}
+            "service_created", namespace, name, claimant.actor, evidence={"owners": owners[namespace, name]}
         )
 
 
-def events(entries: Sequence[Entry], caller: Caller) -> Iterable[changes.Event]:
+def events(entries: Sequence[Entry]) -> Iterable[changes.Event]:
     for entry in entries:
         kind = kind_of(entry)
         if kind:
             yield changes.Event(
                 kind,
                 *entry.service_key,
-                caller.actor,
+                entry.caller.actor,
                 entry.item.instance_id,
                 entry.instance_pk,
                 changed=changed_members(entry) or None,

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from service_registry.caller import Caller
 from service_registry.documents import INSTANCE, OVERRIDE, SERVICE
-from service_registry.manager.batch import key_of
+from service_registry.manager.batch import GROUPS, ROWS, Asked, columns_of
 from service_registry.schemas import Beat
 
 CHANGES_A_MINUTE = 6
@@ -16,10 +15,10 @@ LOCK = f"""
 -- Locks the instances whose status is reported, in the order of their keys.
 SELECT i.id, i.reported_status, i.pending_status,
     COALESCE(statement_timestamp() >= i.status_minute_at + interval '1 minute', true), i.status_changes
-FROM unnest(%s::text[], %s::text[], %s::text[]) AS beat(namespace, service_name, instance_id)
+FROM {ROWS} AS beat(namespace, service_name, instance_id, caller)
 JOIN {SERVICE} s ON s.namespace = beat.namespace AND s.name = beat.service_name
 JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
-WHERE s.owners && %s::text[]
+WHERE s.owners && {GROUPS.format(row="beat")}
 ORDER BY i.id
 FOR NO KEY UPDATE OF i
 """
@@ -35,13 +34,13 @@ class Standing:
     changes: int
 
 
-def lock(items: Sequence[Beat], caller: Caller) -> dict[int, Standing]:
+def lock(asked: Sequence[Asked[Beat]]) -> dict[int, Standing]:
     """Lock the instances of the beats that carry a status; by primary key what they reported so far."""
-    keys = [key_of(item) for item in items if item.status]
-    if not keys:
+    reporting = [each for each in asked if each.item.status]
+    if not reporting:
         return {}
     with connection.cursor() as cursor:
-        cursor.execute(LOCK, [*(list(column) for column in zip(*keys, strict=True)), sorted(caller.groups)])
+        cursor.execute(LOCK, columns_of(reporting))
         return {pk: Standing(*row) for pk, *row in cursor.fetchall()}
 
 

@@ -1,7 +1,8 @@
 """The services of a batch of registrations: found, claimed, locked, and how many instances they may have."""
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from django.conf import settings
 from django.db import connection
@@ -37,35 +38,39 @@ INSERT = f"""
 -- Locks the new rows, in the order of their names; waits for a rival that is inserting the same name.
 INSERT INTO {SERVICE} (namespace, name, owners)
 SELECT claim.namespace, claim.name, ARRAY[claim.owner]
-FROM unnest(%s::text[], %s::text[], %s::text[]) AS claim(namespace, name, owner)
+FROM jsonb_to_recordset(%s) AS claim(namespace text, name text, owner text, groups text[])
 WHERE NOT EXISTS (
     SELECT FROM {RESERVATION} r WHERE r.namespace = claim.namespace AND r.name = claim.name
-        AND r.until > statement_timestamp() AND NOT r.owners && %s::text[])
+        AND r.until > statement_timestamp() AND NOT r.owners && claim.groups)
 ORDER BY claim.namespace, claim.name
 ON CONFLICT (namespace, name) DO NOTHING
 RETURNING namespace, name
 """
 
 
-def claim(entries: Sequence[Entry], caller: Caller) -> set[tuple[str, str]]:
-    """Create the services that do not exist, for an owner each; return the names that this transaction has made.
+def claim(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
+    """Create the services that do not exist, for an owner each; return the names that this transaction has made, and
+    who claimed them.
 
     A rival may make one first: then its row stands, and ownership is judged by it once it is locked.
     """
-    claims: dict[tuple[str, str], str] = {}
+    claims: dict[tuple[str, str], tuple[str, Caller]] = {}
     for entry in entries:
         if entry.service is None and entry.service_key not in claims:
-            owner = owner_for(entry.item, caller)
+            owner = owner_for(entry.item, entry.caller)
             if isinstance(owner, RegistryError):
                 entry.refusal = owner
             else:
-                claims[entry.service_key] = owner
+                claims[entry.service_key] = owner, entry.caller
     if not claims:
-        return set()
+        return {}
+    rows = [
+        {"namespace": namespace, "name": name, "owner": owner, "groups": sorted(caller.groups)}
+        for (namespace, name), (owner, caller) in claims.items()
+    ]
     with connection.cursor() as cursor:
-        columns = zip(*((namespace, name, owner) for (namespace, name), owner in claims.items()), strict=True)
-        cursor.execute(INSERT, [*(list(column) for column in columns), sorted(caller.groups)])
-        return set(cursor.fetchall())
+        cursor.execute(INSERT, [json.dumps(rows)])
+        return {key: claims[key][1] for key in cursor.fetchall()}
 
 
 def owner_for(item: Registration, caller: Caller) -> str | RegistryError:
@@ -105,9 +110,9 @@ def lock(entries: Sequence[Entry]) -> None:
         entry.service = rows.get(entry.service_key)
 
 
-def refuse_foreign(entries: Sequence[Entry], caller: Caller) -> None:
+def refuse_foreign(entries: Sequence[Entry]) -> None:
     for entry in going_on(entries):
-        if entry.service is None or not caller.owns(entry.service.owners):
+        if entry.service is None or not entry.caller.owns(entry.service.owners):
             entry.refusal = NotOwner()
 
 
@@ -151,10 +156,11 @@ def over_quota(service: ServiceRow, counts: Counter[int | str]) -> QuotaExceeded
     return None
 
 
-def take_back(created: set[tuple[str, str]], entries: Sequence[Entry]) -> set[tuple[str, str]]:
+def take_back(created: Mapping[tuple[str, str], Caller], entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
     """Delete the services just created of which no instance was accepted; return those that stay."""
-    kept = created & {entry.service_key for entry in going_on(entries)}
-    emptied = [entry.service_pk for entry in entries if entry.service and entry.service_key in created - kept]
+    accepted = {entry.service_key for entry in going_on(entries)}
+    kept = {key: claimant for key, claimant in created.items() if key in accepted}
+    emptied = [entry.service_pk for entry in entries if entry.service and entry.service_key in created.keys() - kept]
     if emptied:
         with connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {SERVICE} WHERE id = ANY (%s::bigint[])", [emptied])
