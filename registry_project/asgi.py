@@ -1,4 +1,5 @@
-"""The web server's application: Django on a few threads, and this process's pulse on the same ones."""
+"""The web server's application: the asynchronous doors, Django behind them on a few threads, and this process's pulse
+on the same ones."""
 
 import asyncio
 import logging
@@ -16,11 +17,13 @@ django_application = get_wsgi_application()
 from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
 from registry_project.bridge import Bridge  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
+from service_registry.live.singles import Singles  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
-bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+singles = Singles(threads)
+bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE, ahead=singles)
 
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -36,6 +36,14 @@ class WSGIApplication(Protocol):
     def __call__(self, environ: Environ, start_response: StartResponse, /) -> Iterable[bytes]: ...
 
 
+# Given a request with its body, answers it and returns True, or leaves it alone and returns False.
+Door = Callable[[HTTPScope, bytes, ASGIReceiveCallable, ASGISendCallable], Awaitable[bool]]
+
+
+async def no_door(_scope: HTTPScope, _body: bytes, _receive: ASGIReceiveCallable, _send: ASGISendCallable) -> bool:
+    return False
+
+
 class ClientGoneError(Exception):
     """The client closed its connection, or takes nothing any more."""
 
@@ -48,26 +56,29 @@ class Bridge:
         threads: where it runs; whatever else uses the database of this process should share them.
         body_limit: bytes. A longer body is not read to its end, and CONTENT_LENGTH is then larger than the limit, so
             that the application refuses it in its own words.
+        ahead: what may answer in the application's place, on the event loop.
     """
 
-    def __init__(self, application: WSGIApplication, threads: Executor, body_limit: int) -> None:
+    def __init__(self, application: WSGIApplication, threads: Executor, body_limit: int, ahead: Door = no_door) -> None:
         self.application = application
         self.threads = threads
         self.body_limit = body_limit
+        self.ahead = ahead
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        environ = environ_of(scope)
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await read_body(environ, receive, self.body_limit)
+                body = await read_body(scope, receive, self.body_limit)
         except TimeoutError:
             await refuse_slow_body(send)
         except ClientGoneError:
             pass
         else:
-            environ["wsgi.input"] = io.BytesIO(body)
-            environ.setdefault("CONTENT_LENGTH", str(len(body)))
-            await Answer(receive, send).give(self.application, environ, self.threads)
+            if not await self.ahead(scope, body, receive, send):
+                environ = environ_of(scope)
+                environ["wsgi.input"] = io.BytesIO(body)
+                environ.setdefault("CONTENT_LENGTH", str(len(body)))
+                await Answer(receive, send).give(self.application, environ, self.threads)
 
 
 class Answer:
@@ -166,12 +177,12 @@ async def refuse_slow_body(send: ASGISendCallable) -> None:
     await send_body(send, json.dumps(problem).encode())
 
 
-async def read_body(environ: Environ, receive: ASGIReceiveCallable, limit: int) -> bytes:
+async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, limit: int) -> bytes:
     """The body; nothing of one that is announced as longer than `limit` bytes, of others at most a part more than that.
 
     Raises ClientGoneError.
     """
-    if int(environ.get("CONTENT_LENGTH") or 0) > limit:
+    if announced(scope) > limit:
         return b""
     parts, size, more = [], 0, True
     while more and size <= limit:
@@ -182,6 +193,11 @@ async def read_body(environ: Environ, receive: ASGIReceiveCallable, limit: int) 
         size += len(parts[-1])
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def announced(scope: HTTPScope) -> int:
+    """The body's length by its header, in bytes; the web server has refused a header that is no number."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
 def environ_of(scope: HTTPScope) -> Environ:

@@ -5,6 +5,7 @@ import logging
 from django.db import Error, close_old_connections
 
 from service_registry.expiry import hearing
+from service_registry.permissions import grants
 
 logger = logging.getLogger(__name__)
 
@@ -16,5 +17,6 @@ def pulse() -> None:
     close_old_connections()  # as at the start of a request: one that broke is made anew
     try:
         hearing.pulse()
+        grants.keep_fresh()
     except Error as error:
         logger.warning("The pulse did not reach the database: %s", error)

@@ -85,6 +85,15 @@ class ClockIsWrong(RegistryError):
         super().__init__("This process's clock differs from the database's; ask another one.")
 
 
+class TooBusy(RegistryError):
+    """More wait for this process than it can serve in time. What was asked for may have been done all the same."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The registry is too busy; try again.")
+
+
 class ServiceNotFound(RegistryError):
     """No service of that name."""
 

@@ -65,9 +65,19 @@ class Grants:
         self._by_group: dict[str, frozenset[str]] = {}
         self._read_at = float("-inf")
 
+    @property
+    def are_fresh(self) -> bool:
+        """Whether the next use reads nothing."""
+        return time.monotonic() - self._read_at <= GRANTS_MAX_AGE_SECONDS
+
+    def keep_fresh(self) -> None:
+        """Read again before they are too old, so that those who may not wait for the database need not."""
+        if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS / 2:
+            self.renew()
+
     def of(self, groups: Iterable[str]) -> frozenset[str]:
         """The codenames that `groups` (names from a token) grant together."""
-        if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS:
+        if not self.are_fresh:
             self.renew()
         by_group = self._by_group
         return frozenset().union(*(by_group[name] for name in groups if name in by_group))

@@ -35,6 +35,7 @@ STATUS_OF: dict[type[Exception], int] = {
     exceptions.LeaseSuperseded: 409,
     KeysUnavailable: 503,
     exceptions.ClockIsWrong: 503,
+    exceptions.TooBusy: 503,
 }
 
 # What the framework raises, in the contract's codes.
@@ -67,7 +68,7 @@ def item_error(error: exceptions.RegistryError) -> dict[str, Any]:
     return {"code": error.code, "detail": str(error)} | {name: value for name, value in members.items() if value}
 
 
-def problem(request: HttpRequest, status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:
+def problem(request_id: str, status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:
     return {
         "type": f"urn:service-registry:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -75,7 +76,7 @@ def problem(request: HttpRequest, status: int, code: str, detail: str, **members
         "code": code,
         "detail": detail,
         **{name: value for name, value in members.items() if value},
-        "request_id": id_of(request),
+        "request_id": request_id,
     }
 
 
@@ -112,12 +113,23 @@ def headers_of(status: int, error: Exception) -> dict[str, str]:
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's hook: every exception of a view becomes a problem."""
-    status, code, detail = judged(error)
-    if status >= 500 and type(error) not in STATUS_OF:
-        operation.of(context["request"]).error = error
-    members = {name: member(error, name) for name in ("errors", "permission", "reason", "candidates")}
-    body = problem(context["request"], status, code, detail, **members)
+    request = context["request"]
+    status, body = problem_of(error, id_of(request))
+    if is_failure(status, error):
+        operation.of(request).error = error
     return Response(body, status, headers=headers_of(status, error), content_type=CONTENT_TYPE)
+
+
+def problem_of(error: Exception, request_id: str) -> tuple[int, dict[str, Any]]:
+    """An error's status, and the problem that tells of it."""
+    status, code, detail = judged(error)
+    members = {name: member(error, name) for name in ("errors", "permission", "reason", "candidates")}
+    return status, problem(request_id, status, code, detail, **members)
+
+
+def is_failure(status: int, error: Exception) -> bool:
+    """Whether the log should say what happened: it is no refusal, but something that should not have been."""
+    return status >= 500 and type(error) not in STATUS_OF
 
 
 def code_of_page(status: int) -> str:
@@ -130,5 +142,5 @@ def without_pages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     if response.status_code < 400 or not response.get("Content-Type", "").startswith("text/html"):
         return response
     status = response.status_code
-    body = problem(request, status, code_of_page(status), f"{HTTPStatus(status).phrase}.")
+    body = problem(id_of(request), status, code_of_page(status), f"{HTTPStatus(status).phrase}.")
     return HttpResponse(RegistryJSONRenderer().render(body), status=status, content_type=CONTENT_TYPE)

@@ -10,9 +10,8 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
-from service_registry.api import operation
+from service_registry.api import answers, operation
 from service_registry.api.authentication import asking
-from service_registry.api.errors import STATUS_OF, item_error
 from service_registry.api.validation import many, one
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
@@ -62,9 +61,10 @@ class RegistrationViewSet(ViewSet):
     )
     def register(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Registration, request, manager.register, registered_item)
-        done = alone(Registration, request, manager.register)
-        return Response(done.document, 201 if done.created else 200)
+            return in_array(Registration, request, manager.register, answers.of_registered_item)
+        item = one(Registration, request.data)
+        status, document = answers.of_registration(item, unwrapped(manager.register([item], asking(request))))
+        return Response(document, status)
 
     @extend_schema(
         operation_id="heartbeat",
@@ -75,17 +75,10 @@ class RegistrationViewSet(ViewSet):
     )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Beat, request, beating(request), lambda done: {"status": 200, "lease": done.lease})
+            return in_array(Beat, request, beating(request), answers.of_beaten_item)
         beat = one(Beat, request.data)
-        done = unwrapped(beating(request)([beat], asking(request)))
-        answer = {
-            "namespace": beat.namespace,
-            "service_name": beat.service_name,
-            "instance_id": beat.instance_id,
-            "status": done.status,
-            "lease": done.lease,
-        }
-        return Response(answer | ({"recovered": True} if done.recovered else {}))
+        _status, document = answers.of_heartbeat(beat, unwrapped(beating(request)([beat], asking(request))))
+        return Response(document)
 
     @extend_schema(
         operation_id="deregister",
@@ -97,7 +90,7 @@ class RegistrationViewSet(ViewSet):
     def deregister(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Deregistration, request, manager.deregister, lambda _done: {"status": 204})
-        alone(Deregistration, request, manager.deregister)
+        unwrapped(manager.deregister([one(Deregistration, request.data)], asking(request)))
         return Response(status=204)
 
 
@@ -113,20 +106,12 @@ def beating(request: Request) -> Verb[Beat, manager.Renewed]:
     return run
 
 
-def registered_item(done: manager.Registered) -> dict[str, Any]:
-    return {"status": 201 if done.created else 200, "instance": done.document}
-
-
 def unwrapped(outcomes: list[Outcome | RegistryError]) -> Outcome:
     """The result of a batch of one. Raises its RegistryError."""
     (outcome,) = outcomes
     if isinstance(outcome, RegistryError):
         raise outcome
     return outcome
-
-
-def alone(model: type[Model], request: Request, verb: Verb[Model, Outcome]) -> Outcome:
-    return unwrapped(verb([one(model, request.data)], asking(request)))
 
 
 def in_array(
@@ -137,8 +122,10 @@ def in_array(
     good = [verdict for verdict in verdicts if not isinstance(verdict, RegistryError)]
     outcomes = iter(verb(good, asking(request)))
     results = [verdict if isinstance(verdict, RegistryError) else next(outcomes) for verdict in verdicts]
-    return Response({"results": [failed(each) if isinstance(each, RegistryError) else shown(each) for each in results]})
-
-
-def failed(error: RegistryError) -> dict[str, Any]:
-    return {"status": STATUS_OF[type(error)], "error": item_error(error)}
+    return Response(
+        {
+            "results": [
+                answers.of_refused_item(each) if isinstance(each, RegistryError) else shown(each) for each in results
+            ]
+        }
+    )

@@ -5,6 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
@@ -95,14 +96,60 @@ def outcome(status: int, data: Any) -> str:
     return "created" if status == 201 else "ok"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What there is to tell of a request, whichever door answered it. `outcomes` are an item each, `unchanged` how many
+    of them changed nothing that a reader sees, and `refusals` the beats that renewed nothing, by reason."""
+
+    method: str | None
+    verb: str
+    route: str | None
+    status: int
+    outcomes: Counter[str]
+    request_id: str
+    actor: str | None
+    namespace: str | None
+    service_name: str | None
+    instance_id: str | None
+    items: int | None = None
+    unchanged: int = 0
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
 def report(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
-    """Tell of an answered request. Costs no statement."""
-    verb, outcomes = verb_of(request), outcomes_of(request, response)
-    metrics.count_request(request.method, verb, response.status_code, outcomes, seconds)
-    if verb == "heartbeat":
-        metrics.count_refused_heartbeats(refusals_of(request, response))
-    if is_worth_a_line(request, verb, response.status_code, outcomes):
-        write_line(request, response, verb, outcomes, seconds)
+    """Tell of a request that Django answered."""
+    tell(answered(request, response), seconds)
+
+
+def answered(request: HttpRequest, response: HttpResponseBase) -> Answered:
+    """Costs no statement."""
+    verb, operation = verb_of(request), of(request)
+    namespace, service_name, instance_id = subject_of(request)
+    return Answered(
+        method=request.method,
+        verb=verb,
+        route=route_of(request),
+        status=response.status_code,
+        outcomes=outcomes_of(request, response),
+        request_id=id_of(request),
+        actor=actor_of(request),
+        namespace=namespace,
+        service_name=service_name,
+        instance_id=instance_id,
+        items=operation.items,
+        unchanged=operation.unchanged,
+        refusals=refusals_of(request, response) if verb == "heartbeat" else {},
+        error=operation.error,
+    )
+
+
+def tell(this: Answered, seconds: float) -> None:
+    """Count it, and log it where it is worth a line."""
+    metrics.count_request(this.method, this.verb, this.status, this.outcomes, seconds)
+    metrics.count_refused_heartbeats(this.refusals)
+    if is_worth_a_line(this):
+        write_line(this, seconds)
 
 
 def refusals_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str]:
@@ -118,34 +165,30 @@ def refusals_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str
 QUIET = {"livez", "readyz", "metrics", "unknown"}
 
 
-def is_worth_a_line(request: HttpRequest, verb: str, status: int, outcomes: Counter[str]) -> bool:
-    if status >= 500 or verb != "heartbeat":
-        return status >= 400 or verb not in QUIET
-    changed = outcomes.total() > of(request).unchanged
+def is_worth_a_line(this: Answered) -> bool:
+    if this.status >= 500 or this.verb != "heartbeat":
+        return this.status >= 400 or this.verb not in QUIET
+    changed = this.outcomes.total() > this.unchanged
     return {"all": True, "none": False}.get(settings.REGISTRY_LOG_HEARTBEATS, changed)
 
 
-def write_line(
-    request: HttpRequest, response: HttpResponseBase, verb: str, outcomes: Counter[str], seconds: float
-) -> None:
-    status, operation = response.status_code, of(request)
-    namespace, service_name, instance_id = subject_of(request)
+def write_line(this: Answered, seconds: float) -> None:
     fields = {
-        "request_id": id_of(request),
-        "method": request.method,
-        "route": route_of(request),
-        "status": status,
-        "code": next(iter(outcomes)) if status >= 400 else None,
-        "actor": actor_of(request),
-        "namespace": namespace,
-        "service_name": service_name,
-        "instance_id": instance_id,
-        "items": operation.items,
-        "outcomes": outcomes,
+        "request_id": this.request_id,
+        "method": this.method,
+        "route": this.route,
+        "status": this.status,
+        "code": next(iter(this.outcomes)) if this.status >= 400 else None,
+        "actor": this.actor,
+        "namespace": this.namespace,
+        "service_name": this.service_name,
+        "instance_id": this.instance_id,
+        "items": this.items,
+        "outcomes": this.outcomes,
         "duration_ms": round(seconds * 1000, 3),
-        "error": operation.error,
+        "error": this.error,
     }
-    logs.event(logger, level_of(status), verb, fields)
+    logs.event(logger, level_of(this.status), this.verb, fields)
 
 
 def level_of(status: int) -> int:

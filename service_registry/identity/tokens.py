@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from service_registry.identity.errors import TokenInvalid
+from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.identity.groups import groups_of
 from service_registry.identity.key_set import KeySet
 from service_registry.identity.keys import KeyProvider, provider
@@ -66,15 +66,18 @@ class TokenVerifier:
         """Whom the token speaks for. Raises TokenInvalid, or KeysUnavailable."""
         if len(token) > MAX_CHARACTERS:
             raise TokenInvalid(f"it is longer than {MAX_CHARACTERS} characters")
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._verified_with(self.keys.current()).principal(digest)
+        known = self.known_principal_of(token)
         if known:
             return known
         signed = verified(token, self.trust, self.keys)
         check_kind(signed)
         principal = self._principal(signed.claims)
-        self._verified_with(signed.key_set).add(digest, principal)
+        self._verified_with(signed.key_set).add(digest_of(token), principal)
         return principal
+
+    def known_principal_of(self, token: str) -> Principal | None:
+        """Whom the token speaks for, if it was verified a moment ago. Raises KeysUnavailable."""
+        return self._verified_with(self.keys.current()).principal(digest_of(token))
 
     def _verified_with(self, key_set: KeySet) -> Verified:
         """What was verified with this very set. A set that was just replaced may bring an empty one: no harm."""
@@ -90,6 +93,10 @@ class TokenVerifier:
         client = next((claims[name] for name in ("azp", "client_id") if is_name(claims.get(name))), None)
         groups = groups_of(claims, self.group_claims)
         return Principal(self.trust.issuer, subject, client, groups, float(claims["exp"]))
+
+
+def digest_of(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def check_kind(signed: Signed) -> None:
@@ -113,9 +120,20 @@ def principal_of(token: str) -> Principal:
 
     Raises TokenInvalid when it is refused, and KeysUnavailable when it cannot be judged. Neither repeats the token.
     """
+    return verifier().principal_of(token)
+
+
+def known_principal_of(token: str) -> Principal | None:
+    """The same without a wait for anything: None when the token has to be verified first, or cannot be judged."""
+    try:
+        return verifier().known_principal_of(token)
+    except KeysUnavailable:
+        return None
+
+
+def verifier() -> TokenVerifier:
     keys = provider()
-    verifier = _verifiers.get(keys) or _verifiers.setdefault(keys, configured(keys))
-    return verifier.principal_of(token)
+    return _verifiers.get(keys) or _verifiers.setdefault(keys, configured(keys))
 
 
 def configured(keys: KeyProvider) -> TokenVerifier:

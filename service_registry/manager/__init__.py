@@ -1,14 +1,15 @@
-"""The verbs. Each takes a batch and a caller, and returns one outcome an item: a result or a RegistryError.
+"""The verbs. Each takes a batch and a caller, and returns one outcome an item: a result or a RegistryError. Those with
+`of_all` take a batch of many callers.
 
 One lock order holds in all of them and in the sweep: services by name, instances by key, leases by key, overrides by
 key, then the change lock, after which nothing is locked.
 """
 
 from service_registry.manager.deregister import Deregistered, deregister
-from service_registry.manager.heartbeat import Renewed, heartbeat
+from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_of_all
 from service_registry.manager.override import Overridden, override
 from service_registry.manager.ownership import Owned, delete_service, set_owners
-from service_registry.manager.register import Registered, register
+from service_registry.manager.register import Registered, register, register_of_all
 from service_registry.manager.remove import Selected, Selection, preview, remove
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "delete_service",
     "deregister",
     "heartbeat",
+    "heartbeat_of_all",
     "override",
     "preview",
     "register",
+    "register_of_all",
     "remove",
     "set_owners",
 ]

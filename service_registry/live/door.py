@@ -1,0 +1,101 @@
+"""What every asynchronous door does: it sees who asks, and answers as Django would.
+
+A door answers only what it knows to be in order. All else (a token it has not met, a permission that is missing, a body
+that breaks the contract) it leaves to Django, so that each refusal has one place.
+"""
+
+import functools
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.typing import ASGISendCallable, HTTPScope
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from service_registry.api.renderer import RegistryJSONRenderer
+from service_registry.api.reporting import Answered, tell
+from service_registry.api.request_id import SANE
+from service_registry.caller import Caller
+from service_registry.content_policy import POLICY
+from service_registry.expiry import hearing
+from service_registry.identity.tokens import known_principal_of
+from service_registry.permissions import grants
+
+Headers = list[tuple[bytes, bytes]]
+
+# What Django's middleware says with every answer.
+SAFE: Headers = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-frame-options", b"DENY"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+render = RegistryJSONRenderer().render
+
+
+@dataclass(slots=True)
+class Arrived:
+    """A request as it came, with its whole body. `headers` are those of the wire, in lower case."""
+
+    scope: HTTPScope
+    body: bytes
+    headers: dict[bytes, bytes]
+    began: float = field(default_factory=time.perf_counter)
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        self.request_id = sent if SANE.fullmatch(sent) else secrets.token_hex(16)
+
+
+def arrived(scope: HTTPScope, body: bytes) -> Arrived | None:
+    """The request, or None where Django has to judge how it came: for another host, or with a header twice."""
+    sent: Headers = [*scope["headers"]]
+    headers = dict(sent)
+    if len(headers) != len(sent) or not is_our_host(headers.get(b"host", b"")):
+        return None
+    return Arrived(scope, body, headers)
+
+
+@functools.lru_cache(maxsize=64)
+def is_our_host(host: bytes) -> bool:
+    domain, _port = split_domain_port(host.decode("latin-1"))
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+
+
+def known_caller(request: Arrived) -> Caller | None:
+    """Who asks, without a wait: None where the token was not met before, or may not be judged here."""
+    scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or hearing.this_process().clock_is_wrong or not grants.are_fresh:
+        return None
+    principal = known_principal_of(token.strip())
+    return Caller(principal.actor, principal.groups, grants.of(principal.groups)) if principal else None
+
+
+def headers_of(request: Arrived) -> Headers:
+    """The headers of every answer to it."""
+    more: Headers = [(b"x-request-id", request.request_id.encode())]
+    if request.scope["scheme"] == "https" and settings.SECURE_HSTS_SECONDS:
+        more.append((b"strict-transport-security", b"max-age=%d" % settings.SECURE_HSTS_SECONDS))
+    return [*SAFE, *more]
+
+
+async def answer(
+    send: ASGISendCallable, request: Arrived, status: int, data: Any, more: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Send a whole answer: a document, or a problem where `status` is an error's."""
+    body = render(data)
+    media_type = b"application/json" if status < 400 else b"application/problem+json"
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode()), *headers_of(request)]
+    headers += [(name.lower().encode(), value.encode()) for name, value in more]
+    await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def report(request: Arrived, this: Answered) -> None:
+    """Count and log it, once it is answered."""
+    tell(this, time.perf_counter() - request.began)
