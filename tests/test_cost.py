@@ -12,7 +12,7 @@ from service_registry import catalogue, changes, manager
 from service_registry.caller import Caller
 from service_registry.expiry.sweep import EXPIRE, ROWS_A_TRANSACTION
 from service_registry.filters import wanted
-from service_registry.manager.batch import asked_by, columns_of
+from service_registry.manager.batch import asked_by, column, columns_of
 from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.services import COUNT
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
@@ -75,8 +75,8 @@ def many(db: None) -> None:
 
 
 def beat_parameters(size: int) -> dict[str, Any]:
-    sent = [Beat(service_name="service-3", instance_id=f"i-{number}") for number in range(size)]
-    return columns_of(asked_by(CALLER, sent)) | {"epochs": [None] * size}
+    sent = [Beat(service_name=f"service-{number % 100}", instance_id=f"i-{number // 100}") for number in range(size)]
+    return columns_of(asked_by(CALLER, sent)) | {"epochs": column([None] * size)}
 
 
 def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:
@@ -85,6 +85,12 @@ def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:
     assert "service_unique_name" in found or "Seq Scan on service_registry_service" in found
     assert "Seq Scan on service_registry_instance" not in found
     assert "Seq Scan on service_registry_lease" not in found
+
+
+def test_five_hundred_heartbeats_are_not_compared_each_with_each(many: None) -> None:
+    found = plan(BEAT, beat_parameters(500), "EXPLAIN (ANALYZE, TIMING OFF) ")
+    compared = [int(rows) for rows in re.findall(r"Rows Removed by Join Filter: (\d+)", found)]
+    assert sum(compared) < 100_000, found
 
 
 def test_discovery_finds_its_rows_by_index(many: None) -> None:

@@ -2,10 +2,10 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
@@ -58,23 +58,35 @@ def asked_by(caller: Caller, items: Sequence[Item]) -> list[Asked[Item]]:
     return [Asked(item, caller) for item in items]
 
 
-# No group name holds it: they are without control characters.
-SEPARATOR = "\x1f"
-# A batch as arrays, a row an item; of the callers each one's groups stand once, and a row has its caller's place there.
-ROWS = "unnest(%(namespaces)s::text[], %(services)s::text[], %(instances)s::text[], %(callers)s::int[])"
-GROUPS = "string_to_array((%(groups)s::text[])[{row}.caller], E'\\x1f')"
+# A batch as columns, a row an item. Of its callers each one's groups stand once, and rows have their caller's place.
+# The columns are joined texts, as names hold no control characters: PostgreSQL splits them at once, whereas psycopg
+# writes an array of 500 element by element, which took as long as the statement.
+BETWEEN, BETWEEN_CALLERS = "\x1f", "\x1e"
 
 
-def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, list[Any]]:
-    """The parameters of ROWS and GROUPS."""
+def split(parameter: str) -> str:
+    return f"string_to_array(%({parameter})s, E'\\x1f', '')"
+
+
+KEYS = f"{split('namespaces')}, {split('services')}, {split('instances')}, {split('callers')}::int[]"
+GROUPS = "string_to_array((string_to_array(%(groups)s, E'\\x1e'))[{row}.caller], E'\\x1f')"
+
+
+def column(values: Iterable[object]) -> str:
+    """A parameter that `split` splits; None becomes null."""
+    return BETWEEN.join("" if value is None else str(value) for value in values)
+
+
+def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, str]:
+    """The parameters of KEYS and GROUPS."""
     places: dict[Caller, int] = {}
     callers = [places.setdefault(each.caller, len(places) + 1) for each in asked]
     return {
-        "namespaces": [each.item.namespace for each in asked],
-        "services": [each.item.service_name for each in asked],
-        "instances": [each.item.instance_id for each in asked],
-        "callers": callers,
-        "groups": [SEPARATOR.join(sorted(caller.groups)) for caller in places],
+        "namespaces": column(each.item.namespace for each in asked),
+        "services": column(each.item.service_name for each in asked),
+        "instances": column(each.item.instance_id for each in asked),
+        "callers": column(callers),
+        "groups": BETWEEN_CALLERS.join(column(sorted(caller.groups)) for caller in places),
     }
 
 

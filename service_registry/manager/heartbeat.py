@@ -8,10 +8,21 @@ from django.db import connection
 
 from service_registry import changes
 from service_registry.caller import Caller
-from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_DOCUMENT, OVERRIDE, SERVICE, STATE
+from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, SERVICE, STATE
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
-from service_registry.manager.batch import GROUPS, Asked, asked_by, columns_of, each_once, key_of, write
+from service_registry.manager.batch import (
+    GROUPS,
+    KEYS,
+    Asked,
+    asked_by,
+    column,
+    columns_of,
+    each_once,
+    key_of,
+    split,
+    write,
+)
 from service_registry.schemas import Beat
 
 
@@ -26,11 +37,12 @@ class Renewed:
     lease: dict[str, Any]
 
 
+NO_LEASE = ", ".join(["NULL"] * len(LEASE_MEMBERS))
 BEAT = f"""
 -- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
 WITH beat AS (
-    SELECT * FROM unnest(%(namespaces)s::text[], %(services)s::text[], %(instances)s::text[], %(callers)s::int[],
-        %(epochs)s::bigint[]) WITH ORDINALITY AS beat(namespace, service_name, instance_id, caller, epoch, position)
+    SELECT * FROM unnest({KEYS}, {split("epochs")}::bigint[]) WITH ORDINALITY
+        AS beat(namespace, service_name, instance_id, caller, epoch, position)
 ),
 found AS MATERIALIZED (
     SELECT beat.position, beat.epoch, s.owners && {GROUPS.format(row="beat")} AS owned, i.id,
@@ -41,44 +53,47 @@ found AS MATERIALIZED (
     LEFT JOIN {OVERRIDE} o ON o.service_id = s.id AND o.instance_id = beat.instance_id
 ),
 locked AS MATERIALIZED (
-    SELECT l.instance_id, l.epoch, l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected
-    FROM {LEASE} l
-    WHERE l.instance_id = ANY ((SELECT array_agg(id) FROM found WHERE owned)::bigint[])
+    SELECT found.position, l.instance_id, found.status, found.epoch IS NULL OR found.epoch = l.epoch AS current,
+        l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected
+    FROM found JOIN {LEASE} l ON l.instance_id = found.id
+    WHERE found.owned
     ORDER BY l.instance_id
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE OF l
 ),
 l AS (
     UPDATE {LEASE} l
     SET heartbeat_at = clock_timestamp(), beats = l.beats + 1, expired_at = NULL, protected_at = NULL
-    FROM found JOIN locked ON locked.instance_id = found.id
-    WHERE l.instance_id = locked.instance_id AND (found.epoch IS NULL OR found.epoch = locked.epoch)
-    RETURNING l.*
+    FROM locked WHERE l.instance_id = locked.instance_id AND locked.current
+    RETURNING l.*, locked.position, locked.status, locked.expired, locked.protected
 )
-SELECT found.position - 1, found.owned, locked.instance_id, found.status, locked.expired, locked.protected,
-    CASE WHEN l.instance_id IS NOT NULL THEN {LEASE_DOCUMENT} END
-FROM found
-CROSS JOIN {STATE} r
-LEFT JOIN locked ON locked.instance_id = found.id
-LEFT JOIN l ON l.instance_id = found.id
+-- What was found out of each item: an item that has a lease comes twice. No join here: the planner expects one row
+-- where 500 come, and then compares each with each.
+SELECT l.position - 1, true, l.instance_id, l.status, l.expired, l.protected, {", ".join(LEASE_MEMBERS.values())}
+FROM l CROSS JOIN {STATE} r
+UNION ALL
+SELECT position - 1, true, instance_id, status, NULL, NULL, {NO_LEASE} FROM locked WHERE NOT current
+UNION ALL
+SELECT position - 1, owned, NULL, status, NULL, NULL, {NO_LEASE} FROM found
 """
 
 
 @dataclass(slots=True)
 class Found:
-    """A beat's row: whose it is, and how it stood just before this beat. `lease` is None when the epoch differs."""
+    """A beat's row: whose it is, and how it stood just before this beat. `lease` is None when the epoch differs, and
+    `instance_pk` too when there is no such row."""
 
     owned: bool
     instance_pk: int | None
     status: str
-    expired: bool
-    protected: bool
+    expired: bool | None
+    protected: bool | None
     lease: dict[str, Any] | None
     reported: bool = field(default=False)
 
     @property
     def changed(self) -> bool:
         """Whether this beat changes something that a reader sees."""
-        return self.expired or self.protected or self.reported
+        return bool(self.expired or self.protected or self.reported)
 
 
 def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
@@ -133,8 +148,14 @@ def beat(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError | None]:
 
 def renew(asked: Sequence[Asked[Beat]]) -> dict[int, Found]:
     with connection.cursor() as cursor:
-        cursor.execute(BEAT, columns_of(asked) | {"epochs": [each.item.epoch for each in asked]})
-        return {place: Found(*row) for place, *row in cursor.fetchall()}
+        cursor.execute(BEAT, columns_of(asked) | {"epochs": column(each.item.epoch for each in asked)})
+        rows = cursor.fetchall()
+    found: dict[int, Found] = {}
+    for place, owned, instance_pk, status, expired, protected, *lease in rows:
+        if place not in found or instance_pk is not None:
+            members = dict(zip(LEASE_MEMBERS, lease, strict=True)) if lease[0] else None
+            found[place] = Found(owned, instance_pk, status, expired, protected, members)
+    return found
 
 
 def events(asked: Asked[Beat], row: Found) -> list[changes.Event]:
@@ -164,4 +185,4 @@ def outcome(item: Beat, row: Found | None, applied: dict[int, bool]) -> Renewed 
     if row.lease is None:
         return LeaseSuperseded()
     shown = item.status if item.status and applied.get(row.instance_pk) else row.status
-    return Renewed(shown, row.expired, row.changed, row.lease)
+    return Renewed(shown, bool(row.expired), row.changed, row.lease)
