@@ -14,7 +14,7 @@ from service_registry.expiry.sweep import EXPIRE, ROWS_A_TRANSACTION
 from service_registry.filters import wanted
 from service_registry.manager.batch import asked_by, column, columns_of
 from service_registry.manager.heartbeat import BEAT
-from service_registry.manager.services import COUNT
+from service_registry.manager.quota import COUNT_OF_OWNERS
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
 from tests.client import registration
 
@@ -107,7 +107,7 @@ def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> No
 
 
 def test_a_quota_is_counted_by_index(many: None) -> None:
-    found = plan(COUNT, [[1], ["team"]])
+    found = plan(COUNT_OF_OWNERS, [["team"]])
     assert "instance_unique_id" in found
     assert "Seq Scan on service_registry_instance" not in found
 

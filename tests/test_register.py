@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
+from service_registry.manager.quota import OwnerCounts
 from service_registry.models import Change, Instance, Lease, Service
 from tests import ageing
 from tests.client import Api, registration
@@ -297,6 +298,17 @@ def test_services_may_have_to_be_provisioned(payments: Api, settings: Settings) 
     settings.REGISTRY_FIRST_REGISTRATION = "provisioned"
     answer = payments.register()
     assert (answer.status, answer.code) == (403, "permission_denied")
+
+
+def test_an_owner_near_its_quota_is_counted_anew(payments: Api, settings: Settings) -> None:
+    settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 10
+    of_another_process = OwnerCounts()
+    assert of_another_process.of({"team-payments"}) == {"team-payments": 0}
+    for number in range(8):
+        payments.register(instance_id=f"i-{number}")
+    assert of_another_process.of({"team-payments"}) == {"team-payments": 0}
+    of_another_process.add(["team-payments"] * 9)
+    assert of_another_process.of({"team-payments"}) == {"team-payments": 8}
 
 
 def test_an_owner_has_a_quota(payments: Api, settings: Settings) -> None:

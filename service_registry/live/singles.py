@@ -89,11 +89,12 @@ class Single(Generic[Item, Done]):
 def understood(model: type[Item], request: door.Arrived) -> Item | None:
     """The one object in the body, or None where Django has to say what is wrong with it, or it is an array."""
     media_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/json" or request.scope["query_string"] or len(request.body) > OBJECT_BYTES:
+    if media_type != b"application/json" or request.scope["query_string"]:
+        return None
+    if len(request.body) > OBJECT_BYTES or not request.body.lstrip().startswith(b"{"):
         return None
     try:
-        document = loads(request.body)
-        return one(model, document) if isinstance(document, dict) else None
+        return one(model, loads(request.body))
     except InvalidInput:
         return None
 

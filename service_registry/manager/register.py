@@ -8,7 +8,7 @@ from typing import Any
 from service_registry import changes
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
-from service_registry.manager import instances, services
+from service_registry.manager import instances, quota, services
 from service_registry.manager.batch import Asked, asked_by, each_once, write
 from service_registry.manager.entry import Entry, going_on
 from service_registry.schemas import Registration
@@ -76,7 +76,7 @@ def attempt(asked: Sequence[Asked[Registration]], lock_services: bool = False) -
         if newcomers:
             if not under_lock:
                 raise Vanished
-            services.refuse_over_quota(newcomers)
+            quota.refuse_over_quota(newcomers)
             created = services.take_back(created, entries)
         instances.update([entry for entry in going_on(entries) if entry.standing])
         instances.insert(going_on(newcomers))

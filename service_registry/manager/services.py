@@ -1,7 +1,6 @@
-"""The services of a batch of registrations: found, claimed, locked, and how many instances they may have."""
+"""The services of a batch of registrations: found, claimed and locked."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from django.conf import settings
@@ -9,11 +8,9 @@ from django.db import connection
 
 from service_registry.caller import Caller
 from service_registry.documents import INSTANCE, RESERVATION, SERVICE
-from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, QuotaExceeded, RegistryError
+from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, RegistryError
 from service_registry.manager.entry import Entry, ServiceRow, going_on
 from service_registry.schemas import Registration
-
-MAX_INSTANCES_PER_SERVICE = 10_000
 
 SURVEY = f"""
 -- Locks nothing.
@@ -114,46 +111,6 @@ def refuse_foreign(entries: Sequence[Entry]) -> None:
     for entry in going_on(entries):
         if entry.service is None or not entry.caller.owns(entry.service.owners):
             entry.refusal = NotOwner()
-
-
-COUNT = f"""
--- An owner's instances are counted service by service, each from the index: a join would read the whole table.
-SELECT s.id, NULL, (SELECT count(*) FROM {INSTANCE} i WHERE i.service_id = s.id)
-FROM {SERVICE} s WHERE s.id = ANY (%s::bigint[])
-UNION ALL
-SELECT NULL, owner.name, (
-    SELECT COALESCE(sum(held.instances), 0)::bigint FROM {SERVICE} s
-    CROSS JOIN LATERAL (SELECT count(*) AS instances FROM {INSTANCE} i WHERE i.service_id = s.id) AS held
-    WHERE s.owners @> ARRAY[owner.name])
-FROM unnest(%s::text[]) AS owner(name)
-"""
-
-
-def refuse_over_quota(newcomers: Sequence[Entry]) -> None:
-    """Refuse the new instances for which their service, or one of its owners, has no room.
-
-    A service's count is exact, since its row is locked. An owner's is taken over all its services, so that
-    registrations of other services at the same moment can pass its limit by a few.
-    """
-    services = {entry.service_pk: entry.service for entry in newcomers if entry.service}
-    owners = sorted({owner for service in services.values() for owner in service.owners})
-    counts: Counter[int | str] = Counter()
-    with connection.cursor() as cursor:
-        cursor.execute(COUNT, [list(services), owners])
-        counts.update({pk or owner: count for pk, owner, count in cursor.fetchall()})
-    for entry in newcomers:
-        entry.refusal = over_quota(services[entry.service_pk], counts)
-        if entry.refusal is None:
-            counts.update([entry.service_pk, *services[entry.service_pk].owners])
-
-
-def over_quota(service: ServiceRow, counts: Counter[int | str]) -> QuotaExceeded | None:
-    if counts[service.pk] >= MAX_INSTANCES_PER_SERVICE:
-        return QuotaExceeded("service", MAX_INSTANCES_PER_SERVICE)
-    limit = settings.REGISTRY_MAX_INSTANCES_PER_OWNER
-    if any(counts[owner] >= limit for owner in service.owners):
-        return QuotaExceeded("service's owner", limit)
-    return None
 
 
 def take_back(created: Mapping[tuple[str, str], Caller], entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
