@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="how long each kind of request is measured")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4], help="values of WEB_THREADS")
-    parser.add_argument("--connections", type=int, default=16, help="clients at once, of pgbench too")
+    parser.add_argument("--connections", type=int, default=64, help="clients at once, of pgbench too")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="web processes")
     parser.add_argument("--profile", action="store_true", help="time the layers of one heartbeat instead")
     return parser.parse_args()

@@ -1,0 +1,113 @@
+"""How requests in ones become batches, with small verbs in place of the registry's."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service_registry.caller import Caller
+from service_registry.exceptions import RegistryError, TooBusy
+from service_registry.live import gathering
+from service_registry.live.gathering import WAITING, Gathering
+from service_registry.manager.batch import Asked
+from service_registry.schemas import Beat
+
+CALLER = Caller("tester", frozenset(), frozenset())
+Verb = Callable[[Sequence[Asked[Beat]]], list[str | RegistryError]]
+
+
+def asked(instance_id: str) -> Asked[Beat]:
+    return Asked(Beat(service_name="web", instance_id=instance_id), CALLER)
+
+
+def outcomes_of(verb: Verb, instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
+    """What those get who all ask at once."""
+
+    async def ask() -> list[str | RegistryError | BaseException]:
+        with ThreadPoolExecutor(1) as threads:
+            gathered = Gathering(verb, threads)
+            asking = [gathered.outcome(asked(instance_id)) for instance_id in instance_ids]
+            return [*await asyncio.gather(*asking, return_exceptions=True)]
+
+    return asyncio.run(ask())
+
+
+class Recorder:
+    """Answers each with its own id, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def __call__(self, batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
+        self.batches.append([each.instance_id for each in batch])
+        return [each.instance_id for each in batch]
+
+
+def test_those_who_come_together_are_one_batch() -> None:
+    recorder, ids = Recorder(), [f"i-{number}" for number in range(100)]
+    assert outcomes_of(recorder, ids) == ids
+    assert recorder.batches == [ids]
+
+
+def test_a_second_request_for_the_same_instance_waits_for_the_next_batch() -> None:
+    recorder = Recorder()
+    assert outcomes_of(recorder, ["a", "b", "a", "a"]) == ["a", "b", "a", "a"]
+    assert recorder.batches == [["a", "b"], ["a"], ["a"]]
+
+
+def test_a_batch_has_a_bound() -> None:
+    recorder, ids = Recorder(), [f"i-{number}" for number in range(1200)]
+    assert outcomes_of(recorder, ids) == ids
+    assert [len(batch) for batch in recorder.batches] == [500, 500, 200]
+
+
+def test_an_item_that_fails_its_batch_fails_alone() -> None:
+    def verb(batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
+        if any(each.instance_id == "bad" for each in batch):
+            raise ValueError("bad")
+        return [each.instance_id for each in batch]
+
+    ids = ["a", "b", "bad", "c", "d"]
+    outcomes = outcomes_of(verb, ids)
+    assert [type(outcome) for outcome in outcomes] == [str, str, ValueError, str, str]
+
+
+def test_more_than_can_wait_are_refused() -> None:
+    going_on = threading.Event()
+
+    def verb(batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
+        assert going_on.wait(timeout=30)
+        return [each.instance_id for each in batch]
+
+    async def ask() -> list[str | RegistryError | BaseException]:
+        with ThreadPoolExecutor(1) as threads:
+            gathered = Gathering(verb, threads)
+            asking = [asyncio.ensure_future(gathered.outcome(asked(f"i-{n}"))) for n in range(WAITING + 3)]
+            await asyncio.sleep(0.1)
+            going_on.set()
+            return [*await asyncio.gather(*asking, return_exceptions=True)]
+
+    outcomes = asyncio.run(ask())
+    assert [type(outcome) for outcome in outcomes] == [str] * WAITING + [TooBusy] * 3
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "PATIENCE_SECONDS", 0.1)
+    going_on = threading.Event()
+
+    def verb(batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
+        assert going_on.wait(timeout=30)
+        return [each.instance_id for each in batch]
+
+    async def ask() -> str | RegistryError:
+        with ThreadPoolExecutor(1) as threads:
+            gathered = Gathering(verb, threads)
+            try:
+                return await gathered.outcome(asked("a"))
+            finally:
+                going_on.set()
+
+    with pytest.raises(TooBusy):
+        asyncio.run(ask())
