@@ -82,7 +82,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="how long each kind of request is measured")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4], help="values of WEB_THREADS")
-    parser.add_argument("--connections", type=int, default=64, help="clients at once, of pgbench too")
+    parser.add_argument("--connections", type=int, default=256, help="callers at once; a fleet has thousands")
+    parser.add_argument("--clients", type=int, default=64, help="clients of pgbench, which more make no faster")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="web processes")
     parser.add_argument("--profile", action="store_true", help="time the layers of one heartbeat instead")
     return parser.parse_args()
@@ -99,9 +100,9 @@ def main() -> None:
 
 def run(registry: Registry, directory: Path, options: argparse.Namespace) -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {options.processes} web processes, ", end="")
-    print(f"{options.connections} connections, {options.seconds:g} s each. Durable commits, loopback.")
+    print(f"{options.connections} callers, {options.seconds:g} s each. Durable commits, loopback.")
     writer = Writer([registry.token(f"team-{number}") for number in range(TEAMS)])
-    bench = Bench(registry.postgres, directory, options.connections, options.seconds)
+    bench = Bench(registry.postgres, directory, options.clients, options.seconds)
     registry.web(options.threads[0])
     populate(registry.ports[0], writer)
     if options.profile:

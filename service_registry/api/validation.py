@@ -31,7 +31,7 @@ def path_of(location: Iterable[int | str]) -> str:
 
 def without_nulls(model: type[BaseModel], document: Any) -> Any:
     """Null in an optional field is its absence; in a required one it is missing."""
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or None not in document.values():
         return document
     return {name: value for name, value in document.items() if value is not None or name not in model.model_fields}
 
