@@ -14,7 +14,7 @@ from django.urls import get_resolver
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
+from registry_project import liveness, pulsing  # noqa: E402 - what follows needs Django's registry of models
 from registry_project.bridge import Bridge  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
 from service_registry.live.singles import Singles  # noqa: E402
@@ -27,7 +27,9 @@ bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZ
 
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    if scope["type"] == "http":
+    if scope["type"] == "http" and scope["path"] == liveness.PATH:
+        await liveness.answer(scope, send)
+    elif scope["type"] == "http":
         await bridge(scope, receive, send)
     elif scope["type"] == "lifespan":
         await live(receive, send)

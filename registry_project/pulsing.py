@@ -4,6 +4,7 @@ import logging
 
 from django.db import Error, close_old_connections
 
+from service_registry.exceptions import NotMigrated
 from service_registry.expiry import hearing
 from service_registry.permissions import grants
 
@@ -18,5 +19,5 @@ def pulse() -> None:
     try:
         hearing.pulse()
         grants.keep_fresh()
-    except Error as error:
+    except (Error, NotMigrated) as error:
         logger.warning("The pulse did not reach the database: %s", error)

@@ -7,8 +7,11 @@ from typing import Any
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
+from psycopg import Error
+from psycopg.conninfo import make_conninfo
 
 from registry_project import environment
+from service_registry.database.connection import CONNECT_SECONDS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -166,8 +169,10 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 
-# Django's own, which also counts statements, errors and connections, and how long statements take.
-MEASURED_POSTGRESQL = "django_prometheus.db.backends.postgresql"
+# Django's own, on connections with deadlines; it also counts statements and errors, and how long statements take.
+ENGINE = "service_registry.database"
+# What libpq takes as numbers, it reads only when it connects; and without a bound a connection is waited for forever.
+NUMERIC_OPTIONS = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 
 
 def database() -> dict[str, Any]:
@@ -178,7 +183,7 @@ def database() -> dict[str, Any]:
         )
     try:
         parsed: dict[str, Any] = dict(
-            dj_database_url.parse(url, engine=MEASURED_POSTGRESQL, conn_max_age=600, conn_health_checks=True)
+            dj_database_url.parse(url, engine=ENGINE, conn_max_age=600, conn_health_checks=True)
         )
     except ValueError as error:
         raise ImproperlyConfigured(
@@ -189,8 +194,26 @@ def database() -> dict[str, Any]:
     options: dict[str, Any] = parsed.get("OPTIONS", {})
     if not parsed["NAME"] and "service" not in options:
         raise ImproperlyConfigured("DATABASE_URL names no database: postgresql://user:password@host/name.")
-    parsed["OPTIONS"] = {"connect_timeout": 5, "application_name": "service-registry", **options}
+    require_connection_options(options)
+    parsed["OPTIONS"] = {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "service-registry",
+        **options,
+    }
     return parsed
+
+
+def require_connection_options(options: dict[str, Any]) -> None:
+    """Raise ImproperlyConfigured for what stands after the ? of DATABASE_URL and libpq would not take."""
+    try:
+        make_conninfo("", **options)
+    except Error as error:
+        raise ImproperlyConfigured(f"DATABASE_URL has an option that libpq does not know: {error}".strip()) from error
+    for name in NUMERIC_OPTIONS:
+        if name in options and not (str(options[name]).isascii() and str(options[name]).isdigit()):
+            raise ImproperlyConfigured(f"DATABASE_URL must give {name} as a whole number.")
+    if not 1 <= int(options.get("connect_timeout", CONNECT_SECONDS)) <= 60:
+        raise ImproperlyConfigured("DATABASE_URL must give connect_timeout as 1 to 60 seconds.")
 
 
 DATABASES = {"default": database()}

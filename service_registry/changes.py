@@ -9,6 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from service_registry import metrics
 from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS, NEWEST_FIRST
+from service_registry.exceptions import NotMigrated
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
 CHANGE_LOCK = 0x5E41_0001
@@ -110,18 +111,28 @@ SELECT ({END}),
 
 
 def end() -> str:
-    """The index of the newest change. Read it before the data that is sent with it, in a statement of its own."""
+    """The index of the newest change. Read it before the data that is sent with it, in a statement of its own.
+
+    Raises NotMigrated while the log has not begun.
+    """
     with connection.cursor() as cursor:
         cursor.execute(END)
-        (index,) = cursor.fetchone()
-    return str(index)
+        row = cursor.fetchone()
+    if row is None:
+        raise NotMigrated
+    return str(row[0])
 
 
 def ends(namespace: str, service_name: str) -> tuple[str, str | None]:
-    """The index of the newest change, and of the newest of one service or None where it has none."""
+    """The index of the newest change, and of the newest of one service or None where it has none.
+
+    Raises NotMigrated while the log has not begun.
+    """
     with connection.cursor() as cursor:
         cursor.execute(ENDS, [namespace, service_name])
         newest, newest_of_service = cursor.fetchone()
+    if newest is None:
+        raise NotMigrated
     return newest, newest_of_service
 
 

@@ -94,6 +94,15 @@ class TooBusy(RegistryError):
         super().__init__("The registry is too busy; try again.")
 
 
+class NotMigrated(RegistryError):
+    """The database does not hold yet what every migrated one holds."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The registry's database is not migrated yet; try again.")
+
+
 class ServiceNotFound(RegistryError):
     """No service of that name."""
 

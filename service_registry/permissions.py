@@ -8,7 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth.models import Group, Permission
-from django.db import InterfaceError, OperationalError
+from django.db import Error
+
+from service_registry.database.outages import is_outage
+from service_registry.database.retrying import retried
+from service_registry.exceptions import NotMigrated
 
 READ = frozenset({"view_service", "view_instance"})
 WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
@@ -93,19 +97,22 @@ class Grants:
     def renew(self) -> None:
         """Read again. While the database is away what was read last holds: nobody can change it there either."""
         try:
-            self.refresh()
-        except (OperationalError, InterfaceError):
-            if not self._by_group:
+            retried(self.refresh)
+        except Error as error:
+            if not self._by_group or not is_outage(error):
                 raise
             self._read_at = time.monotonic()
 
     def refresh(self) -> None:
+        """Raises NotMigrated where no group grants anything: the roles are made by the last step of migration."""
         rows = Group.objects.filter(permissions__isnull=False).values_list(
             "name", "permissions__content_type__app_label", "permissions__codename"
         )
         by_group: dict[str, set[str]] = {}
         for name, app, codename in rows:
             by_group.setdefault(name, set()).update([codename] if app == "service_registry" else [])
+        if not by_group:
+            raise NotMigrated
         self._by_group = {name: frozenset(codenames) for name, codenames in by_group.items()}
         self._read_at = time.monotonic()
 

@@ -12,7 +12,7 @@ ROOT = Path(service_registry.__file__).parent
 
 DOORS = {"api", "live", "admin", "acting", "tasks", "management"}
 VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters"}
-GROUND = {"models", "schemas", "fields", "exceptions", "documents", "logs", "metrics"}
+GROUND = {"models", "schemas", "fields", "exceptions", "documents", "logs", "metrics", "database"}
 
 # What each may import of the product besides itself.
 ALLOWED = {

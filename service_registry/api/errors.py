@@ -4,9 +4,8 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import SuspiciousOperation
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
-from psycopg_pool import PoolTimeout
 from rest_framework.exceptions import APIException, MethodNotAllowed, NotAuthenticated, UnsupportedMediaType
 from rest_framework.response import Response
 
@@ -15,6 +14,7 @@ from service_registry.api import operation
 from service_registry.api.parser import BodyTooLarge
 from service_registry.api.renderer import RegistryJSONRenderer
 from service_registry.api.request_id import id_of
+from service_registry.database.outages import is_outage
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 
 CONTENT_TYPE = "application/problem+json"
@@ -36,6 +36,7 @@ STATUS_OF: dict[type[Exception], int] = {
     KeysUnavailable: 503,
     exceptions.ClockIsWrong: 503,
     exceptions.TooBusy: 503,
+    exceptions.NotMigrated: 503,
 }
 
 # What the framework raises, in the contract's codes.
@@ -53,8 +54,6 @@ CODE_OF_STATUS = {
     405: "method_not_allowed",
     503: "unavailable",
 }
-
-OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
 
 
 def member(error: Exception, name: str) -> Any:
@@ -89,7 +88,7 @@ def judged(error: Exception) -> tuple[int, str, str]:
         return error.status_code, code, detail_of(error)
     if isinstance(error, DataError | UnreadablePostError | SuspiciousOperation):
         return 400, "invalid", "The request holds a value that cannot be kept, or did not arrive whole."
-    if isinstance(error, OUTAGES):
+    if is_outage(error):
         return 503, "unavailable", "The registry cannot reach its database, or it is too busy; try again."
     return 500, "internal", "The registry failed; the request id finds the failure in its log."
 

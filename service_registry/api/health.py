@@ -1,10 +1,10 @@
 """/livez and /readyz: for probes and load balancers, without a token."""
 
-from django.db import connection
+from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 
-from service_registry.api.errors import OUTAGES
+from service_registry.database.outages import is_outage
 from service_registry.documents import STATE
 from service_registry.expiry import hearing
 from service_registry.identity.keys import provider
@@ -14,7 +14,7 @@ SWEEP_IS_STUCK_SECONDS = 30
 
 
 def livez(_request: HttpRequest) -> JsonResponse:
-    """200 while the process works."""
+    """200 while the process works. The ASGI server answers before this is asked, see `registry_project.liveness`."""
     return JsonResponse({"status": "ok"})
 
 
@@ -43,7 +43,9 @@ def readyz(_request: HttpRequest) -> JsonResponse:
     try:
         checks["migrations"] = "ok" if started.migrated() else "not applied yet: run manage.py migrate"
         shared = {"database": "ok", "sweep": sweep_check() if started.migrated() else "unknown"}
-    except OUTAGES:
+    except Error as error:
+        if not is_outage(error):
+            raise
         checks.setdefault("migrations", "unknown: the database does not answer")
         shared = {"database": "does not answer", "sweep": "unknown"}
     ready = all(check == "ok" for check in checks.values())

@@ -13,6 +13,7 @@ from service_registry.api.openapi import parameters
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.validation import from_query, one
+from service_registry.database.retrying import retried
 from service_registry.permissions import Action
 from service_registry.schemas import (
     InstanceByIdQuery,
@@ -63,7 +64,7 @@ class InstanceViewSet(ViewSet):
         return self.found(request, query.namespace, None, query.instance_id)
 
     def found(self, request: Request, namespace: str, service_name: str | None, instance_id: str) -> Response:
-        found = catalogue.find(namespace, service_name, instance_id)
+        found = retried(lambda: catalogue.find(namespace, service_name, instance_id))
         caller = asking(request)
         may_see_changes = caller.may("view_change") or caller.owns(found.owners)
         document = found.for_owner() if may_see_changes else found.for_all()

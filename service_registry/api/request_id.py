@@ -12,6 +12,9 @@ def id_of(request: Any) -> str:
     request = getattr(request, "_request", request)
     kept: str | None = getattr(request, "request_id", None)
     if kept is None:
-        sent = request.headers.get("X-Request-Id", "")
-        kept = request.request_id = sent if SANE.fullmatch(sent) else secrets.token_hex(16)
+        kept = request.request_id = sane_or_new(request.headers.get("X-Request-Id", ""))
     return kept
+
+
+def sane_or_new(sent: str) -> str:
+    return sent if SANE.fullmatch(sent) else secrets.token_hex(16)

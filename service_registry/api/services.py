@@ -15,6 +15,7 @@ from service_registry.api.openapi import parameters
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.validation import from_query, one
+from service_registry.database.retrying import retried
 from service_registry.filters import LISTED, wanted
 from service_registry.permissions import Action
 from service_registry.schemas import (
@@ -59,7 +60,7 @@ class ServiceViewSet(ViewSet):
     def list(self, request: Request) -> HttpResponse:
         query = from_query(ListQuery, request.query_params)
         after = pagination.decode(query.after) if query.after is not None else None
-        page = catalogue.page(query, after)
+        page = retried(lambda: catalogue.page(query, after))
         members = {"index": page.index, "next": pagination.encode(page.next) if page.next else None}
         return as_json(catalogue.with_array(members, "services", page.services), page.read_at)
 
@@ -71,6 +72,9 @@ class ServiceViewSet(ViewSet):
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
         query = from_query(DiscoveryQuery, request.query_params, name=name)
+        return retried(lambda: self.discovered(request, query))
+
+    def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
         newest, newest_of_service = ends = changes.ends(query.namespace, query.name)
         tag = etag.tag_of(newest_of_service or newest, query.model_dump_json())
         if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):

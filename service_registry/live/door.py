@@ -5,7 +5,6 @@ that breaks the contract) it leaves to Django, so that each refusal has one plac
 """
 
 import functools
-import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from django.http.request import split_domain_port, validate_host
 
 from service_registry.api.renderer import RegistryJSONRenderer
 from service_registry.api.reporting import Answered, tell
-from service_registry.api.request_id import SANE
+from service_registry.api.request_id import sane_or_new
 from service_registry.caller import Caller
 from service_registry.content_policy import POLICY
 from service_registry.expiry import hearing
@@ -48,8 +47,7 @@ class Arrived:
     request_id: str = ""
 
     def __post_init__(self) -> None:
-        sent = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = sent if SANE.fullmatch(sent) else secrets.token_hex(16)
+        self.request_id = sane_or_new(self.headers.get(b"x-request-id", b"").decode("latin-1"))
 
 
 def arrived(scope: HTTPScope, body: bytes) -> Arrived | None:

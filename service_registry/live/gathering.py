@@ -6,11 +6,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from django.db import OperationalError, close_old_connections
+from django.db import close_old_connections
 
-from service_registry.api.errors import OUTAGES
+from service_registry.database.outages import is_outage, sqlstate_of
 from service_registry.exceptions import RegistryError, TooBusy
-from service_registry.manager.batch import Asked, Keyed, key_of, sqlstate_of
+from service_registry.manager.batch import Asked, Keyed, key_of
 
 Item = TypeVar("Item", bound=Keyed)
 Outcome = TypeVar("Outcome")
@@ -105,9 +105,7 @@ class Gathering(Generic[Item, Outcome]):
 
 def is_of_one(error: Exception) -> bool:
     """Whether a single item can be the cause: a row that somebody holds. The database's absence is everybody's."""
-    if isinstance(error, OperationalError):
-        return sqlstate_of(error) == LOCK_NOT_AVAILABLE
-    return not isinstance(error, OUTAGES)
+    return sqlstate_of(error) == LOCK_NOT_AVAILABLE or not is_outage(error)
 
 
 def settle(batch: Sequence[Waiting[Item, Outcome]], error: Exception) -> None:

@@ -1,15 +1,14 @@
 """What every verb does with its batch: refuse repeats, bound its transaction, try again what may be tried again."""
 
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from service_registry.caller import Caller
+from service_registry.database.retrying import retried
 from service_registry.exceptions import InvalidInput, RegistryError
 
 Result = TypeVar("Result")
@@ -151,34 +150,3 @@ def refused_by_database(error: Exception) -> RegistryError:
     constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
     field = FIELD_OF_CONSTRAINT.get(constraint, "__all__")
     return InvalidInput.of_field(field, "refused", "the database refused this value")
-
-
-SERIALIZATION_FAILURES = {"40P01", "40001"}
-CONNECTION_LOST = ("08", "57P")
-
-
-def sqlstate_of(error: Exception) -> str:
-    return str(getattr(error.__cause__, "sqlstate", None) or "")
-
-
-def retried(run: Callable[[], Result]) -> Result:
-    """Run an idempotent transaction again: once on a lost connection, three times on a deadlock.
-
-    A killed backend makes every other connection fail once; the connection is made anew at the next use.
-    """
-    lost = failed = 0
-    while True:
-        try:
-            return run()
-        except OperationalError as error:
-            state = sqlstate_of(error)
-            if connection.in_atomic_block:
-                raise
-            if state in SERIALIZATION_FAILURES and failed < 3:
-                failed += 1
-                time.sleep(random.uniform(0.01, 0.05) * failed)  # noqa: S311 (jitter)
-            elif (not state or state.startswith(CONNECTION_LOST)) and lost < 1:
-                lost += 1
-                connection.close()
-            else:
-                raise

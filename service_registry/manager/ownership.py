@@ -8,9 +8,10 @@ from django.db import connection
 
 from service_registry import changes
 from service_registry.caller import Caller, is_ignored
+from service_registry.database.retrying import retried
 from service_registry.documents import INSTANCE, OVERRIDE, RESERVATION, SERVICE
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
-from service_registry.manager.batch import retried, write
+from service_registry.manager.batch import write
 from service_registry.permissions import grants
 from service_registry.schemas import OwnersOrder
 

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from service_registry import changes
 from service_registry.caller import Caller
+from service_registry.database.retrying import retried
 from service_registry.documents import HEARD_SINCE, INSTANCE, INSTANCE_ROWS, STATE, rfc3339
 from service_registry.fields import Namespace, ServiceName
 from service_registry.filters import ALL_STATES, ALL_STATUSES, MATCHES, wanted
-from service_registry.manager.batch import retried, write
+from service_registry.manager.batch import write
 from service_registry.manager.deregister import delete
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import InstanceFilters

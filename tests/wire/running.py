@@ -1,5 +1,6 @@
 """A registry of real processes: its own durable PostgreSQL, web processes, and a worker."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ class Running:
     worker: bool = False
     migrated: bool = True  # when not, the web processes are not waited for either
     variables: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # the server's
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     callers: list["Caller"] = field(default_factory=list)
 
@@ -57,7 +59,7 @@ class Running:
         self.end()
 
     def begin(self) -> None:
-        self.postgres = Server(self.directory / "postgres", durable=True)
+        self.postgres = Server(self.directory / "postgres", durable=True, settings=self.settings)
         self.postgres.start()
         self.environment = os.environ | {"DATABASE_URL": self.postgres.url, "DEBUG": "true"} | self.variables
         if self.migrated:
@@ -122,15 +124,33 @@ class Running:
 
     def kill_postgres(self) -> None:
         """kill -9 the postmaster and all its children, and start again on the same directory and port."""
+        self.signal_postgres(signal.SIGKILL)
+        self.postgres.start()
+
+    def signal_postgres(self, number: signal.Signals) -> None:
+        """Send a signal to the postmaster and all its children."""
         postmaster = self.postgres.postmaster_pid
         assert postmaster is not None
         listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, check=True)
         for pid in [postmaster, *map(int, listed.stdout.split())]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.postgres.start()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @contextlib.contextmanager
+    def frozen_postgres(self) -> Iterator[None]:
+        """Stop every process of the server meanwhile: the kernel takes connections and bytes for it, nobody answers."""
+        self.signal_postgres(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal_postgres(signal.SIGCONT)
+
+    def configure(self, name: str, value: str) -> None:
+        """Change a setting of the running server; its sessions take it up a moment later."""
+        with psycopg.connect(self.postgres.url, connect_timeout=5, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.execute("SELECT pg_reload_conf()")
 
     def kill_backend(self) -> None:
         """kill -9 one backend of the web process: PostgreSQL then restarts all of them."""

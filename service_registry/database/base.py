@@ -1,0 +1,33 @@
+"""What Django loads as the engine: its own for PostgreSQL, measured by django-prometheus, on connections of ours."""
+
+from typing import Any, Self
+
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
+from django_prometheus.db.backends.postgresql import base
+
+from service_registry.database import driver
+from service_registry.database.connection import DEADLINE_SECONDS
+
+
+class SchemaEditor(DatabaseSchemaEditor):
+    """Migrations take the time they take: an index of a large table is not made in four seconds."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.wait_for(None)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            self.wait_for(DEADLINE_SECONDS)
+
+    def wait_for(self, seconds: float | None) -> None:
+        self.connection.ensure_connection()
+        self.connection.connection.deadline_seconds = seconds
+
+
+class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # the library has no types
+    Database = driver
+    SchemaEditorClass = SchemaEditor

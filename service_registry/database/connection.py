@@ -1,0 +1,95 @@
+"""Connections to PostgreSQL on which no wait is endless, also while the server is frozen and keeps no time itself.
+
+Why the deadline stands here: `docs/decisions/0007-deadlines-on-the-database.md`.
+"""
+
+import contextlib
+import threading
+import time
+from typing import Any, Self
+
+import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.errors import ConnectionTimeout, _WaitTimeout
+
+# Longer than any timeout of the server's (3 s): its answer says more than our giving up.
+DEADLINE_SECONDS = 4.0
+CANCEL_SECONDS = 1.0
+CONNECT_SECONDS = 3
+SILENT_SECONDS = 1.0
+
+
+class DatabaseSilent(psycopg.OperationalError):
+    """The database did not answer in time, or did not a moment ago and has not been asked again."""
+
+
+class Silence:
+    """What this process found out last about a server that does not answer, so that not every thread has to.
+
+    While it is silent one thread at a time tries to connect, once a second; all others are refused at once. A thread
+    that waits answers nobody.
+    """
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        with self._lock:
+            self._until = time.monotonic() + SILENT_SECONDS
+
+    def end(self) -> None:
+        self._until = None
+
+    def refuse(self) -> None:
+        """Raise DatabaseSilent; or return, and then the caller is the one that tries."""
+        with self._lock:
+            if self._until is None:
+                return
+            if time.monotonic() < self._until:
+                raise DatabaseSilent("the database did not answer a moment ago")
+            self._until = time.monotonic() + CONNECT_SECONDS + SILENT_SECONDS
+
+
+silence = Silence()
+
+
+class Connection(psycopg.Connection[Any]):
+    """One wait is one exchange with the server: a statement with all its rows, or a commit."""
+
+    deadline_seconds: float | None = DEADLINE_SECONDS
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """Raises DatabaseSilent at once when it did not answer a moment ago."""
+        silence.refuse()
+        try:
+            made = super().connect(conninfo, **options)
+        except ConnectionTimeout:
+            silence.begin()
+            raise
+        except BaseException:
+            silence.end()  # a refusal is an answer
+            raise
+        silence.end()
+        return made
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Raises DatabaseSilent after the deadline; the connection is closed then, as nobody knows its state."""
+        try:
+            return super().wait(gen, interval, self.deadline_seconds if timeout is None else timeout)
+        except _WaitTimeout:
+            self.give_up()
+            raise DatabaseSilent(f"the database did not answer within {self.deadline_seconds:g} s") from None
+
+    def give_up(self) -> None:
+        """Close the connection. A statement outside of a transaction is cancelled first, since the server may work on
+        it for as long as it likes; in a transaction the server's own timeouts end it, and a commit must not be."""
+        cancelled = False
+        if self.autocommit:
+            with contextlib.suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_SECONDS)
+                cancelled = True
+        self.close()
+        if not cancelled:
+            silence.begin()

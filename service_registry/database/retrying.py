@@ -1,0 +1,37 @@
+"""Trying again what may be tried again."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from service_registry.database.outages import is_lost_connection, sqlstate_of
+
+Result = TypeVar("Result")
+
+SERIALIZATION_FAILURES = {"40P01", "40001"}
+
+
+def retried(run: Callable[[], Result]) -> Result:
+    """Run an idempotent transaction or a read again: once on a lost connection, three times on a deadlock.
+
+    A killed backend makes every other connection fail once; the connection is made anew at the next use. A server that
+    is silent is not waited for twice: its next connection is refused at once, see `connection.Silence`.
+    """
+    lost = failed = 0
+    while True:
+        try:
+            return run()
+        except (DatabaseError, InterfaceError) as error:
+            if connection.in_atomic_block:
+                raise
+            if sqlstate_of(error) in SERIALIZATION_FAILURES and failed < 3:
+                failed += 1
+                time.sleep(random.uniform(0.01, 0.05) * failed)  # noqa: S311 (jitter)
+            elif is_lost_connection(error) and lost < 1:
+                lost += 1
+                connection.close()
+            else:
+                raise

@@ -1,0 +1,146 @@
+"""Deadlines of the connection, what is tried again, and which errors are the database's trouble."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.db import DatabaseError, OperationalError, connection, connections
+
+from registry_project.embedded.postgres import Server
+from service_registry.database.base import SchemaEditor
+from service_registry.database.connection import DEADLINE_SECONDS, Connection, DatabaseSilent, silence
+from service_registry.database.outages import is_lost_connection, is_outage
+from service_registry.database.retrying import retried
+from service_registry.manager.batch import write
+
+SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+
+@pytest.fixture
+def server(transactional_db: None) -> Iterator[None]:
+    """The suite's database outside of a transaction of the test's, and known not to be silent afterwards."""
+    yield
+    silence.end()
+    connection.close()
+
+
+@pytest.fixture
+def hurried(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.close()
+    monkeypatch.setattr(Connection, "deadline_seconds", 0.2)
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_a_statement_that_takes_too_long_is_given_up_and_cancelled(hurried: None) -> None:
+    with pytest.raises(OperationalError, match="did not answer within") as caught:
+        execute("SELECT pg_sleep(30)")
+    assert isinstance(caught.value.__cause__, DatabaseSilent)
+    connection.close_if_unusable_or_obsolete()
+    with connection.cursor() as cursor:  # a server that took the cancellation is not silent
+        for _ in range(100):
+            cursor.execute(SLEEPERS)
+            if cursor.fetchone() == (0,):
+                return
+            time.sleep(0.05)
+    raise AssertionError("the server still works on it")
+
+
+def test_a_transaction_that_takes_too_long_is_left_to_the_servers_own_timeout(hurried: None) -> None:
+    with pytest.raises(OperationalError, match="did not answer"), write(lock_timeout="1s"):
+        execute("SELECT pg_sleep(30)")
+    with pytest.raises(OperationalError, match="a moment ago"):
+        execute("SELECT 1")
+
+
+def test_a_silent_server_is_not_waited_for_twice(hurried: None) -> None:
+    runs: list[int] = []
+
+    def run() -> None:
+        runs.append(1)
+        with write(lock_timeout="1s"):
+            execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(OperationalError, match="a moment ago"):
+        retried(run)
+    assert len(runs) == 2
+
+
+def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service_registry.database.connection.SILENT_SECONDS", 0.1)
+    silence.begin()
+    with pytest.raises(DatabaseSilent):
+        silence.refuse()
+    time.sleep(0.11)
+    silence.refuse()  # this one tries
+    with pytest.raises(DatabaseSilent):
+        silence.refuse()
+    silence.end()
+    silence.refuse()
+
+
+def test_a_server_that_refuses_is_not_silent(tmp_path: Path) -> None:
+    silence.begin()
+    time.sleep(1.01)
+    with pytest.raises(psycopg.OperationalError):
+        Connection.connect(f"host=127.0.0.1 port={Server(tmp_path).port} connect_timeout=3")
+    silence.refuse()
+    silence.refuse()
+
+
+def test_an_ended_connection_is_made_anew_once(server: None) -> None:
+    runs: list[int] = []
+
+    def run(endings: int) -> str:
+        runs.append(1)
+        execute("SELECT pg_terminate_backend(pg_backend_pid())" if len(runs) <= endings else "SELECT 1")
+        return "done"
+
+    assert retried(lambda: run(1)) == "done"
+    runs.clear()
+    with pytest.raises(OperationalError):
+        retried(lambda: run(2))
+    assert len(runs) == 2
+    connection.close()
+
+
+def test_a_process_that_was_frozen_in_a_transaction_does_it_again(server: None) -> None:
+    runs: list[int] = []
+
+    def run() -> None:
+        with write(lock_timeout="1s"):
+            execute("SELECT set_config('idle_in_transaction_session_timeout', '100ms', true)")
+            runs.append(1)
+            time.sleep(0.3 if len(runs) == 1 else 0)
+            execute("SELECT 1")
+
+    retried(run)
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "outage"),
+    [
+        ("SELECT * FROM not_there", True),
+        ("SELECT not_there FROM service_registry_lease", True),
+        ("SET TRANSACTION READ ONLY; DELETE FROM service_registry_change", True),
+        ("SELECT 1 / 0", False),
+        ("SELEC", False),
+    ],
+)
+def test_an_outage_is_told_from_a_mistake(server: None, statement: str, outage: bool) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        execute(statement)
+    assert is_outage(caught.value) == outage
+    assert not is_lost_connection(caught.value)
+
+
+def test_migrations_take_the_time_they_take(hurried: None) -> None:
+    with SchemaEditor(connections["default"]) as editor:
+        editor.execute("SELECT pg_sleep(0.5)")
+    assert connection.connection.deadline_seconds == DEADLINE_SECONDS

@@ -1,0 +1,172 @@
+"""Whatever is wrong with the database, a caller gets 503 `unavailable` with Retry-After, and soon."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.client import registration
+from tests.wire.running import Caller, Reply, Running, wait_for
+
+pytestmark = pytest.mark.wire
+
+KEY = {"service_name": "web", "instance_id": "web-1"}
+STATUS = "/registry/instance/web/web-1/status"
+WRITES: list[tuple[str, str, Any]] = [
+    ("POST", "/registry/register", registration()),
+    ("POST", "/registry/register", [registration()]),
+    ("POST", "/registry/heartbeat", KEY),
+    ("POST", "/registry/heartbeat", [KEY]),
+    ("PUT", STATUS, {"status": "DOWN", "reason": "test"}),
+    ("DELETE", STATUS, None),
+    ("PUT", "/registry/services/web/owners", {"owners": ["team"]}),
+    ("POST", "/registry/deregister", KEY),
+]
+READS: list[tuple[str, str, Any]] = [
+    ("GET", "/registry/services", None),
+    ("GET", "/registry/services/web", None),
+    ("GET", "/registry/instance/web/web-1", None),
+    ("GET", "/registry/instance/web-1", None),
+]
+FREE_SLOTS = 12
+END_CONNECTIONS = """
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'service-registry'
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with Running(tmp_path_factory.mktemp("trouble"), settings={"max_connections": str(FREE_SLOTS)}) as running:
+        yield running
+
+
+@pytest.fixture
+def admin(registry: Running) -> Caller:
+    caller = registry.caller("registry-admins", "team")
+    wait_for(lambda: caller.call("POST", "/registry/register", registration(ttl_seconds=3600)).status in {200, 201})
+    return caller
+
+
+def is_unavailable(reply: Reply) -> bool:
+    return (reply.status, reply.json["code"], reply.headers.get("retry-after")) == (503, "unavailable", "1")
+
+
+def all_unavailable(caller: Caller, calls: list[tuple[str, str, Any]]) -> None:
+    replies = [caller.call(*call) for call in calls]
+    assert [(reply.status, reply.body) for reply in replies if not is_unavailable(reply)] == []
+
+
+def test_a_frozen_database_is_503_and_does_not_stop_the_probe(registry: Running, admin: Caller) -> None:
+    """More callers than threads: who waits for a thread is answered too, by one that has stopped waiting."""
+    bearer = admin.headers["Authorization"].removeprefix("Bearer ")
+    answered: list[Reply] = []
+    passed: list[float] = []
+    began = time.monotonic()
+
+    def ask(place: int) -> None:
+        method, path, body = (WRITES + READS)[place % len(WRITES + READS)]
+        answered.append(registry.with_bearer(bearer).call(method, path, body))
+        passed.append(time.monotonic() - began)
+
+    with ThreadPoolExecutor(48) as threads, registry.frozen_postgres():
+        asked = [threads.submit(ask, place) for place in range(48)]
+        time.sleep(0.5)
+        assert registry.nobody().call("GET", "/livez").status == 200
+        assert answered == []  # all threads wait, and the probe was answered first
+        for future in asked:
+            future.result(60)
+        all_unavailable(registry.with_bearer(bearer), WRITES + READS)
+        ready = registry.nobody().call("GET", "/readyz")
+        assert (ready.status, ready.json["status"]) == (200, "degraded")
+    statuses = dict(Counter(reply.status for reply in answered))
+    print(f"{len(answered)} calls of a frozen database: {statuses}, the last after {max(passed):.1f} s")
+    assert [reply.body for reply in answered if not is_unavailable(reply)] == []
+    again = registry.with_bearer(bearer)
+    wait_for(lambda: again.call("POST", "/registry/heartbeat", KEY).status == 200)
+
+
+def test_a_database_that_only_reads_refuses_writes_with_503(registry: Running, admin: Caller) -> None:
+    registry.configure("default_transaction_read_only", "on")
+    try:
+        wait_for(lambda: admin.call("POST", "/registry/heartbeat", KEY).status == 503)
+        all_unavailable(admin, WRITES)
+        assert [admin.call(*call).status for call in READS] == [200] * len(READS)
+    finally:
+        registry.configure("default_transaction_read_only", "off")
+    wait_for(lambda: admin.call("POST", "/registry/heartbeat", KEY).status == 200)
+
+
+@contextmanager
+def every_slot_taken(registry: Running) -> Iterator[None]:
+    with ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(psycopg.connect(registry.postgres.url, connect_timeout=5))
+
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):  # noqa: PT012
+            for _ in range(2 * FREE_SLOTS):
+                take()
+        yield
+
+
+def test_no_connection_to_be_had_is_503(registry: Running, admin: Caller) -> None:
+    registry.web[0].kill()
+    registry.web[0].wait()
+    with every_slot_taken(registry):
+        registry.web[0] = registry.start_web(registry.ports[0])
+        wait_for(lambda: registry.alive(registry.ports[0]))
+        again = registry.caller("registry-admins", "team")
+        all_unavailable(again, WRITES + READS)
+    wait_for(lambda: registry.ready(registry.ports[0]))
+    wait_for(lambda: again.call("POST", "/registry/heartbeat", KEY).status == 200)
+
+
+def test_reads_go_on_while_their_connections_are_ended(registry: Running, admin: Caller) -> None:
+    """One that is ended between two statements of a read, or in one, is made anew and the read done again."""
+    ended: list[int] = []
+    done = threading.Event()
+
+    def end() -> None:
+        with psycopg.connect(registry.postgres.url, autocommit=True) as connection:
+            while not done.wait(random.uniform(0.1, 0.15)):
+                ended.extend(pid for pid, _ended in connection.execute(END_CONNECTIONS))
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    statuses: Counter[int] = Counter()
+    try:
+        while len(ended) < 100 and thread.is_alive():
+            statuses.update(admin.call(*call).status for call in READS)
+    finally:
+        done.set()
+        thread.join()
+    print(f"{statuses.total()} reads while {len(ended)} connections were ended: {dict(statuses)}")
+    assert len(ended) >= 100
+    assert set(statuses) == {200}
+
+
+def test_a_database_that_is_not_migrated_is_503(tmp_path: Path) -> None:
+    """And so is one that lacks what migration makes last. (Migrating takes longer than connections are kept.)"""
+    with Running(tmp_path, migrated=False) as registry:
+
+        def admin() -> Caller:
+            return registry.caller("registry-admins", "team")
+
+        all_unavailable(admin(), WRITES + READS)
+        registry.migrate()
+        registry.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")
+        all_unavailable(admin(), WRITES + READS)
+        registry.migrate()
+        registry.execute("DELETE FROM service_registry_change")
+        all_unavailable(admin(), READS[:2])
+        registry.migrate()
+        assert admin().call(*WRITES[0]).status == 201
+        assert admin().call(*READS[0]).status == 200
