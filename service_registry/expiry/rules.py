@@ -1,0 +1,283 @@
+"""The rules by which a lease that is due expires or is held. Plain numbers: no clock, no settings, no database.
+
+The sweep gathers the numbers and applies the outcome; the simulation (`benchmarks/simulation`) drives the same code in
+virtual time. Times are seconds on any one clock. A *proven* lease has had a heartbeat since its epoch began; others
+are neither counted nor held.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+# A proven lease is late when not heard for this share of its TTL. Clients beat every third of it, so when the first of
+# a cohort is due the others are late already, and the cohort is counted whole. (0.65 holds fleets that beat slowly.)
+LATE_AFTER = 0.7
+# An expiry counts for so long, unless the instance is heard of again.
+GONE_SECONDS = 60
+# Of a fleet that beats every third of its TTL, none is due yet when all have been silent for this share.
+SILENT_AFTER = 2 / 3
+SILENCE_MINIMUM = 20
+SILENCE_SERVICES = 3
+# Among fewer than these the registry can hardly tell their end from a fault on the way to it: short holds only.
+SMALL_FLEET = 20
+SMALL_MINIMUM = 3
+SERVICE_MINIMUM = 5
+# How many may leave in one sweep whose hold is over.
+LET_GO_MINIMUM = 10
+LET_GO_FRACTION = 0.05
+
+Rule = Literal["fleet", "small_fleet", "service", "all_late"]
+RULES: tuple[Rule, ...] = ("fleet", "small_fleet", "service", "all_late")
+
+
+def grace_seconds(ttl_seconds: int) -> float:
+    """How long nothing must have been heard of a lease until it is due."""
+    return max(1.1 * ttl_seconds, ttl_seconds + 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What operators may set. Fractions are of the leases a due one is judged among."""
+
+    silence_max_seconds: int = 3600
+    fleet_fraction: float = 0.15
+    fleet_minimum: int = 5
+    fleet_seconds: int = 900
+    service_fraction: float = 0.5
+    service_seconds: int = 120
+
+    def seconds(self, rule: Rule) -> int:
+        """How long past a lease's deadline `rule` holds it."""
+        return self.fleet_seconds if rule == "fleet" else self.service_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The proven leases of one TTL. `gone` have expired within GONE_SECONDS; `heard_at` is the latest moment from
+    which the silence of a live one counts."""
+
+    ttl_seconds: int
+    live: int
+    late: int
+    gone: int
+    heard_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The proven leases of one TTL in one service: `size` are live or gone, `counted` late or gone."""
+
+    service: int
+    ttl_seconds: int
+    size: int
+    counted: int
+
+
+# --- Silence --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """While the whole fleet is silent time stands still, from `since` until `until` at most.
+
+    What stood still has to be made up for: until `repaid_at` the registry has not heard for as long as it was silent
+    before. So a fleet whose silences follow each other without end is held for `silence_max_seconds` once, and then
+    half of the time.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    repaid_at: float | None = None
+
+    def stands_still(self, now: float) -> bool:
+        return self.since is not None and self.until is not None and self.since <= now < self.until
+
+
+def may_be_silent(now: float, cohorts: Sequence[Cohort]) -> bool:
+    """Whether nobody of a fleet that is large enough was heard for two thirds of its median TTL. Whether its services
+    are enough as well (SILENCE_SERVICES) is asked only then, since it is dear to count."""
+    if sum(cohort.live for cohort in cohorts) < SILENCE_MINIMUM:
+        return False
+    heard_at = max(cohort.heard_at for cohort in cohorts if cohort.live)
+    return now - heard_at > SILENT_AFTER * median_ttl(cohorts)
+
+
+def median_ttl(cohorts: Sequence[Cohort]) -> int:
+    """Of the live, of whom there is at least one."""
+    live = sum(cohort.live for cohort in cohorts)
+    passed = 0
+    for cohort in sorted(cohorts, key=lambda cohort: cohort.ttl_seconds):
+        passed += cohort.live
+        if 2 * passed >= live:
+            return cohort.ttl_seconds
+    raise ValueError("nobody is live")
+
+
+def begin_silence(standing: Silence, heard_at: float, limits: Limits) -> Silence:
+    """A silence that began when the last of the fleet was heard."""
+    owed = max((standing.repaid_at or heard_at) - heard_at, 0.0)
+    left = max(limits.silence_max_seconds - owed, 0.0)
+    return Silence(heard_at, heard_at + left, standing.repaid_at)
+
+
+def end_silence(standing: Silence, beaten_at: float) -> Silence:
+    """The silence is over by the first heartbeat; the window restarts at the same moment."""
+    assert standing.since is not None, "only a silence that has begun ends"
+    assert standing.until is not None, "only a silence that has begun ends"
+    stood_still = min(beaten_at, standing.until) - standing.since
+    return Silence(repaid_at=max(standing.repaid_at or standing.since, standing.since) + 2 * stood_still)
+
+
+# --- Protection -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule, looked at for the leases of one TTL and service: it holds them, for so many seconds past the deadline
+    of each, when more are `counted` than its `limit`."""
+
+    rule: Rule
+    counted: float
+    limit: float
+    seconds: int
+
+    @property
+    def holds(self) -> bool:
+        return self.counted > self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A lease past its deadline, by `overdue_seconds`. `held_by` is the rule that holds it already."""
+
+    service: int
+    ttl_seconds: int
+    overdue_seconds: float
+    proven: bool
+    held_by: Rule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a due lease, and the rules that were looked at for it.
+
+    `expire`: no rule holds it. `let_go`: one does, or did, and its time is over. `hold`: from now on, by `rule`.
+    `held`: still. `wait`: its time is over too, but enough have left in this sweep.
+    """
+
+    act: Literal["expire", "let_go", "hold", "held", "wait"]
+    rule: Rule | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def leaves(self) -> bool:
+        return self.act in {"expire", "let_go"}
+
+
+class Judgement:
+    """One sweep's: made of what was counted at its beginning, and asked for each lease that was due by then."""
+
+    def __init__(
+        self, cohorts: Sequence[Cohort], groups: Sequence[Group], released: frozenset[int], limits: Limits
+    ) -> None:
+        """
+        Args:
+            cohorts: all of the fleet, one a TTL.
+            groups: those of the services in which anybody is late or gone, one a service and TTL.
+            released: the services of which an operator has said that what is held there may go.
+            limits: what operators have set.
+        """
+        self.released = released
+        self.limits = limits
+        self.may_let_go = max(LET_GO_MINIMUM, int(LET_GO_FRACTION * sum(cohort.live for cohort in cohorts)))
+        self._of_fleet, self._of_service = look(cohorts, groups, limits)
+
+    def verdict(self, due: Due) -> Verdict:
+        """Judge one lease, among those whose TTL is not longer than its own. `may_let_go` falls with each let go.
+
+        A hold ends by a heartbeat (then the lease is not due), by its own time or by a release, and never because
+        fewer are counted now. When it ends, another rule may hold on whose time is longer; each counts from the
+        lease's own deadline.
+        """
+        if not due.proven or due.service in self.released:
+            return Verdict("expire")
+        if due.held_by and due.overdue_seconds < self.limits.seconds(due.held_by):
+            return Verdict("held", due.held_by)
+        looked_at = self.findings(due.service, due.ttl_seconds)
+        longest = max((finding for finding in looked_at if finding.holds), key=lambda f: f.seconds, default=None)
+        if longest and due.overdue_seconds < longest.seconds:
+            return Verdict("hold", longest.rule, looked_at)
+        if longest is None and due.held_by is None:
+            return Verdict("expire", None, looked_at)
+        if self.may_let_go < 1:
+            return Verdict("wait", due.held_by, looked_at)
+        self.may_let_go -= 1
+        return Verdict("let_go", due.held_by, looked_at)
+
+    def findings(self, service: int, ttl_seconds: int) -> tuple[Finding, ...]:
+        of_service = self._of_service.get((service, ttl_seconds))
+        return self._of_fleet.get(ttl_seconds, ()) + ((of_service,) if of_service else ())
+
+
+class Counted:
+    """What is counted among the leases up to a TTL, while that TTL grows."""
+
+    def __init__(self) -> None:
+        self.live = self.late = self.counted = 0
+        self.size: Counter[int] = Counter()
+        self.of_service: Counter[int] = Counter()
+        self._heavy: set[int] = set()
+
+    def add_cohort(self, cohort: Cohort) -> None:
+        self.live += cohort.live
+        self.late += cohort.late
+        self.counted += cohort.late + cohort.gone
+
+    def add_group(self, group: Group) -> None:
+        self.size[group.service] += group.size
+        self.of_service[group.service] += group.counted
+        self._heavy.add(group.service)
+
+    def capped(self, limit: float) -> float:
+        """How many are counted when one service counts for at most half of `limit` or half of its own leases, whichever
+        is more. The limit only grows, so a service that is too small to be cut need not be looked at again."""
+        share = limit / 2
+        self._heavy = {service for service in self._heavy if self.of_service[service] > share}
+        cut = (self.of_service[service] - max(share, self.size[service] / 2) for service in self._heavy)
+        return self.counted - sum(excess for excess in cut if excess > 0)
+
+
+def look(
+    cohorts: Sequence[Cohort], groups: Sequence[Group], limits: Limits
+) -> tuple[dict[int, tuple[Finding, ...]], dict[tuple[int, int], Finding]]:
+    """What each rule finds: for the fleet by TTL, and for services by service and TTL."""
+    counted = Counted()
+    of_fleet: dict[int, tuple[Finding, ...]] = {}
+    of_service: dict[tuple[int, int], Finding] = {}
+    waiting = sorted(groups, key=lambda group: group.ttl_seconds, reverse=True)
+    for cohort in sorted(cohorts, key=lambda cohort: cohort.ttl_seconds):
+        counted.add_cohort(cohort)
+        while waiting and waiting[-1].ttl_seconds <= cohort.ttl_seconds:
+            group = waiting.pop()
+            counted.add_group(group)
+            of_service[group.service, group.ttl_seconds] = service_finding(counted, group.service, limits)
+        of_fleet[cohort.ttl_seconds] = fleet_findings(counted, limits)
+    return of_fleet, of_service
+
+
+def fleet_findings(counted: Counted, limits: Limits) -> tuple[Finding, ...]:
+    limit = max(limits.fleet_minimum, limits.fleet_fraction * counted.live)
+    rule: Rule = "fleet" if counted.live >= SMALL_FLEET else "small_fleet"
+    fleet = Finding(rule, counted.capped(limit), limit, limits.seconds(rule))
+    if counted.live < SMALL_MINIMUM:
+        return (fleet,)
+    # Held when all are late: when more are than all but one.
+    return fleet, Finding("all_late", counted.late, counted.live - 1, limits.seconds("all_late"))
+
+
+def service_finding(counted: Counted, service: int, limits: Limits) -> Finding:
+    """A service too small for the rule has a limit that it cannot pass."""
+    size = counted.size[service]
+    limit = limits.service_fraction * size if size >= SERVICE_MINIMUM else size
+    return Finding("service", counted.of_service[service], limit, limits.seconds("service"))
