@@ -1,6 +1,7 @@
 """Typed reads of the environment. A wrong value stops the start with one sentence that says what would be right."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -30,6 +31,14 @@ def integer(name: str, default: int, low: int, high: int) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 20 and low <= int(value) <= high):
         raise ImproperlyConfigured(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
     return int(value)
+
+
+def fraction(name: str, default: float) -> float:
+    """A share of a whole: a decimal number from 0 to 1."""
+    value = os.environ.get(name, str(default)).strip()
+    if not (re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", value, re.ASCII) and 0 <= float(value) <= 1):
+        raise ImproperlyConfigured(f"{name} must be a number from 0 to 1, not {value!r}.")
+    return float(value)
 
 
 def listed(name: str, default: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, STATE_NAME
-from service_registry.models import STATUSES
+from service_registry.models import RULES, STATUSES
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 STATES = ("live", "protected", "expired")
@@ -44,6 +44,9 @@ refused_heartbeats = Counter(
 changes = Counter(
     "registry_changes", "Changes that were committed, by kind (expired, removed, recovered ...).", ["kind"]
 )
+holds = Counter(
+    "registry_holds", "Instances held past their deadline from then on, by the rule that holds them.", ["rule"]
+)
 window_restarts = Counter("registry_window_restarts", "Times silence began to count anew, by reason.", ["reason"])
 
 
@@ -61,18 +64,27 @@ def count_refused_heartbeats(refusals: Mapping[str, int]) -> None:
 
 def count_changes(kinds: Iterable[str]) -> None:
     """Count changes once the transaction under way is committed, and not at all when it is not."""
-    counted = collections.Counter(kinds)
+    count_once_committed(changes, kinds)
 
-    def count() -> None:
-        for kind, number in counted.items():
-            changes.labels(kind).inc(number)
 
-    transaction.on_commit(count)
+def count_holds(rules: Iterable[str]) -> None:
+    """Count holds once the transaction under way is committed."""
+    count_once_committed(holds, rules)
 
 
 def count_window_restart(reason: str | None) -> None:
     if reason:
         window_restarts.labels(reason).inc()
+
+
+def count_once_committed(counter: Counter, labels: Iterable[str]) -> None:
+    counted = collections.Counter(labels)
+
+    def count() -> None:
+        for label, number in counted.items():
+            counter.labels(label).inc(number)
+
+    transaction.on_commit(count)
 
 
 def exposition() -> bytes:
@@ -97,6 +109,7 @@ class FromProcesses(Collector):
         yield from MultiProcessCollector.merge([file for file in files if os.path.getsize(file)])  # type: ignore[no-untyped-call]
 
 
+HELD = f"SELECT l.protected_by, count(*) FROM {LEASE} l WHERE l.protected_at IS NOT NULL GROUP BY 1"
 FLEET = f"""
 SELECT {EFFECTIVE_STATUS}, {STATE_NAME}, count(*)
 FROM {INSTANCE} i
@@ -111,7 +124,9 @@ def age(column: str) -> str:
 
 
 STATE_ROW = f"""
-SELECT (SELECT count(*) FROM {SERVICE}), {age("swept_at")}, {age("heard_at")}, {age("window_start")}
+SELECT (SELECT count(*) FROM {SERVICE}), {age("swept_at")}, {age("heard_at")}, {age("window_start")},
+    (r.silent_until > clock_timestamp() AND r.silent_since <= clock_timestamp()) IS TRUE,
+    CASE WHEN r.silent_until > clock_timestamp() THEN GREATEST({age("silent_since")}, 0) ELSE 0 END
 FROM {STATE} r WHERE r.id = 1
 """
 GAUGES = (
@@ -119,6 +134,8 @@ GAUGES = (
     ("registry_sweep_age_seconds", "Since a sweep last finished."),
     ("registry_hearing_age_seconds", "Since a web process last said that it can hear; over 5 s time stands still."),
     ("registry_window_age_seconds", "Since when the registry has heard without a gap: silence counts from then."),
+    ("registry_silent", "1 while nobody of the fleet is heard and time stands still for that."),
+    ("registry_silence_seconds", "For how long already; 0 while somebody is heard."),
 )
 
 
@@ -127,24 +144,28 @@ class FromDatabase(Collector):
 
     def collect(self) -> Iterator[Metric]:
         try:
-            fleet, values = read()
+            fleet, held, values = read()
         except Error:
             yield GaugeMetricFamily("registry_database_up", "Whether the database answered this scrape.", 0)
             return
         yield GaugeMetricFamily("registry_database_up", "Whether the database answered this scrape.", 1)
         yield instances(fleet)
+        yield held_instances(held)
         for (name, help_text), value in zip(GAUGES, values, strict=True):
             yield GaugeMetricFamily(name, help_text, value)
 
 
-def read() -> tuple[dict[tuple[str, str], int], tuple[float, ...]]:
-    """Instances by status and state, and the values of GAUGES. A scrape is not worth waiting for: 3 s at most."""
+def read() -> tuple[dict[tuple[str, str], int], dict[str, int], tuple[float, ...]]:
+    """Instances by status and state, the held ones by rule, and the values of GAUGES. A scrape is not worth waiting
+    for: 3 s at most."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', '3s', true)")
         cursor.execute(FLEET)
         fleet = {(status, state): count for status, state, count in cursor.fetchall()}
+        cursor.execute(HELD)
+        held = dict(cursor.fetchall())
         cursor.execute(STATE_ROW)
-        return fleet, cursor.fetchone()
+        return fleet, held, cursor.fetchone()
 
 
 def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
@@ -154,4 +175,15 @@ def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
     )
     for key in itertools.product(STATUSES, STATES):
         family.add_metric(key, fleet.get(key, 0))
+    return family
+
+
+def held_instances(held: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(
+        "registry_held_instances",
+        "Instances past their deadline that are held, by the rule that does.",
+        labels=["rule"],
+    )
+    for rule in RULES:
+        family.add_metric([rule], held.get(rule, 0))
     return family

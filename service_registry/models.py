@@ -27,6 +27,8 @@ CHANGE_KINDS = (
     "deregistered",
     "removed",
 )
+# The rules of `expiry.rules` that hold a lease past its deadline.
+RULES = ("fleet", "small_fleet", "service", "all_late")
 
 
 class User(AbstractUser):
@@ -54,6 +56,8 @@ class Service(models.Model):
     name = models.TextField(db_collation="C")
     owners = ArrayField(models.TextField())
     created_at = models.DateTimeField(db_default=Now())
+    # An operator's word that what is held here may go; it holds for 15 minutes.
+    released_at = models.DateTimeField(null=True)
 
     objects = ServiceQuerySet.as_manager()
 
@@ -64,7 +68,10 @@ class Service(models.Model):
             models.UniqueConstraint(fields=["namespace", "name"], name="service_unique_name"),
             models.CheckConstraint(condition=Q(owners__len__gte=1, owners__len__lte=8), name="service_has_owners"),
         ]
-        indexes = [GinIndex(fields=["owners"], name="service_by_owner")]
+        indexes = [
+            GinIndex(fields=["owners"], name="service_by_owner"),
+            models.Index(fields=["released_at"], name="service_released", condition=Q(released_at__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -137,7 +144,8 @@ class Lease(models.Model):
     """The facts by which an instance is alive. Narrow, half-empty pages and no index on times: every heartbeat is HOT.
 
     `beats` counts heartbeats since `epoch` began; a lease with none is unproven. No deadline is kept: it follows from
-    `heartbeat_at`, `ttl_seconds` and `RegistryState.window_start`.
+    `heartbeat_at`, `ttl_seconds` and `RegistryState.window_start`. `protected_by` is the rule of the hold that began at
+    `protected_at`, or of the last one.
     """
 
     instance = models.OneToOneField(Instance, on_delete=models.CASCADE, primary_key=True, related_name="lease")
@@ -147,6 +155,7 @@ class Lease(models.Model):
     beats = models.BigIntegerField(default=0)
     expired_at = models.DateTimeField(null=True)
     protected_at = models.DateTimeField(null=True)
+    protected_by = models.TextField(null=True)  # noqa: DJ001 (never held is not held by a rule without a name)
 
     class Meta:
         default_permissions = ()
@@ -155,6 +164,10 @@ class Lease(models.Model):
             models.CheckConstraint(condition=Q(beats__gte=0), name="lease_beats"),
             models.CheckConstraint(
                 condition=Q(expired_at__isnull=True) | Q(protected_at__isnull=True), name="lease_one_state"
+            ),
+            models.CheckConstraint(
+                condition=Q(protected_at__isnull=True) | Q(protected_by__isnull=False, protected_by__in=RULES),
+                name="lease_protected_by_rule",
             ),
         ]
 
@@ -239,12 +252,16 @@ class Change(models.Model):
 
 
 class RegistryState(models.Model):
-    """One row: when the registry last could hear, since when it has without a gap, when a sweep last finished."""
+    """One row: when the registry last could hear, since when it has without a gap, when a sweep last finished, and
+    since when the fleet is silent, if it is (`expiry.rules.Silence`)."""
 
     heard_at = models.DateTimeField(db_default=Now())
     window_start = models.DateTimeField(db_default=Now())
     window_reason = models.TextField(default="start")
     swept_at = models.DateTimeField(db_default=Now())
+    silent_since = models.DateTimeField(null=True)
+    silent_until = models.DateTimeField(null=True)
+    silence_repaid_at = models.DateTimeField(null=True)
 
     class Meta:
         default_permissions = ()

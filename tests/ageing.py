@@ -34,3 +34,15 @@ def deafen(seconds: float) -> None:
 def expire_since(seconds: float) -> None:
     """Let what has expired have done so earlier by so much."""
     Lease.objects.filter(expired_at__isnull=False).update(expired_at=F("expired_at") - timedelta(seconds=seconds))
+
+
+def silent_since(seconds: float) -> None:
+    """Let a silence that stands have begun earlier by so much, as all else did that happened before it."""
+    earlier = timedelta(seconds=seconds)
+    Lease.objects.update(heartbeat_at=F("heartbeat_at") - earlier)
+    RegistryState.objects.update(
+        window_start=F("window_start") - earlier,
+        silent_since=F("silent_since") - earlier,
+        silent_until=F("silent_until") - earlier,
+        silence_repaid_at=F("silence_repaid_at") - earlier,
+    )

@@ -39,6 +39,7 @@ def test_what_expires_leaves_a_record(payments: Api, reader: Api) -> None:
         "swept_at",
         "ttl_seconds",
         "process",
+        "holds",
     }
     assert change.evidence["heartbeat_at"] < change.evidence["deadline"] < change.evidence["swept_at"]
 

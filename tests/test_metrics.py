@@ -14,9 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from registry_project.embedded import plan
 from service_registry import metrics
 from service_registry.expiry import hearing
+from service_registry.expiry.sweep import sweep
+from service_registry.models import RULES
 from service_registry.permissions import ROLE_GROUPS
-from tests.ageing import deafen
+from tests.ageing import deafen, silent_since
 from tests.client import Api, registration
+from tests.fleets import fleet as proven_fleet
+from tests.fleets import quiet
 from tests.wire.running import Caller, Running, wait_for
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -133,6 +137,39 @@ def test_gauges_say_what_stands_in_the_database(payments: Api) -> None:
     assert 0 <= value(found, "registry_hearing_age_seconds") < 3600
 
 
+def test_holds_are_shown_and_counted_by_rule(
+    payments: Api, since: Since, django_capture_on_commit_callbacks: Any
+) -> None:
+    ids = proven_fleet(payments, {"a": 8, "b": 30})
+    quiet(34, ids[:5])
+    with django_capture_on_commit_callbacks(execute=True):
+        sweep()
+    found = scraped()
+    assert {rule: value(found, "registry_held_instances", rule=rule) for rule in RULES} == {
+        "fleet": 0,
+        "small_fleet": 0,
+        "service": 5,
+        "all_late": 0,
+    }
+    assert value(found, "registry_instances", status="UP", state="protected") == 5
+    assert since("registry_holds_total", rule="service") == 5
+    assert since("registry_changes_total", kind="protected") == 5
+
+
+def test_a_silence_is_shown_with_its_length(payments: Api) -> None:
+    found = scraped()
+    assert (value(found, "registry_silent"), value(found, "registry_silence_seconds")) == (0, 0)
+    ids = proven_fleet(payments, {"a": 10, "b": 10, "c": 10})
+    quiet(60, ids)
+    sweep()
+    found = scraped()
+    assert value(found, "registry_silent") == 1
+    assert 60 <= value(found, "registry_silence_seconds") < 120
+    silent_since(3600)
+    found = scraped()
+    assert (value(found, "registry_silent"), value(found, "registry_silence_seconds")) == (0, 0)
+
+
 def test_a_restart_of_the_window_is_counted_with_its_reason(db: None, since: Since) -> None:
     pulse = hearing.Pulse()
     pulse.beat()
@@ -148,6 +185,8 @@ def test_a_restart_of_the_window_is_counted_with_its_reason(db: None, since: Sin
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Running]:
     variables = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "REGISTRY_RETENTION_SECONDS": "1"}
+    # All of them die at once, which would be held.
+    variables |= {f"REGISTRY_{rule}PROTECTION_MAX_SECONDS": "0" for rule in ("", "SERVICE_")}
     with Running(tmp_path, web_processes=2, worker=True, variables=variables) as running:
         yield running
 

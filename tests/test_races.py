@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from django.db import connection, connections, transaction
 
-from service_registry import manager
+from service_registry import manager, metrics
 from service_registry.caller import Caller
 from service_registry.exceptions import InstanceNotFound, NotOwner
 from service_registry.expiry.sweep import sweep
-from service_registry.models import Change, Instance, Lease, Service
+from service_registry.models import Change, Instance, Lease, RegistryState, Service
 from service_registry.schemas import Beat, Deregistration, Registration
 from tests import ageing
 from tests.client import registration
@@ -134,6 +134,60 @@ def test_sweeps_at_once_log_each_expiry_once() -> None:
         at_once([sweep, sweep, sweep])
         sweep()
     assert Change.objects.filter(kind="expired").count() == 400
+
+
+def proven(names: Sequence[str]) -> None:
+    manager.register([instance(name) for name in names], OWNER)
+    beats = manager.heartbeat([Beat(service_name="web", instance_id=name) for name in names], OWNER)
+    assert all(isinstance(outcome, manager.Renewed) for outcome in beats)
+
+
+def test_a_heartbeat_that_meets_the_sweep_ends_its_hold_or_prevents_it() -> None:
+    """Four of five are held; the fifth beats while the sweep judges."""
+    names = [f"i-{number}" for number in range(5)]
+    for _ in range(40):
+        proven(names)
+        ageing.silence(34)
+        beaten, _swept = at_once(
+            [lambda: manager.heartbeat([Beat(service_name="web", instance_id="i-0")], OWNER)[0], sweep]
+        )
+        assert isinstance(beaten, manager.Renewed)
+        assert Lease.objects.get(instance__instance_id="i-0").protected_at is None
+        sweep()
+        assert set(Instance.objects.protected().values_list("instance_id", flat=True)) == set(names[1:])
+    kinds = list(Change.objects.filter(instance_id="i-0").values_list("kind", flat=True))
+    assert kinds.count("protected") == kinds.count("recovered")
+    assert "expired" not in kinds
+
+
+def test_sweeps_at_once_log_each_hold_once() -> None:
+    for trial in range(20):
+        names = [f"i-{trial}-{number}" for number in range(20)]
+        proven(names)
+        ageing.silence(34, instance_id__startswith=f"i-{trial}-")
+        at_once([sweep, sweep, sweep])
+        sweep()
+        assert Instance.objects.protected().count() == 20
+        outcomes = manager.deregister([Deregistration(service_name="web", instance_id=name) for name in names], OWNER)
+        assert all(isinstance(outcome, manager.Deregistered) for outcome in outcomes)
+    assert Change.objects.filter(kind="protected").count() == 400
+
+
+def test_sweeps_at_once_restart_the_window_once() -> None:
+    for trial in range(20):
+        for service in ("web", "api", "mail"):
+            manager.register([instance(f"i-{number}", service) for number in range(7)], OWNER)
+            manager.heartbeat([Beat(service_name=service, instance_id=f"i-{number}") for number in range(7)], OWNER)
+        ageing.silence(60)
+        at_once([sweep, sweep, sweep])
+        sweep()
+        assert RegistryState.objects.get().silent_since is not None, trial
+        manager.heartbeat([Beat(service_name="web", instance_id="i-0")], OWNER)
+        before = metrics.window_restarts.labels("silence")._value.get()
+        at_once([sweep, sweep, sweep])
+        sweep()
+        assert metrics.window_restarts.labels("silence")._value.get() - before == 1
+    assert not Change.objects.filter(kind__in=["expired", "protected"]).exists()
 
 
 def test_an_instance_removed_under_a_registration_is_made_anew() -> None:

@@ -12,7 +12,7 @@ def test_sweep_says_what_it_did(payments: Api) -> None:
     payments.register(instance_id="silent")
     ageing.silence(60)
     payments.register(instance_id="fresh")
-    assert "1 expired, 0 removed, 0 overrides ended" in run("sweep")
+    assert "1 expired, 0 protected, 0 removed, 0 overrides ended" in run("sweep")
     assert payments.listed() == ["fresh"]
 
 
@@ -24,7 +24,7 @@ def test_a_dry_sweep_names_whom_it_would_expire_and_changes_nothing(payments: Ap
     said = run("sweep", "--dry-run")
     assert "The registry hears, without a gap since" in said
     assert "default/web/silent would expire: last heard at" in said
-    assert "A sweep would expire 1, remove 0 and end 0 overrides." in said
+    assert "A sweep would expire 1, keep 0 that are past their deadline, remove 0 and end 0 overrides." in said
     assert "fresh" not in said
     assert (Change.objects.count(), Lease.objects.filter(expired_at__isnull=False).count()) == (changes, 0)
 
@@ -34,9 +34,9 @@ def test_a_dry_sweep_says_that_time_stands_still(payments: Api) -> None:
     ageing.silence(60)
     ageing.deafen(6)
     said = run("sweep", "--dry-run")
-    assert "time stands still, and 1 past their deadline are kept" in said
-    assert "default/web/silent is kept" in said
-    assert "A sweep would expire 0, remove 0" in said
+    assert "as no web process pulses: time stands still" in said
+    assert "default/web/silent is kept while time stands still" in said
+    assert "A sweep would expire 0, keep 1 that are past their deadline, remove 0" in said
 
 
 def test_a_dry_sweep_counts_what_it_would_remove(payments: Api, settings: Any) -> None:

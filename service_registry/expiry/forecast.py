@@ -1,4 +1,4 @@
-"""What a sweep would do now: by the sweep's own conditions, and without a lock."""
+"""What a sweep would do now: by the sweep's own count and rules, and without a lock."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import connection
 
-from service_registry.documents import DEADLINE, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, rfc3339
-from service_registry.expiry.sweep import HEARS, IS_OVER, IS_OVER_RETENTION, IS_OVERDUE
+from service_registry.documents import LEASE, OVERRIDE, STATE, rfc3339
+from service_registry.expiry import candidates, census, evidence, judging, silence
+from service_registry.expiry.candidates import Candidate
+from service_registry.expiry.census import Census
+from service_registry.expiry.conditions import IS_OVER, IS_OVER_RETENTION
+from service_registry.expiry.rules import Silence, Verdict
 
 PAGE = 500
 
 OUTLOOK = f"""
-SELECT {HEARS}, {rfc3339("r.heard_at")}, {rfc3339("r.window_start")}, r.window_reason, {rfc3339("r.swept_at")},
-    (SELECT count(*) FROM {LEASE} l WHERE {IS_OVERDUE}),
+SELECT {rfc3339("r.heard_at")}, {rfc3339("r.window_start")}, r.window_reason, {rfc3339("r.swept_at")},
+    {rfc3339("to_timestamp(%s)")}, {rfc3339("to_timestamp(%s)")},
     (SELECT count(*) FROM {LEASE} l WHERE {IS_OVER_RETENTION}),
     (SELECT count(*) FROM {OVERRIDE} o WHERE {IS_OVER})
 FROM {STATE} r WHERE r.id = 1
@@ -22,53 +26,63 @@ FROM {STATE} r WHERE r.id = 1
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Times are texts by the database's clock. While `hears` is False, `overdue` and `retained_enough` stay."""
+    """Times are texts by the database's clock. While time stands still, since nobody hears or the fleet is silent,
+    those that are due stay, and so do those that have been retained enough."""
 
-    hears: bool
+    counted: Census
+    silence: Silence
     heard_at: str
     window_start: str
     window_reason: str
     swept_at: str
-    overdue: int
+    silent_since: str | None
+    silent_until: str | None
     retained_enough: int
     overrides_over: int
 
+    @property
+    def time_passes(self) -> bool:
+        return self.counted.hears and not self.silence.stands_still(self.counted.now)
+
 
 def outlook() -> Outlook:
+    counted = census.take()
+    standing = silence.observe(counted) if counted.hears else counted.silence
     with connection.cursor() as cursor:
-        cursor.execute(OUTLOOK, [settings.REGISTRY_RETENTION_SECONDS])
-        return Outlook(*cursor.fetchone())
-
-
-OVERDUE = f"""
-SELECT i.id, s.namespace, s.name, i.instance_id, {rfc3339("l.heartbeat_at")}, {rfc3339(DEADLINE)}
-FROM {LEASE} l
-CROSS JOIN {STATE} r
-JOIN {INSTANCE} i ON i.id = l.instance_id
-JOIN {SERVICE} s ON s.id = i.service_id
-WHERE {IS_OVERDUE} AND l.instance_id > %s
-ORDER BY l.instance_id LIMIT {PAGE}
-"""
+        cursor.execute(OUTLOOK, [standing.since, standing.until, settings.REGISTRY_RETENTION_SECONDS])
+        return Outlook(counted, standing, *cursor.fetchone())
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
-    """An instance past its deadline. Times are texts by the database's clock."""
+class Prospect:
+    """An instance past its deadline, and what would become of it. `verdict` is None while time stands still."""
 
-    namespace: str
-    service_name: str
-    instance_id: str
-    heartbeat_at: str
-    deadline: str
+    candidate: Candidate
+    verdict: Verdict | None
+
+    @property
+    def leaves(self) -> bool:
+        return self.verdict is not None and self.verdict.leaves
+
+    @property
+    def fate(self) -> str:
+        if self.verdict is None:
+            return "is kept while time stands still"
+        if self.verdict.leaves:
+            return "would expire"
+        if self.verdict.rule is None or self.verdict.act == "wait":
+            return "would wait, as enough leave in one sweep"
+        until = evidence.until(self.candidate, self.verdict.rule)
+        return (
+            f"{'is' if self.verdict.act == 'held' else 'would be'} held by the rule {self.verdict.rule} until {until}"
+        )
 
 
-def overdue() -> Iterator[Overdue]:
-    """Whom a sweep finds past their deadline, a page at a time: there may be as many as there are instances."""
-    last, full = 0, True
-    while full:
-        with connection.cursor() as cursor:
-            cursor.execute(OVERDUE, [last])
-            rows = cursor.fetchall()
-        yield from (Overdue(*facts) for _pk, *facts in rows)
-        full = len(rows) == PAGE
-        last = rows[-1][0] if rows else last
+def prospects(outlook: Outlook) -> Iterator[Prospect]:
+    """All that are past their deadline, a page at a time: there may be as many as there are instances."""
+    judgement = judging.judgement(outlook.counted)
+    after = 0
+    while found := candidates.look(outlook.counted, after, PAGE):
+        for candidate in found:
+            yield Prospect(candidate, judgement.verdict(candidate.due) if outlook.time_passes else None)
+        after = found[-1].pk

@@ -1,17 +1,20 @@
 """The sweep: the one place where silence takes an instance off the list, and where what is over ends."""
 
 import logging
-import os
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from django.conf import settings
 from django.db import connection
 
 from service_registry import changes, logs
-from service_registry.documents import DEADLINE, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, rfc3339
+from service_registry.documents import INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, rfc3339
+from service_registry.expiry import census, judging, silence
+from service_registry.expiry.conditions import IS_OVER, IS_OVER_RETENTION, TIME_PASSES
+from service_registry.expiry.evidence import ACTOR, process
+from service_registry.expiry.judging import Judging
 from service_registry.manager import reported_status
 from service_registry.manager.batch import write
 
@@ -19,14 +22,6 @@ logger = logging.getLogger(__name__)
 
 SWEEP_LOCK = 0x5E41_0002
 ROWS_A_TRANSACTION = 500
-ACTOR = "system:sweep"
-
-# While nobody can hear, time stands still: a lease is judged only by what the registry could have heard.
-HEARS = "r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'"
-# The sweep takes these, and a forecast shows them. While the registry hears they expire.
-IS_OVERDUE = f"l.expired_at IS NULL AND statement_timestamp() >= {DEADLINE}"
-IS_OVER_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %s)"
-IS_OVER = "o.until <= statement_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,7 @@ class Report:
 
     finished: bool
     expired: int = 0
+    protected: int = 0
     removed: int = 0
     overrides_ended: int = 0
     statuses_settled: int = 0
@@ -58,16 +54,21 @@ def sweep(between: Callable[[], object] = nothing) -> Report:
     return report
 
 
+class UnderWay(Exception):
+    """Another sweep has the lock."""
+
+
 def run(between: Callable[[], object]) -> Report:
-    counts: list[int] = []
-    for step in (end_overrides, settle_statuses, expire, remove):
-        count = repeat(step, between)
-        if count is None:
-            return Report(finished=False)
-        counts.append(count)
+    try:
+        ended = repeat(end_overrides, between)
+        settled = repeat(settle_statuses, between)
+        judged = count_and_judge(between)
+        removed = repeat(remove, between)
+    except UnderWay:
+        return Report(finished=False)
     note_finished()
-    ended, settled, expired, removed = counts
-    return Report(True, expired, removed, ended, settled)
+    expired, protected = (judged.expired, judged.protected) if judged else (0, 0)
+    return Report(True, expired, protected, removed, ended, settled)
 
 
 def tell(report: Report, seconds: float) -> None:
@@ -78,18 +79,45 @@ def tell(report: Report, seconds: float) -> None:
         logs.event(logger, logging.INFO, "sweep", fields)
 
 
-def repeat(step: Callable[[], int], between: Callable[[], object]) -> int | None:
-    """Run `step` in transactions of its own until it finds fewer rows than it may take; None when not ours to do."""
-    total = 0
-    while True:
-        with write(lock_timeout="1s"):
-            if not take_lock():
-                return None
+@contextmanager
+def turn() -> Iterator[None]:
+    """One of the sweep's transactions. Raises UnderWay."""
+    with write(lock_timeout="1s"):
+        if not take_lock():
+            raise UnderWay
+        yield
+
+
+def repeat(step: Callable[[], int], between: Callable[[], object]) -> int:
+    """Run `step` in transactions of its own until it finds fewer rows than it may take. Raises UnderWay."""
+    total, full = 0, True
+    while full:
+        with turn():
             count = step()
         between()
         total += count
-        if count < ROWS_A_TRANSACTION:
-            return total
+        full = count == ROWS_A_TRANSACTION
+    return total
+
+
+def count_and_judge(between: Callable[[], object]) -> Judging | None:
+    """Judge all that are due, if time passes. Raises UnderWay.
+
+    1. Count the fleet. A silence that has just ended has restarted the window: then count anew.
+    2. Judge page by page by that count. A page finds only those who are still due, and nobody once the count is old
+       or time stands still, whoever noticed.
+    """
+    with turn():
+        counted = census.take()
+        standing = silence.settle(counted) if counted.hears else counted.silence
+        if standing != counted.silence:
+            counted = census.take()
+        stands_still = not counted.hears or standing.stands_still(counted.now)
+        judged = None if stands_still else Judging(counted, judging.judgement(counted))
+    between()
+    if judged and counted.asks_for_judgement:
+        repeat(lambda: judging.judge(judged, ROWS_A_TRANSACTION), between)
+    return judged
 
 
 def take_lock() -> bool:
@@ -104,65 +132,12 @@ def note_finished() -> None:
         cursor.execute(f"UPDATE {STATE} SET swept_at = clock_timestamp() WHERE id = 1")
 
 
-def process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-EXPIRE = f"""
--- Locks due leases, in the order of their keys, and judges each by its row as locked; one that is being renewed or
--- registered at this moment is skipped.
-WITH due AS MATERIALIZED (
-    SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.window_start
-    FROM {LEASE} l CROSS JOIN {STATE} r
-    WHERE {HEARS} AND {IS_OVERDUE}
-    ORDER BY l.instance_id LIMIT %s
-    FOR NO KEY UPDATE OF l SKIP LOCKED
-),
-l AS (
-    UPDATE {LEASE} l SET expired_at = statement_timestamp(), protected_at = NULL
-    FROM due WHERE l.instance_id = due.instance_id
-    RETURNING l.instance_id
-)
-SELECT i.id, s.namespace, s.name, i.instance_id, {rfc3339("due.heartbeat_at")}, {rfc3339("due.deadline")},
-    {rfc3339("due.window_start")}, {rfc3339("statement_timestamp()")}, due.ttl_seconds
-FROM l
-JOIN due ON due.instance_id = l.instance_id
-JOIN {INSTANCE} i ON i.id = l.instance_id
-JOIN {SERVICE} s ON s.id = i.service_id
-ORDER BY i.id
-"""
-
-
-def expire() -> int:
-    """Take off the list those of which nothing was heard until their deadline."""
-    with connection.cursor() as cursor:
-        cursor.execute(EXPIRE, [ROWS_A_TRANSACTION])
-        rows = cursor.fetchall()
-    evidence_names = ("heartbeat_at", "deadline", "window_start", "swept_at", "ttl_seconds")
-    changes.append(
-        [
-            changes.Event(
-                "expired",
-                namespace,
-                name,
-                ACTOR,
-                instance_id,
-                pk,
-                reason="no heartbeat before the deadline",
-                evidence=dict(zip(evidence_names, facts, strict=True)) | {"process": process()},
-            )
-            for pk, namespace, name, instance_id, *facts in rows
-        ]
-    )
-    return len(rows)
-
-
 REMOVE = f"""
 -- Locks instances, then leases, in the order of their keys; what is being renewed or registered is skipped.
 WITH old AS MATERIALIZED (
     SELECT i.id FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
     WHERE {IS_OVER_RETENTION}
-        AND EXISTS (SELECT FROM {STATE} r WHERE {HEARS})
+        AND EXISTS (SELECT FROM {STATE} r WHERE {TIME_PASSES})
     ORDER BY i.id LIMIT %s
     FOR UPDATE OF i SKIP LOCKED
 ),

@@ -3,11 +3,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from service_registry.expiry import forecast
+from service_registry.expiry.evidence import rfc3339
+from service_registry.expiry.forecast import Outlook, Prospect
 from service_registry.expiry.sweep import sweep
 
 
 class Command(BaseCommand):
-    help = "Sweep once: expire what is silent, remove what has been expired for long, end overrides that are over."
+    help = "Sweep once: expire or hold what is silent, remove what has been expired for long, end overrides."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="change nothing, and print what a sweep would do")
@@ -23,31 +25,42 @@ class Command(BaseCommand):
         if not report.finished:
             self.stdout.write("Another sweep is under way, and does it.")
         self.stdout.write(
-            f"{report.expired} expired, {report.removed} removed, {report.overrides_ended} overrides ended, "
-            f"{report.statuses_settled} statuses settled."
+            f"{report.expired} expired, {report.protected} protected, {report.removed} removed, "
+            f"{report.overrides_ended} overrides ended, {report.statuses_settled} statuses settled."
         )
 
-    def show(self, outlook: forecast.Outlook) -> None:
-        self.stdout.write(hearing(outlook))
-        fate = "would expire" if outlook.hears else "is kept"
-        for found in forecast.overdue():
-            name = f"{found.namespace}/{found.service_name}/{found.instance_id}"
-            self.stdout.write(f"{name} {fate}: last heard at {found.heartbeat_at}, deadline {found.deadline}.")
-        removed = outlook.retained_enough if outlook.hears else 0
+    def show(self, outlook: Outlook) -> None:
+        self.stdout.write(passing(outlook))
+        leaving = held = 0
+        for prospect in forecast.prospects(outlook):
+            leaving += prospect.leaves
+            held += not prospect.leaves
+            self.stdout.write(line(prospect))
+        removed = outlook.retained_enough if outlook.time_passes else 0
         self.stdout.write(
-            f"A sweep would expire {outlook.overdue if outlook.hears else 0}, remove {removed} "
+            f"A sweep would expire {leaving}, keep {held} that are past their deadline, remove {removed} "
             f"and end {outlook.overrides_over} overrides. The last one finished at {outlook.swept_at}."
         )
 
 
-def hearing(outlook: forecast.Outlook) -> str:
-    """Whether time stands still, and since when."""
-    if outlook.hears:
+def passing(outlook: Outlook) -> str:
+    """Whether time passes, and since when."""
+    if not outlook.counted.hears:
+        return f"The registry has heard nothing since {outlook.heard_at}, as no web process pulses: time stands still."
+    if not outlook.time_passes:
         return (
-            f"The registry hears, without a gap since {outlook.window_start} ({outlook.window_reason}): "
-            "silence counts from then, or from the last heartbeat if that is later."
+            f"The registry hears, but of its whole fleet nobody since {outlook.silent_since}: time stands still, until "
+            f"{outlook.silent_until} or a heartbeat."
         )
     return (
-        f"The registry has heard nothing since {outlook.heard_at}, as no web process pulses: time stands still, "
-        f"and {outlook.overdue} past their deadline are kept."
+        f"The registry hears, without a gap since {outlook.window_start} ({outlook.window_reason}): "
+        "silence counts from then, or from the last heartbeat if that is later."
     )
+
+
+def line(prospect: Prospect) -> str:
+    """What would become of one instance, and why."""
+    found = prospect.candidate
+    name = f"{found.namespace}/{found.service_name}/{found.instance_id}"
+    facts = f"last heard at {rfc3339(found.heartbeat_at)}, deadline {rfc3339(found.deadline)}"
+    return f"{name} {prospect.fate}: {facts}."

@@ -1,0 +1,25 @@
+"""The conditions by which the sweep, and what foretells it, judge leases: SQL over a lease `l` and the state `r`.
+
+Counting and judging refer to one moment, `%(at)s`, which is the database's: a lease that is due only since then waits
+for the next sweep, where its cohort is counted anew.
+"""
+
+from service_registry.documents import DEADLINE, HEARD_SINCE
+from service_registry.expiry.rules import GONE_SECONDS, LATE_AFTER
+
+# While nobody can hear, or the whole fleet is silent, time stands still.
+HEARS = "r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'"
+TIME_PASSES = f"{HEARS} AND (r.silent_until IS NULL OR r.silent_until <= statement_timestamp())"
+
+IS_LIVE = "l.expired_at IS NULL"
+IS_PROVEN = "l.beats > 0"
+IS_LATE = f"({IS_LIVE} AND {HEARD_SINCE} < %(at)s - l.ttl_seconds * interval '{LATE_AFTER} seconds')"
+# NULL, and so not gone, for a live one; a heartbeat since has made it live.
+IS_GONE = f"(l.expired_at > %(at)s - interval '{GONE_SECONDS} seconds')"
+IS_DUE = f"({IS_LIVE} AND {DEADLINE} <= %(at)s)"
+
+# What the sweep has nothing to do with: held, and the time of the rule that holds it is not over.
+HOLD = "make_interval(secs => CASE l.protected_by WHEN 'fleet' THEN %(fleet_seconds)s ELSE %(service_seconds)s END)"
+IS_HELD = f"(l.protected_at IS NOT NULL AND %(at)s < {DEADLINE} + {HOLD})"
+IS_OVER_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %s)"
+IS_OVER = "o.until <= statement_timestamp()"

@@ -1,0 +1,72 @@
+"""The evidence that stands with what the sweep has done to an instance: by which facts, and by which rules."""
+
+import os
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from service_registry.changes import Event
+from service_registry.expiry.candidates import Candidate
+from service_registry.expiry.limits import limits
+from service_registry.expiry.rules import Rule, Verdict
+
+ACTOR = "system:sweep"
+
+
+def process() -> str:
+    """Which process swept: its machine and its id there."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def expiry(candidate: Candidate, verdict: Verdict) -> Event:
+    held = verdict.act == "let_go" and candidate.due.held_by
+    reason = f"no heartbeat before the deadline{', nor while it was held' if held else ''}"
+    return event("expired", candidate, verdict, reason)
+
+
+def protection(candidate: Candidate, verdict: Verdict) -> Event:
+    reason = f"no heartbeat before the deadline; held by the rule {verdict.rule}"
+    return event("protected", candidate, verdict, reason)
+
+
+def event(kind: str, candidate: Candidate, verdict: Verdict, reason: str) -> Event:
+    return Event(
+        kind,
+        candidate.namespace,
+        candidate.service_name,
+        ACTOR,
+        candidate.instance_id,
+        candidate.pk,
+        reason=reason,
+        evidence={
+            "heartbeat_at": rfc3339(candidate.heartbeat_at),
+            "deadline": rfc3339(candidate.deadline),
+            "window_start": rfc3339(candidate.window_start),
+            "swept_at": rfc3339(candidate.swept_at),
+            "ttl_seconds": candidate.due.ttl_seconds,
+            "process": process(),
+            "holds": list(holds(candidate, verdict)),
+        },
+    )
+
+
+def holds(candidate: Candidate, verdict: Verdict) -> Iterator[dict[str, Any]]:
+    """The rules that were looked at; `until` when one holds, or did."""
+    for finding in verdict.findings:
+        yield {
+            "rule": finding.rule,
+            "counted": round(finding.counted, 1),
+            "limit": round(finding.limit, 1),
+            "until": until(candidate, finding.rule) if finding.holds else None,
+        }
+
+
+def until(candidate: Candidate, rule: Rule) -> str:
+    """When a hold of this lease by `rule` ends."""
+    return rfc3339(candidate.deadline + timedelta(seconds=limits().seconds(rule)))
+
+
+def rfc3339(moment: datetime) -> str:
+    """In UTC with microseconds, as the texts of times that the database makes."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

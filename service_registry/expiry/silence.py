@@ -1,0 +1,60 @@
+"""Silence of the whole fleet: more likely the registry's own deafness, behind a load balancer that is down, than its
+end. Time stands still then, with a limit."""
+
+import logging
+
+from django.db import connection, transaction
+
+from service_registry import metrics
+from service_registry.documents import STATE
+from service_registry.expiry import census as counting
+from service_registry.expiry.census import Census
+from service_registry.expiry.limits import limits
+from service_registry.expiry.rules import SILENCE_SERVICES, Silence, begin_silence, end_silence, may_be_silent
+
+logger = logging.getLogger(__name__)
+
+BEGIN = f"""
+-- Locks the state's row. Of two sweeps that see it at once the first says since when.
+UPDATE {STATE} SET silent_since = to_timestamp(%s), silent_until = to_timestamp(%s)
+WHERE id = 1 AND silent_since IS NULL
+"""
+
+END = f"""
+-- Locks the state's row. Of two sweeps that see the heartbeat the first restarts the window.
+UPDATE {STATE}
+SET silent_since = NULL, silent_until = NULL, silence_repaid_at = to_timestamp(%s),
+    window_start = GREATEST(window_start, to_timestamp(%s)), window_reason = 'silence'
+WHERE id = 1 AND silent_since IS NOT NULL
+"""
+
+
+def observe(census: Census) -> Silence:
+    """How the silence stands by `census`, of which nothing is written yet."""
+    standing = census.silence
+    if standing.since is not None:
+        # A beginning that is still to come is that of a clock that has been set back since.
+        beaten_at = census.beaten_at if standing.since <= census.now else census.now
+        return standing if beaten_at is None else end_silence(standing, beaten_at)
+    if may_be_silent(census.now, census.cohorts) and counting.services_at_least() >= SILENCE_SERVICES:
+        heard_at = max(cohort.heard_at for cohort in census.cohorts if cohort.live)
+        return begin_silence(standing, heard_at, limits())
+    return standing
+
+
+def settle(census: Census) -> Silence:
+    """Observe, and write down a silence that begins or ends.
+
+    It begins when the last of the fleet was heard, and ends with the first heartbeat since: not when a sweep happens
+    to look, so that a late sweep changes nothing. The window restarts with that heartbeat.
+    """
+    standing, now = census.silence, observe(census)
+    with connection.cursor() as cursor:
+        if standing.since is None and now.since is not None:
+            cursor.execute(BEGIN, [now.since, now.until])
+            logger.warning("Nobody of the fleet is heard: nothing expires until somebody is, or its time is over")
+        elif standing.since is not None and now.since is None:
+            cursor.execute(END, [now.repaid_at, census.beaten_at])
+            if cursor.rowcount:
+                transaction.on_commit(lambda: metrics.count_window_restart("silence"))
+    return now
