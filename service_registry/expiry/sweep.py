@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from django.conf import settings
 from django.db import connection
 
-from service_registry import changes, logs
-from service_registry.documents import INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, rfc3339
-from service_registry.expiry import census, judging, silence
-from service_registry.expiry.conditions import IS_OVER, IS_OVER_RETENTION, TIME_PASSES
-from service_registry.expiry.evidence import ACTOR, process
+from service_registry import logs
+from service_registry.documents import STATE
+from service_registry.expiry import census, ending, judging, removing, silence
+from service_registry.expiry.evidence import ACTOR
 from service_registry.expiry.judging import Judging
-from service_registry.manager import reported_status
 from service_registry.manager.batch import write
 
 logger = logging.getLogger(__name__)
@@ -60,10 +57,10 @@ class UnderWay(Exception):
 
 def run(between: Callable[[], object]) -> Report:
     try:
-        ended = repeat(end_overrides, between)
-        settled = repeat(settle_statuses, between)
+        ended = repeat(ending.end_overrides, between)
+        settled = repeat(ending.settle_statuses, between)
         judged = count_and_judge(between)
-        removed = repeat(remove, between)
+        removed = repeat(removing.remove, between)
     except UnderWay:
         return Report(finished=False)
     note_finished()
@@ -88,12 +85,12 @@ def turn() -> Iterator[None]:
         yield
 
 
-def repeat(step: Callable[[], int], between: Callable[[], object]) -> int:
+def repeat(step: Callable[[int], int], between: Callable[[], object]) -> int:
     """Run `step` in transactions of its own until it finds fewer rows than it may take. Raises UnderWay."""
     total, full = 0, True
     while full:
         with turn():
-            count = step()
+            count = step(ROWS_A_TRANSACTION)
         between()
         total += count
         full = count == ROWS_A_TRANSACTION
@@ -116,7 +113,7 @@ def count_and_judge(between: Callable[[], object]) -> Judging | None:
         judged = None if stands_still else Judging(counted, judging.judgement(counted))
     between()
     if judged and counted.asks_for_judgement:
-        repeat(lambda: judging.judge(judged, ROWS_A_TRANSACTION), between)
+        repeat(lambda at_most: judging.judge(judged, at_most), between)
     return judged
 
 
@@ -130,116 +127,3 @@ def take_lock() -> bool:
 def note_finished() -> None:
     with write(lock_timeout="1s"), connection.cursor() as cursor:
         cursor.execute(f"UPDATE {STATE} SET swept_at = clock_timestamp() WHERE id = 1")
-
-
-REMOVE = f"""
--- Locks instances, then leases, in the order of their keys; what is being renewed or registered is skipped.
-WITH old AS MATERIALIZED (
-    SELECT i.id FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
-    WHERE {IS_OVER_RETENTION}
-        AND EXISTS (SELECT FROM {STATE} r WHERE {TIME_PASSES})
-    ORDER BY i.id LIMIT %s
-    FOR UPDATE OF i SKIP LOCKED
-),
-leased AS MATERIALIZED (
-    SELECT l.instance_id, l.heartbeat_at, l.expired_at FROM {LEASE} l
-    WHERE l.instance_id = ANY ((SELECT array_agg(id) FROM old)::bigint[])
-        AND {IS_OVER_RETENTION}
-    ORDER BY l.instance_id
-    FOR UPDATE SKIP LOCKED
-),
-unleased AS (DELETE FROM {LEASE} WHERE instance_id IN (SELECT instance_id FROM leased)),
-gone AS (
-    DELETE FROM {INSTANCE} i USING leased WHERE i.id = leased.instance_id
-    RETURNING i.service_id, i.instance_id, leased.heartbeat_at, leased.expired_at
-)
-SELECT s.namespace, s.name, gone.instance_id, {rfc3339("gone.heartbeat_at")}, {rfc3339("gone.expired_at")},
-    {rfc3339("statement_timestamp()")}
-FROM gone JOIN {SERVICE} s ON s.id = gone.service_id
-ORDER BY s.namespace, s.name, gone.instance_id
-"""
-
-
-def remove() -> int:
-    """Remove the rows that expired longer ago than they are retained."""
-    retention = settings.REGISTRY_RETENTION_SECONDS
-    with connection.cursor() as cursor:
-        cursor.execute(REMOVE, [retention, ROWS_A_TRANSACTION, retention])
-        rows = cursor.fetchall()
-    evidence_names = ("heartbeat_at", "expired_at", "swept_at")
-    changes.append(
-        [
-            changes.Event(
-                "removed",
-                namespace,
-                name,
-                ACTOR,
-                instance_id,
-                reason=f"expired more than {retention} s ago",
-                evidence=dict(zip(evidence_names, facts, strict=True)) | {"process": process()},
-            )
-            for namespace, name, instance_id, *facts in rows
-        ]
-    )
-    return len(rows)
-
-
-END_OVERRIDES = f"""
--- Locks overrides that are over, in the order of their keys, and nothing before them.
-WITH over AS MATERIALIZED (
-    SELECT o.id FROM {OVERRIDE} o WHERE {IS_OVER} ORDER BY o.id LIMIT %s
-    FOR UPDATE SKIP LOCKED
-),
-gone AS (DELETE FROM {OVERRIDE} o USING over WHERE o.id = over.id RETURNING o.*)
-SELECT s.namespace, s.name, gone.instance_id, i.id, gone.actor, gone.reason
-FROM gone
-JOIN {SERVICE} s ON s.id = gone.service_id
-LEFT JOIN {INSTANCE} i ON i.service_id = gone.service_id AND i.instance_id = gone.instance_id
-ORDER BY s.namespace, s.name, gone.instance_id
-"""
-
-
-def end_overrides() -> int:
-    """End the overrides whose `until` has passed, whether or not time stands still."""
-    with connection.cursor() as cursor:
-        cursor.execute(END_OVERRIDES, [ROWS_A_TRANSACTION])
-        rows = cursor.fetchall()
-    changes.append(
-        [
-            changes.Event(
-                "status_changed",
-                namespace,
-                name,
-                ACTOR,
-                instance_id,
-                pk,
-                changed=["override", "status"],
-                reason="the override ended at its time",
-                evidence={"override_actor": actor, "override_reason": reason},
-            )
-            for namespace, name, instance_id, pk, actor, reason in rows
-        ]
-    )
-    return len(rows)
-
-
-def settle_statuses() -> int:
-    """Apply the statuses of alternating instances that waited for their minute's end."""
-    settled = reported_status.settle(ROWS_A_TRANSACTION)
-    changes.append(
-        [
-            changes.Event(
-                "status_changed",
-                row.namespace,
-                row.service_name,
-                ACTOR,
-                row.instance_id,
-                row.instance_pk,
-                changed=["reported_status", "status"],
-                reported=True,
-                reason="the status waited for the minute's end",
-            )
-            for row in settled
-        ]
-    )
-    return len(settled)
