@@ -1,11 +1,14 @@
 """`manage.py sweep`: what it prints, and what it changes."""
 
+import re
+from datetime import datetime
 from typing import Any
 
 from service_registry.models import Change, Instance, Lease
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import run
+from tests.fleets import fleet, held, quiet
 
 
 def test_sweep_says_what_it_did(payments: Api) -> None:
@@ -53,3 +56,37 @@ def test_a_dry_sweep_pages_through_all(payments: Api) -> None:
     payments.post("/registry/register", [registration(instance_id=f"web-{number}") for number in range(501)])
     ageing.silence(60)
     assert run("sweep", "--dry-run").count("would expire:") == 501
+
+
+def test_a_dry_sweep_names_the_rule_that_would_hold_and_the_one_that_does(payments: Api) -> None:
+    ids = fleet(payments, {"small": 8, "other": 40})
+    quiet(34, [*ids[:5], ids[20]])
+    said = run("sweep", "--dry-run")
+    assert "default/small/small-0 would be held by the rule service until" in said
+    assert f"default/other/{ids[20]} would expire" in said
+    assert "A sweep would expire 1, keep 5 that are past their deadline" in said
+    run("sweep")
+    assert held() == set(ids[:5])
+    said = run("sweep", "--dry-run")
+    assert "default/small/small-0 is held by the rule service until" in said
+    until = re.findall(r"small-0 is held by the rule service until (\S+): .*deadline (\S+)\.", said)[0]
+    first, second = (datetime.fromisoformat(text) for text in until)
+    assert (first - second).total_seconds() == 120
+
+
+def test_a_dry_sweep_says_that_the_fleet_is_silent(payments: Api) -> None:
+    ids = fleet(payments, {"a": 7, "b": 7, "c": 7})
+    quiet(60, ids)
+    for _ in range(2):
+        said = run("sweep", "--dry-run")
+        assert "of its whole fleet nobody since" in said
+        assert "would expire 0, keep 21" in said
+        assert run("sweep").startswith("0 expired, 0 protected")
+
+
+def test_a_dry_sweep_says_who_waits_since_enough_leave(payments: Api) -> None:
+    ids = fleet(payments, {"small": 30})
+    quiet(33 + 901, ids)
+    said = run("sweep", "--dry-run")
+    assert said.count("would expire:") == 10
+    assert said.count("would wait, as enough leave in one sweep") == 20
