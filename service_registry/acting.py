@@ -15,8 +15,8 @@ from service_registry import manager
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.fields import NO_CONTROLS
-from service_registry.models import STATUSES, Instance, Override, User
-from service_registry.schemas import ARRAY_LIMIT, Deregistration, OverrideOrder
+from service_registry.models import STATUSES, Instance, Override, Service, User
+from service_registry.schemas import ARRAY_LIMIT, Deregistration, OverrideOrder, ReleaseOrder
 
 # The stubs' class takes its model; Django's does not.
 if TYPE_CHECKING:
@@ -69,7 +69,24 @@ class Clearing(forms.Form):
         return manager.override([OverrideOrder(**key_of(row), **self.cleaned_data) for row in rows], caller)
 
 
-Act = type[Removal] | type[StatusOverride] | type[Clearing]
+class Release(forms.Form):
+    """Let go what services hold."""
+
+    title: ClassVar[str] = "Release services"
+    consequence: ClassVar[str] = (
+        "What is held there past its deadline leaves the list with the next sweep, and for 15 minutes nobody is held."
+    )
+    verb: ClassVar[str] = "release"
+    reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
+
+    def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        reason = self.cleaned_data["reason"]
+        return manager.release(
+            [ReleaseOrder(namespace=row.namespace, name=row.name, reason=reason) for row in rows], caller
+        )
+
+
+Act = type[Removal] | type[StatusOverride] | type[Clearing] | type[Release]
 
 
 def key_of(row: Instance | Override) -> dict[str, str]:
@@ -104,13 +121,18 @@ def confirmed(model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[An
     return None
 
 
+def with_services(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """The rows, with the service of each where they are not services themselves."""
+    return queryset if queryset.model is Service else queryset.select_related("service")
+
+
 def batches(queryset: QuerySet[Any]) -> Iterator[list[Any]]:
-    rows = list(queryset.select_related("service"))
+    rows = list(with_services(queryset))
     yield from (rows[start : start + ARRAY_LIMIT] for start in range(0, len(rows), ARRAY_LIMIT))
 
 
 def ask(model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form: forms.Form) -> HttpResponse:
-    rows = queryset.select_related("service")
+    rows = with_services(queryset)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": getattr(form, "title", ""),

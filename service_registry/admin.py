@@ -43,6 +43,11 @@ class ServiceAdmin(OnlyVerbsWrite):
     list_filter = ("namespace",)
     search_fields = ("name", "owners__icontains")
     ordering = ("namespace", "name")
+    actions = ("release",)
+
+    @admin.action(description="Release what is held, with a reason", permissions=["operate"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Service]) -> HttpResponse | None:
+        return acting.confirmed(self, request, queryset, acting.Release)
 
 
 class StateFilter(admin.SimpleListFilter):

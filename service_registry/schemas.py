@@ -136,6 +136,20 @@ class OwnersOrder(OwnersStatement):
     name: ServiceName
 
 
+class ReleaseStatement(BaseModel):
+    """The body that releases what is held in a service."""
+
+    model_config = STRICT
+    reason: Reason
+
+
+class ReleaseOrder(ReleaseStatement):
+    """Which service is released."""
+
+    namespace: Namespace = "default"
+    name: ServiceName
+
+
 class Registrations(RootModel[Registration | Annotated[list[Registration], Field(max_length=ARRAY_LIMIT)]]):
     """One registration, or an array of 1 to 1,000."""
 
@@ -271,6 +285,11 @@ class OwnedService(BaseModel):
     owners: list[str]
 
 
+class ReleasedService(BaseModel):
+    model_config = STRICT
+    released: int = Field(description="How many were held.")
+
+
 class Problem(BaseModel):
     """An error (RFC 9457). `code` is stable, and what programs should look at."""
 
@@ -371,12 +390,17 @@ class DiscoveryQuery(InstanceFilters):
     namespace: Namespace = "default"
 
 
-class ServiceQuery(BaseModel):
-    """The path and query of an operation on a service."""
+class NamedQuery(BaseModel):
+    """The path and query of an operation on a service whose reason stands in the body."""
 
     model_config = STRICT
     name: ServiceName
     namespace: Namespace = "default"
+
+
+class ServiceQuery(NamedQuery):
+    """The path and query of an operation on a service."""
+
     reason: Reason | None = None
 
 

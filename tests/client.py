@@ -20,6 +20,7 @@ ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("GET", r"/registry/services/[^/]+/?", schemas.ServiceInstances),
     ("DELETE", r"/registry/services/[^/]+/?", None),
     ("PUT", r"/registry/services/[^/]+/owners/?", schemas.OwnedService),
+    ("POST", r"/registry/services/[^/]+/release/?", schemas.ReleasedService),
     ("PUT", r"/registry/instance/[^/]+/[^/]+/status/?", schemas.OverriddenInstance),
     ("DELETE", r"/registry/instance/[^/]+/[^/]+/status/?", schemas.OverriddenInstance),
     ("GET", r"/registry/instance/[^/]+(/[^/]+)?/?", schemas.LeasedInstance),

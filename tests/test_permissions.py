@@ -26,6 +26,7 @@ ACTIONS: dict[str, tuple[str, str, Any, list[tuple[str, ...]]]] = {
     "override": ("PUT", STATUS, OVERRIDE, [("override_status",), ("operate_instance",)]),
     "clear override": ("DELETE", STATUS, None, [("override_status",), ("operate_instance",)]),
     "owners": ("PUT", "/registry/services/web/owners", {"owners": ["team-payments"]}, [("manage_service",)]),
+    "release": ("POST", "/registry/services/web/release", {"reason": "x"}, [("operate_instance",)]),
     "delete service": ("DELETE", "/registry/services/other", None, [("manage_service",)]),
 }
 OWNED = [name for name in ACTIONS if "register" in name or "heartbeat" in name or "override" in name]

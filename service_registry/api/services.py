@@ -21,9 +21,13 @@ from service_registry.permissions import Action
 from service_registry.schemas import (
     DiscoveryQuery,
     ListQuery,
+    NamedQuery,
     OwnedService,
     OwnersOrder,
     OwnersStatement,
+    ReleasedService,
+    ReleaseOrder,
+    ReleaseStatement,
     ServiceInstances,
     ServicePage,
     ServiceQuery,
@@ -36,19 +40,21 @@ def as_json(text: str, index: str, **headers: str) -> HttpResponse:
 
 
 class ServiceViewSet(ViewSet):
-    """The list of services, discovery of one, and for those who manage them their owners."""
+    """The list of services, discovery of one, and what those do who manage or operate them."""
 
-    http_method_names = ("get", "head", "put", "delete")
+    http_method_names = ("get", "head", "put", "post", "delete")
     allowed_to: ClassVar[dict[str, Action]] = {
         "list": permissions.LIST_SERVICES,
         "retrieve": permissions.LIST_SERVICES,
         "set_owners": permissions.MANAGE_SERVICE,
         "delete_service": permissions.MANAGE_SERVICE,
+        "release": permissions.RELEASE,
     }
     problems: ClassVar[dict[str, tuple[int, ...]]] = {
         "retrieve": (404,),
         "set_owners": (413, 415),
         "delete_service": (404, 409),
+        "release": (404, 413, 415),
     }
 
     @extend_schema(
@@ -108,3 +114,17 @@ class ServiceViewSet(ViewSet):
         if refusal:
             raise refusal
         return Response(status=204)
+
+    @extend_schema(
+        operation_id="release_service",
+        summary="Let go what is held in a service past its deadline",
+        description="The next sweep expires it; for 15 minutes nobody is held in this service.",
+        parameters=parameters(NamedQuery, "name"),
+        request=ReleaseStatement,
+        responses={200: ReleasedService},
+    )
+    def release(self, request: Request, name: str) -> Response:
+        query = from_query(NamedQuery, request.query_params, name=name)
+        statement = one(ReleaseStatement, request.data)
+        order = ReleaseOrder(**query.model_dump(), reason=statement.reason)
+        return Response({"released": unwrapped(manager.release([order], asking(request))).held})

@@ -30,6 +30,7 @@ urlpatterns = [
         InstanceViewSet.as_view({"put": "set_status", "delete": "clear_status"}),
     ),
     at(f"services/(?P<name>{PART})/owners", ServiceViewSet.as_view({"put": "set_owners"})),
+    at(f"services/(?P<name>{PART})/release", ServiceViewSet.as_view({"post": "release"})),
     at("schema", SchemaView.as_view(), "schema"),
     at("docs", DocsView.as_view(), "docs"),
 ]

@@ -23,7 +23,8 @@ MOMENT = f"""
 SELECT statement_timestamp(), {epoch("statement_timestamp()")}, {HEARS},
     {epoch("r.silent_since")}, {epoch("r.silent_until")}, {epoch("r.silence_repaid_at")},
     (SELECT array_agg(s.id) FROM {SERVICE} s
-        WHERE s.released_at > statement_timestamp() - interval '{RELEASED_MINUTES} minutes')
+        WHERE s.released_at BETWEEN statement_timestamp() - interval '{RELEASED_MINUTES} minutes'
+            AND statement_timestamp())
 FROM {STATE} r WHERE r.id = 1
 """
 

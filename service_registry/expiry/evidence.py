@@ -20,9 +20,13 @@ def process() -> str:
 
 
 def expiry(candidate: Candidate, verdict: Verdict) -> Event:
-    held = verdict.act == "let_go" and candidate.due.held_by
-    reason = f"no heartbeat before the deadline{', nor while it was held' if held else ''}"
-    return event("expired", candidate, verdict, reason)
+    return event("expired", candidate, verdict, f"no heartbeat before the deadline{after_hold(candidate, verdict)}")
+
+
+def after_hold(candidate: Candidate, verdict: Verdict) -> str:
+    if verdict.released:
+        return ", and an operator has released the service"
+    return ", nor while it was held" if candidate.due.held_by else ""
 
 
 def protection(candidate: Candidate, verdict: Verdict) -> Event:
@@ -47,7 +51,8 @@ def event(kind: str, candidate: Candidate, verdict: Verdict, reason: str) -> Eve
             "ttl_seconds": candidate.due.ttl_seconds,
             "process": process(),
             "holds": list(holds(candidate, verdict)),
-        },
+        }
+        | ({"released": True} if verdict.released else {}),
     )
 
 

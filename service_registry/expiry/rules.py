@@ -162,13 +162,15 @@ class Due:
 class Verdict:
     """What becomes of a due lease, and the rules that were looked at for it.
 
-    `expire`: no rule holds it. `let_go`: one does, or did, and its time is over. `hold`: from now on, by `rule`.
-    `held`: still. `wait`: its time is over too, but enough have left in this sweep.
+    `expire`: no rule holds it, or an operator has `released` its service. `let_go`: a rule holds it, or did, and the
+    time of that is over. `hold`: from now on, by `rule`. `held`: still. `wait`: its time is over too, but enough have
+    left in this sweep.
     """
 
     act: Literal["expire", "let_go", "hold", "held", "wait"]
     rule: Rule | None = None
     findings: tuple[Finding, ...] = ()
+    released: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -201,7 +203,8 @@ class Judgement:
         lease's own deadline.
         """
         if not due.proven or due.service in self.released:
-            return Verdict("expire")
+            # An unproven one would have gone without the release.
+            return Verdict("expire", released=due.proven)
         if due.held_by and due.overdue_seconds < self.limits.seconds(due.held_by):
             return Verdict("held", due.held_by)
         looked_at = self.findings(due.service, due.ttl_seconds)

@@ -10,6 +10,7 @@ from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_of_
 from service_registry.manager.override import Overridden, override
 from service_registry.manager.ownership import Owned, delete_service, set_owners
 from service_registry.manager.register import Registered, register, register_of_all
+from service_registry.manager.release import Released, release
 from service_registry.manager.remove import Selected, Selection, preview, remove
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Overridden",
     "Owned",
     "Registered",
+    "Released",
     "Renewed",
     "Selected",
     "Selection",
@@ -28,6 +30,7 @@ __all__ = [
     "preview",
     "register",
     "register_of_all",
+    "release",
     "remove",
     "set_owners",
 ]
