@@ -6,7 +6,7 @@ are neither counted nor held.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,13 +94,27 @@ class Silence:
         return self.since is not None and self.until is not None and self.since <= now < self.until
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What silence is seen by: the fleet at one moment, and the first heartbeat of a proven lease since a silence that
+    stands began, if there was one. The window restarts with that."""
+
+    now: float
+    cohorts: Sequence[Cohort]
+    beaten_at: float | None
+
+
 def may_be_silent(now: float, cohorts: Sequence[Cohort]) -> bool:
     """Whether nobody of a fleet that is large enough was heard for two thirds of its median TTL. Whether its services
     are enough as well (SILENCE_SERVICES) is asked only then, since it is dear to count."""
     if sum(cohort.live for cohort in cohorts) < SILENCE_MINIMUM:
         return False
-    heard_at = max(cohort.heard_at for cohort in cohorts if cohort.live)
-    return now - heard_at > SILENT_AFTER * median_ttl(cohorts)
+    return now - last_heard(cohorts) > SILENT_AFTER * median_ttl(cohorts)
+
+
+def last_heard(cohorts: Sequence[Cohort]) -> float:
+    """Of the live, of whom there is at least one."""
+    return max(cohort.heard_at for cohort in cohorts if cohort.live)
 
 
 def median_ttl(cohorts: Sequence[Cohort]) -> int:
@@ -114,6 +128,22 @@ def median_ttl(cohorts: Sequence[Cohort]) -> int:
     raise ValueError("nobody is live")
 
 
+def observe(standing: Silence, counts: Counts, count_services: Callable[[], int], limits: Limits) -> Silence:
+    """How the silence stands by `counts`.
+
+    It begins when the last of the fleet was heard, and ends with the first heartbeat since: not when somebody happens
+    to look, so that a late sweep changes nothing. `count_services` says how many services have a proven live lease;
+    it is asked only when all else speaks for silence.
+    """
+    if standing.since is not None:
+        if standing.since > counts.now:  # a clock has been set back since
+            return end_silence(standing, counts.now)
+        return standing if counts.beaten_at is None else end_silence(standing, counts.beaten_at)
+    if may_be_silent(counts.now, counts.cohorts) and count_services() >= SILENCE_SERVICES:
+        return begin_silence(standing, last_heard(counts.cohorts), limits)
+    return standing
+
+
 def begin_silence(standing: Silence, heard_at: float, limits: Limits) -> Silence:
     """A silence that began when the last of the fleet was heard."""
     owed = max((standing.repaid_at or heard_at) - heard_at, 0.0)
@@ -125,7 +155,7 @@ def end_silence(standing: Silence, beaten_at: float) -> Silence:
     """The silence is over by the first heartbeat; the window restarts at the same moment."""
     assert standing.since is not None, "only a silence that has begun ends"
     assert standing.until is not None, "only a silence that has begun ends"
-    stood_still = min(beaten_at, standing.until) - standing.since
+    stood_still = max(min(beaten_at, standing.until) - standing.since, 0.0)
     return Silence(repaid_at=max(standing.repaid_at or standing.since, standing.since) + 2 * stood_still)
 
 

@@ -8,9 +8,10 @@ from django.db import connection, transaction
 from service_registry import metrics
 from service_registry.documents import STATE
 from service_registry.expiry import census as counting
+from service_registry.expiry import rules
 from service_registry.expiry.census import Census
 from service_registry.expiry.limits import limits
-from service_registry.expiry.rules import SILENCE_SERVICES, Silence, begin_silence, end_silence, may_be_silent
+from service_registry.expiry.rules import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +31,13 @@ WHERE id = 1 AND silent_since IS NOT NULL
 
 
 def observe(census: Census) -> Silence:
-    """How the silence stands by `census`, of which nothing is written yet."""
-    standing = census.silence
-    if standing.since is not None:
-        # A beginning that is still to come is that of a clock that has been set back since.
-        beaten_at = census.beaten_at if standing.since <= census.now else census.now
-        return standing if beaten_at is None else end_silence(standing, beaten_at)
-    if may_be_silent(census.now, census.cohorts) and counting.services_at_least() >= SILENCE_SERVICES:
-        heard_at = max(cohort.heard_at for cohort in census.cohorts if cohort.live)
-        return begin_silence(standing, heard_at, limits())
-    return standing
+    """How the silence stands by `census`; nothing is written."""
+    counts = rules.Counts(census.now, census.cohorts, census.beaten_at)
+    return rules.observe(census.silence, counts, counting.services_at_least, limits())
 
 
 def settle(census: Census) -> Silence:
-    """Observe, and write down a silence that begins or ends.
-
-    It begins when the last of the fleet was heard, and ends with the first heartbeat since: not when a sweep happens
-    to look, so that a late sweep changes nothing. The window restarts with that heartbeat.
-    """
+    """Observe, and write down a silence that begins or ends; the window restarts with the heartbeat that ends it."""
     standing, now = census.silence, observe(census)
     with connection.cursor() as cursor:
         if standing.since is None and now.since is not None:
