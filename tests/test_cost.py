@@ -12,6 +12,7 @@ from service_registry import catalogue, changes, manager
 from service_registry.caller import Caller
 from service_registry.expiry import census
 from service_registry.expiry.sweep import sweep
+from service_registry.changes.ends import ENDS, LAST_ARRIVALS
 from service_registry.filters import wanted
 from service_registry.manager.batch import asked_by, column, columns_of
 from service_registry.manager.heartbeat import BEAT
@@ -101,9 +102,9 @@ def test_discovery_finds_its_rows_by_index(many: None) -> None:
 
 
 def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> None:
-    found = plan(changes.ENDS, ["default", "service-0"])
+    found = plan(ENDS, ["default", "service-0"])
     assert "change_by_service" in found
-    arrivals = plan(changes.LAST_ARRIVALS, [["default"], ["service-0"], ["i-1"]])
+    arrivals = plan(LAST_ARRIVALS, [["default"], ["service-0"], ["i-1"]])
     assert "change_by_instance" in arrivals
 
 

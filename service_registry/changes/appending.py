@@ -1,15 +1,14 @@
-"""The change log: what happened, in commit order, with its author, reason and evidence."""
+"""How changes come into the log: last in their transaction, under a lock, so that ids follow commit order."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from service_registry import metrics
-from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS, NEWEST_FIRST
-from service_registry.exceptions import NotMigrated
+from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
 CHANGE_LOCK = 0x5E41_0001
@@ -100,59 +99,3 @@ def start_log(using: str = DEFAULT_DB_ALIAS) -> None:
     """Give an empty log its first row, so that it always has an end."""
     with connections[using].cursor() as cursor:
         cursor.execute(START)
-
-
-END = f"SELECT mark || '-' || id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
-ENDS = f"""
-SELECT ({END}),
-    (SELECT c.mark || '-' || c.id FROM {CHANGE} c WHERE c.namespace = %s AND c.service_name = %s
-        ORDER BY {NEWEST_FIRST} LIMIT 1)
-"""
-
-
-def end() -> str:
-    """The index of the newest change. Read it before the data that is sent with it, in a statement of its own.
-
-    Raises NotMigrated while the log has not begun.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(END)
-        row = cursor.fetchone()
-    if row is None:
-        raise NotMigrated
-    return str(row[0])
-
-
-def ends(namespace: str, service_name: str) -> tuple[str, str | None]:
-    """The index of the newest change, and of the newest of one service or None where it has none.
-
-    Raises NotMigrated while the log has not begun.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(ENDS, [namespace, service_name])
-        newest, newest_of_service = cursor.fetchone()
-    if newest is None:
-        raise NotMigrated
-    return newest, newest_of_service
-
-
-LAST_ARRIVALS = f"""
-SELECT key.position, (
-    SELECT c.kind FROM {CHANGE} c
-    WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
-        AND c.kind IN ('registered', 'deregistered', 'removed')
-    ORDER BY {NEWEST_FIRST} LIMIT 1)
-FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS key(namespace, service_name, instance_id, position)
-ORDER BY key.position
-"""
-
-
-def last_arrivals(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
-    """For each (namespace, service name, instance id) how it last came or went: `registered`, `deregistered`,
-    `removed`, or None when the log has never seen it."""
-    columns = [list(column) for column in zip(*keys, strict=True)]
-    if not columns:
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute(LAST_ARRIVALS, columns)
-        return [kind for _position, kind in cursor.fetchall()]
