@@ -132,6 +132,15 @@ class InstanceNotFound(RegistryError):
         return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
 
 
+class IndexGone(RegistryError):
+    """No row of the log has this index: it was trimmed, or lost, or is another registry's."""
+
+    code = "index_gone"
+
+    def __init__(self) -> None:
+        super().__init__("The log does not hold this index any more; read the list again, and go on from its index.")
+
+
 class ServiceNotEmpty(RegistryError):
     """A service with instances is not deleted: its callers would be left with them."""
 

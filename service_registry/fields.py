@@ -12,6 +12,21 @@ from pydantic_core import PydanticCustomError
 Status = Literal["UP", "STARTING", "DOWN", "OUT_OF_SERVICE"]
 Scheme = Literal["http", "https", "grpc", "grpcs", "tcp", "udp"]
 State = Literal["live", "protected", "expired"]
+Kind = Literal[
+    "log_started",
+    "service_created",
+    "service_deleted",
+    "owners_changed",
+    "registered",
+    "recovered",
+    "updated",
+    "status_changed",
+    "protected",
+    "released",
+    "expired",
+    "deregistered",
+    "removed",
+]
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 

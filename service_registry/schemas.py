@@ -14,6 +14,7 @@ from service_registry.fields import (
     GroupName,
     Host,
     InstanceId,
+    Kind,
     Metadata,
     MetadataKey,
     Namespace,
@@ -252,6 +253,23 @@ class ServicePage(BaseModel):
     index: str
     services: list[ListedService]
     next: str | None = Field(description="Where the next page begins: send it back as `after`.")
+
+
+class Change(BaseModel):
+    """A row of the log. Actor, reason and evidence only for those who may see them."""
+
+    model_config = STRICT
+    index: str
+    at: str
+    kind: Kind
+    namespace: str | None = Field(description="Null for rows of the log itself.")
+    service_name: str | None
+    instance_id: str | None = Field(description="Null for a change of a service as a whole.")
+    instance: Instance | None = Field(description="As it stood after the change; null where it was taken off.")
+    changed: list[str] | None = Field(default=None, description="The fields that the change was about.")
+    actor: str | None = None
+    reason: str | None = None
+    evidence: dict[str, Any] | None = Field(default=None, description="What the registry knew when it did this.")
 
 
 class Candidate(BaseModel):

@@ -2,5 +2,6 @@
 
 from service_registry.changes.appending import Event, append, start_log
 from service_registry.changes.ends import end, ends, last_arrivals
+from service_registry.changes.reading import Recorded, parse, read_after
 
-__all__ = ["Event", "append", "end", "ends", "last_arrivals", "start_log"]
+__all__ = ["Event", "Recorded", "append", "end", "ends", "last_arrivals", "parse", "read_after", "start_log"]

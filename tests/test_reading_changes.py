@@ -1,0 +1,110 @@
+"""Reading the log on from an index."""
+
+import json
+from typing import Any, get_args
+
+import pytest
+from django.db import connection
+
+from service_registry import changes, schemas
+from service_registry.exceptions import IndexGone, InvalidInput
+from service_registry.fields import Kind
+from service_registry.models import CHANGE_KINDS, Change
+from tests.client import Api
+
+
+def read(index: str, **filters: Any) -> list[tuple[str, str | None]]:
+    return [(change.kind, change.instance_id) for change in changes.read_after(index, 100, **filters)]
+
+
+def test_it_gives_what_came_after_in_order(payments: Api) -> None:
+    start = changes.end()
+    payments.register("web", "a")
+    payments.register("web", "a", weight=5)
+    payments.deregister("web", "a")
+    assert read(start) == [("service_created", None), ("registered", "a"), ("updated", "a"), ("deregistered", "a")]
+    created, registered, *later = changes.read_after(start, 100)
+    assert changes.read_after(registered.index, 100) == later
+    assert changes.read_after(start, 2) == [created, registered]
+    assert later[-1].index == changes.end()
+
+
+def test_the_end_is_followed_by_nothing(db: None) -> None:
+    assert changes.read_after(changes.end(), 100) == []
+
+
+def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
+    start = changes.end()
+    for name in ("a", "b", "c"):
+        payments.register(name, f"{name}-1")
+        payments.register(name, f"{name}-2", namespace="test")
+    made = "registered"
+    assert read(start, services=["a", "c"], namespace="default")[1::2] == [(made, "a-1"), (made, "c-1")]
+    assert read(start, services=["b"])[1::2] == [(made, "b-1"), (made, "b-2")]
+    assert read(start, namespace="test")[1::2] == [(made, "a-2"), (made, "b-2"), (made, "c-2")]
+    assert read(start, services=["nowhere"]) == []
+
+
+def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
+    payments.register()
+    start = changes.end()
+    override = {"status": "DOWN", "reason": "disk"}
+    payments.call("PUT", "/registry/instance/web/web-1/status", override)
+    (change,) = changes.read_after(start, 1)
+    public, full = json.loads(change.public), json.loads(change.full)
+    schemas.Change.model_validate(full)
+    row = Change.objects.latest("id")
+    assert public["index"] == change.index == f"{row.mark}-{row.pk}"
+    assert public["changed"] == ["override", "status"]
+    assert public["instance"] == payments.get("/registry/services/web?status=all").json["instances"][0]
+    assert {name: full[name] for name in full.keys() - public.keys()} == {
+        "actor": row.actor,
+        "reason": "disk",
+        "evidence": {"override": "DOWN", "until": None},
+    }
+
+
+def test_what_a_change_lacks_is_left_out(payments: Api) -> None:
+    start = changes.end()
+    payments.register()
+    change = changes.read_after(start, 2)[1]
+    assert "changed" not in json.loads(change.full)
+    assert {"actor", "reason"} == json.loads(change.private).keys()
+
+
+def lost(index: str) -> str:
+    """Of a row that a failover has lost, whose id was given to another since."""
+    mark, _, pk = index.partition("-")
+    return f"{int(mark, 16) ^ 1:08x}-{pk}"
+
+
+def test_an_index_that_names_no_row_is_gone(payments: Api) -> None:
+    payments.register()
+    end = changes.end()
+    mark, pk = changes.parse(end)
+    for index in (lost(end), f"{mark}-{pk + 1}", f"{mark}-{2**63 - 1}", "00000000-1"):
+        with pytest.raises(IndexGone):
+            changes.read_after(index, 100)
+
+
+def test_an_index_survives_what_was_lost_after_it(payments: Api) -> None:
+    payments.register()
+    held = changes.end()
+    payments.register(weight=1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changes.parse(held)[1]])
+    assert len(changes.read_after(held, 100)) == 1
+
+
+NO_INDEXES = ["", "1", "x", "-1", "0000000g-1", "00000000-0", "00000000-01", "00000000-", "00000000--1", "00000000-1 "]
+NO_INDEXES += ["00000000-1\n", f"00000000-{2**63}", "00000000-\u0661", "ABCDEF00-1", "00000000-1.0", "9" * 5000]
+
+
+@pytest.mark.parametrize("text", NO_INDEXES)
+def test_a_text_that_is_no_index_is_refused(db: None, text: str) -> None:
+    with pytest.raises(InvalidInput):
+        changes.read_after(text, 100)
+
+
+def test_every_kind_has_its_place_in_the_contract() -> None:
+    assert set(get_args(Kind)) == set(CHANGE_KINDS)
