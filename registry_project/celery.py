@@ -1,4 +1,4 @@
-"""Celery: the sweep by the clock. Without a broker one process is worker and beat, with an in-memory queue between."""
+"""Celery: what goes by the clock. Without a broker one process is worker and beat, with an in-memory queue between."""
 
 import functools
 import os
@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import EmbeddedService
+from celery.schedules import crontab
 from celery.signals import setup_logging, worker_ready, worker_shutdown
 from django.conf import settings
 from django.utils.log import configure_logging
@@ -15,6 +16,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 app = Celery("registry_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+# At its hour, and not a day after the start: beat keeps no record of its last run. It is not in the settings, for which
+# each web process would have to load Celery.
+app.conf.beat_schedule = settings.CELERY_BEAT_SCHEDULE | {
+    "prune_changes": {
+        "task": "service_registry.tasks.prune_changes",
+        "schedule": crontab(hour="3", minute="17"),
+        "options": {"expires": 3600.0},
+    }
+}
 
 
 def in_memory() -> bool:

@@ -123,6 +123,7 @@ REGISTRY_SERVICE_PROTECTION_FRACTION = environment.fraction("REGISTRY_SERVICE_PR
 REGISTRY_SERVICE_PROTECTION_MAX_SECONDS = environment.integer("REGISTRY_SERVICE_PROTECTION_MAX_SECONDS", 120, 0, 86400)
 REGISTRY_FIRST_REGISTRATION = environment.text("REGISTRY_FIRST_REGISTRATION", "claim", ("claim", "provisioned"))
 REGISTRY_NAME_RESERVATION_DAYS = environment.integer("REGISTRY_NAME_RESERVATION_DAYS", 30, 0, 3650)
+REGISTRY_CHANGE_RETENTION_DAYS = environment.integer("REGISTRY_CHANGE_RETENTION_DAYS", 30, 1, 3650)
 REGISTRY_SECRET_METADATA = environment.text("REGISTRY_SECRET_METADATA", "refuse", ("refuse", "redact", "allow"))
 REGISTRY_MAX_INSTANCES_PER_OWNER = environment.integer("REGISTRY_MAX_INSTANCES_PER_OWNER", 10_000, 1, 10_000_000)
 
@@ -289,7 +290,7 @@ CELERY_BEAT_SCHEDULE = {
         "task": "service_registry.tasks.sweep",
         "schedule": float(REGISTRY_SWEEP_INTERVAL_SECONDS),
         "options": {"expires": float(REGISTRY_SWEEP_INTERVAL_SECONDS)},
-    }
+    },
 }
 
 # --- Logs -----------------------------------------------------------------------------------------------------------

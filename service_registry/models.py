@@ -262,6 +262,8 @@ class RegistryState(models.Model):
     silent_since = models.DateTimeField(null=True)
     silent_until = models.DateTimeField(null=True)
     silence_repaid_at = models.DateTimeField(null=True)
+    # How things stood before this cannot be read from the log any more.
+    pruned_before = models.DateTimeField(null=True)
 
     class Meta:
         default_permissions = ()

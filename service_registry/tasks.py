@@ -1,10 +1,27 @@
 """What Celery beat does now and then."""
 
-from celery import shared_task
+import logging
+import time
 
+from celery import shared_task
+from django.conf import settings
+
+from service_registry import logs
+from service_registry.changes import compaction
 from service_registry.expiry.sweep import sweep as sweep_once
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task(name="service_registry.tasks.sweep")
 def sweep() -> None:
     sweep_once()
+
+
+@shared_task(name="service_registry.tasks.prune_changes")
+def prune_changes() -> None:
+    begun = time.monotonic()
+    planned = compaction.plan(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
+    pruned = sum(step.spent for step in compaction.prune(planned))
+    fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
+    logs.event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})

@@ -10,9 +10,11 @@ from django.test.utils import CaptureQueriesContext
 
 from service_registry import catalogue, changes, manager
 from service_registry.caller import Caller
+from service_registry.changes.compaction import DELETE, PLAN
+from service_registry.changes.ends import ENDS, LAST_ARRIVALS
+from service_registry.changes.reading import READ_AFTER
 from service_registry.expiry import census
 from service_registry.expiry.sweep import sweep
-from service_registry.changes.ends import ENDS, LAST_ARRIVALS
 from service_registry.filters import wanted
 from service_registry.manager.batch import asked_by, column, columns_of
 from service_registry.manager.heartbeat import BEAT
@@ -106,6 +108,27 @@ def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> No
     assert "change_by_service" in found
     arrivals = plan(LAST_ARRIVALS, [["default"], ["service-0"], ["i-1"]])
     assert "change_by_instance" in arrivals
+
+
+def test_reading_on_from_an_index_begins_there(many: None) -> None:
+    asked = {"pk": 9000, "mark": "00000000", "namespace": None, "services": None, "limit": 500}
+    assert "Seq Scan" not in plan(READ_AFTER, asked)
+
+
+def test_pruning_reads_its_range_and_looks_the_others_up(many: None) -> None:
+    found = plan(DELETE, {"after": 100, "reach": 200, "until": 5000})
+    assert "Seq Scan" not in found
+    assert "change_by_instance" in found
+    assert "change_by_service" in found
+    assert found.count("Index Scan using service_registry_change_pkey on service_registry_change c") == 1
+
+
+def test_a_time_is_found_in_the_log_without_reading_it(many: None) -> None:
+    found = plan(PLAN, {"older_than_seconds": 0}, "EXPLAIN (ANALYZE, TIMING OFF) ")
+    (probes,) = re.findall(
+        r"Index Scan using service_registry_change_pkey on service_registry_change c .*loops=(\d+)", found
+    )
+    assert int(probes) < 20  # of 10,000
 
 
 def test_a_quota_is_counted_by_index(many: None) -> None:

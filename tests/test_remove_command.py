@@ -8,12 +8,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.management import CommandError
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 
 from service_registry import manager
 from service_registry.caller import Caller
@@ -22,6 +21,7 @@ from service_registry.schemas import Beat, Registration
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import ROOT, command_line, environment, run
+from tests.waiting import somebody_waits_for_us, wait_for
 
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "heartbeat_instance"}))
 
@@ -131,21 +131,6 @@ def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(left()) == 1
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
-def somebody_waits_for_us() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-        )
-        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db(transaction=True)

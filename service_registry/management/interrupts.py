@@ -3,6 +3,8 @@
 import signal
 from types import FrameType
 
+INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
+
 
 class Interrupts:
     """While this is open the first Ctrl-C is only noted, in `seen`; a second one interrupts as ever."""

@@ -1,4 +1,3 @@
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,16 +8,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from service_registry import manager
 from service_registry.caller import Caller
-from service_registry.management.interrupts import Interrupts
+from service_registry.management.durations import seconds
+from service_registry.management.interrupts import INTERRUPTED, Interrupts
 from service_registry.management.progress import Progress
 from service_registry.schemas import Reason
 
 OPERATOR = Caller("system:command", frozenset(), frozenset({"operate_instance"}))
 INSTANCES_A_TRANSACTION = 500
 EXAMPLES = 5
-INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 FLAGS = {"service_name": "service", "silent_for_seconds": "silent-for"}
 
 
@@ -90,7 +88,7 @@ def selection_of(options: dict[str, Any]) -> manager.Selection:
         "status": options["status"],
         "zone": options["zone"],
         "metadata": pairs(options["metadata"]),
-        "silent_for_seconds": seconds(options["silent_for"]),
+        "silent_for_seconds": seconds("--silent-for", options["silent_for"]) if options["silent_for"] else None,
     }
     named = {name: value for name, value in asked.items() if value}
     if not named and not options["all"]:
@@ -107,15 +105,6 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
     if not all("=" in text for text in texts):
         raise CommandError("--metadata must be KEY=VALUE.")
     return dict(text.split("=", 1) for text in texts)
-
-
-def seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    if not found or not int(found[1]):
-        raise CommandError("--silent-for must be a number and a unit, as in 90s, 10m, 2h or 1d.")
-    return float(int(found[1]) * SECONDS[found[2]])
 
 
 def checked_reason(reason: str | None) -> str:

@@ -1,0 +1,278 @@
+"""`manage.py prune_changes`, and what it leaves in the log."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError
+from django.db import connection, connections, transaction
+
+from registry_project.celery import app
+from service_registry import changes, manager, tasks
+from service_registry.caller import Caller
+from service_registry.changes import compaction
+from service_registry.models import Change, RegistryState
+from service_registry.schemas import Deregistration, Registration
+from tests import ageing
+from tests.client import Api, registration
+from tests.commands import ROOT, command_line, environment, run
+from tests.waiting import somebody_waits_for_us, wait_for
+
+OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "operate_instance"}))
+DAY = 86400
+
+
+def log() -> list[tuple[str, str | None]]:
+    return list(Change.objects.order_by("id").values_list("kind", "instance_id"))
+
+
+def register(count: int, **fields: Any) -> None:
+    manager.register([Registration(**registration("web", f"i-{number}", **fields)) for number in range(count)], OWNER)
+
+
+def test_what_is_older_goes_and_what_is_younger_stays(payments: Api) -> None:
+    payments.register("web", "a")
+    payments.register("web", "a", weight=1)
+    ageing.date_changes_back(31 * DAY)
+    payments.register("web", "a", weight=2)
+    payments.register("web", "a", weight=3)
+    assert "4 changes are from before" in (said := run("prune_changes"))
+    assert "2 changes pruned." in said
+    assert log() == [("service_created", None), *[("updated", "a")] * 3]
+    assert "0 changes pruned." in run("prune_changes")
+
+
+def test_the_days_are_those_of_the_setting(payments: Api, settings: LazySettings) -> None:
+    payments.register()
+    payments.register(weight=1)
+    ageing.date_changes_back(5 * DAY)
+    payments.register(weight=2)
+    assert "0 changes are from before" in run("prune_changes")
+    assert "0 changes are from before" in run("prune_changes", "--older-than=6d")
+    settings.REGISTRY_CHANGE_RETENTION_DAYS = 4
+    assert "4 changes are from before" in run("prune_changes")
+
+
+def test_the_newest_row_of_the_log_stays(db: None) -> None:
+    ageing.date_changes_back(DAY)
+    run("prune_changes", "--older-than=1h")
+    assert log() == [("log_started", None)]
+
+
+def test_the_newest_change_of_each_service_stays(payments: Api) -> None:
+    for name in ("web", "api"):
+        payments.register(name, f"{name}-1")
+        payments.deregister(name, f"{name}-1")
+    held = changes.ends("default", "web")
+    ageing.date_changes_back(DAY)
+    run("prune_changes", "--older-than=1h")
+    assert log() == [
+        *[("service_created", None), ("deregistered", "web-1")],
+        *[("service_created", None), ("deregistered", "api-1")],
+    ]
+    assert changes.ends("default", "web") == held
+    assert payments.get("/registry/services/web").json["index"] == held[1]
+
+
+def test_the_last_change_of_each_instance_that_was_there_stays(payments: Api) -> None:
+    for name in ("stays", "leaves", "changes"):
+        payments.register("web", name)
+    payments.register("web", "changes", weight=1)
+    payments.deregister("web", "leaves")
+    ageing.date_changes_back(DAY)
+    payments.register("web", "changes", weight=2)
+    payments.deregister("web", "changes")
+    run("prune_changes", "--older-than=1h")
+    assert log()[1:] == [
+        *[("registered", "stays"), ("updated", "changes")],
+        *[("updated", "changes"), ("deregistered", "changes")],
+    ]
+
+
+def test_the_last_word_on_a_services_owners_stays(payments: Api) -> None:
+    admin = Api("registry-admins")
+    for team in ("team-a", "team-b", "team-payments"):
+        admin.call("PUT", "/registry/services/web/owners", {"owners": [team]})
+    payments.register()
+    ageing.date_changes_back(DAY)
+    run("prune_changes", "--older-than=1h")
+    assert log() == [("owners_changed", None), ("registered", "web-1")]
+    assert Change.objects.earliest("id").evidence == {"owners": ["team-payments"], "before": ["team-b"]}
+
+
+def test_a_deleted_service_leaves_nothing(payments: Api) -> None:
+    payments.register()
+    payments.deregister()
+    Api("registry-admins").call("DELETE", "/registry/services/web")
+    payments.register("other")
+    ageing.date_changes_back(DAY)
+    run("prune_changes", "--older-than=1h")
+    assert log() == [("service_created", None), ("registered", "web-1")]
+    assert set(Change.objects.values_list("service_name", flat=True)) == {"other"}
+
+
+def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
+    for weight in range(4):
+        register(10, weight=weight)
+    ageing.date_changes_back(DAY)
+    planned = compaction.plan(3600)
+    assert planned.rows == 42
+    steps = compaction.prune(planned, rows_a_transaction=10)
+    assert next(steps) == compaction.Step(10, 9)  # log_started and 8 of 9 registrations; the service's owners stay
+    assert len(log()) == 33
+    rest = list(compaction.prune(compaction.plan(3600), rows_a_transaction=10))
+    assert [step.examined for step in rest] == [10, 10, 10, 3]
+    assert log() == [("service_created", None), *[("updated", f"i-{number}") for number in range(10)]]
+
+
+def test_a_dry_run_counts_what_would_go_and_changes_nothing(db: None) -> None:
+    register(5)
+    register(5, weight=1)
+    ageing.date_changes_back(DAY)
+    before = log()
+    assert "6 would be pruned: nothing was changed." in run("prune_changes", "--older-than=1h", "--dry-run")
+    assert log() == before
+    assert RegistryState.objects.get().pruned_before is None
+    assert "6 changes pruned." in run("prune_changes", "--older-than=1h")
+
+
+@pytest.mark.parametrize("duration", ["", "1", "0d", "-1d", "1w", "1.5d", "\u0661d", "d", "1d\n", "9999999999s"])
+def test_what_is_no_duration_is_refused(db: None, duration: str) -> None:
+    with pytest.raises(CommandError, match="--older-than must be a number and a unit"):
+        run("prune_changes", f"--older-than={duration}")
+
+
+def test_beat_has_it_done_every_night(db: None, capsys: pytest.CaptureFixture[str]) -> None:
+    register(1)
+    register(1, weight=1)
+    ageing.date_changes_back(31 * DAY)
+    tasks.prune_changes()
+    assert '"outcomes":{"pruned":2}' in capsys.readouterr().err
+    entry = app.conf.beat_schedule["prune_changes"]
+    assert entry["task"] == tasks.prune_changes.name
+    assert entry["schedule"].remaining_estimate(entry["schedule"].now()).total_seconds() <= DAY
+    assert entry["options"]["expires"] < DAY
+
+
+def alongside(work: Callable[[], Any]) -> list[Any]:
+    """What `work` returned on a connection of its own. Fails when it waits for us."""
+    returned: list[Any] = []
+
+    def run_it() -> None:
+        try:
+            returned.append(work())
+        except compaction.BeingPruned as error:
+            returned.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run_it)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    return returned
+
+
+@pytest.fixture
+def old_log(transactional_db: None) -> compaction.Plan:
+    register(20)
+    register(20, weight=1)
+    ageing.date_changes_back(DAY)
+    return compaction.plan(3600)
+
+
+def test_writers_do_not_wait_for_it(old_log: compaction.Plan) -> None:
+    with transaction.atomic():
+        assert compaction.delete(0, old_log.until, old_log) == 21
+        assert alongside(lambda: register(20, weight=2)) == [None]
+    assert len(log()) == 41
+
+
+def test_it_does_not_wait_for_writers(old_log: compaction.Plan) -> None:
+    with transaction.atomic():
+        register(20, weight=2)
+        (steps,) = alongside(lambda: list(compaction.prune(old_log)))
+        assert steps == [compaction.Step(42, 21)]
+    assert len(log()) == 41
+
+
+def test_only_one_process_is_at_it(old_log: compaction.Plan) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [compaction.PRUNE_LOCK])
+        (refusal,) = alongside(lambda: list(compaction.prune(old_log)))
+        assert isinstance(refusal, compaction.BeingPruned)
+        said = subprocess.run(
+            command_line("prune_changes", "--older-than=1h"),
+            env=environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (said.returncode, said.stderr) == (
+        1,
+        "CommandError: 0 changes pruned; another process prunes the log now, and does the rest.\n",
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
+    for weight in range(11):
+        register(1000, weight=weight)
+    ageing.date_changes_back(DAY)
+    of_the_second_step = Change.objects.order_by("id").values_list("id", flat=True)[7000]
+    line = command_line("prune_changes", "--older-than=1h")
+    with transaction.atomic():
+        Change.objects.select_for_update().get(id=of_the_second_step)
+        command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        wait_for(somebody_waits_for_us)
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # it takes note while it waits
+    said, _ = command.communicate(timeout=20)
+    assert "10000 of 11002 examined" in said
+    assert "9999 changes pruned; interrupted, the others are as they were." in said
+    assert command.returncode == 130
+    assert Change.objects.count() == 1003
+    assert "\n2 changes pruned." in run("prune_changes", "--older-than=1h")
+
+
+def come_and_go(instance_id: str) -> None:
+    manager.register([Registration(**registration("web", instance_id))], OWNER)
+    manager.deregister([Deregistration(service_name="web", instance_id=instance_id)], OWNER)
+
+
+def prune_what_is_50_ms_old() -> None:
+    try:
+        list(compaction.prune(compaction.plan(0.05), rows_a_transaction=7))
+    except compaction.BeingPruned:
+        time.sleep(0.01)
+
+
+def test_the_log_stays_true_while_several_write_and_prune(transactional_db: None) -> None:
+    """Four instances that come and go, and two pruners that take turns; at the end nobody is there."""
+    before = Change.objects.latest("id").pk
+    deadline = time.monotonic() + 3
+
+    def repeat(work: Callable[[], None]) -> None:
+        try:
+            while time.monotonic() < deadline:
+                work()
+        finally:
+            connections.close_all()
+
+    works = [partial(come_and_go, f"i-{number}") for number in range(4)] + [prune_what_is_50_ms_old] * 2
+    with ThreadPoolExecutor(len(works)) as threads:
+        list(threads.map(repeat, works))
+    appended = Change.objects.latest("id").pk - before
+    time.sleep(0.1)
+    prune_what_is_50_ms_old()
+    print(f"{appended} changes appended, {Change.objects.count()} left")
+    assert appended > 100
+    assert [kind for kind, _ in log()] == ["service_created", "deregistered"]
