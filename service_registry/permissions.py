@@ -55,6 +55,8 @@ DEREGISTER = action("deregister", {"deregister_instance"}, {"operate_instance"})
 OVERRIDE = action("override", {"override_status"}, {"operate_instance"})
 MANAGE_SERVICE = action("manage services", {"manage_service"})
 RELEASE = action("release", {"operate_instance"})
+# Of all services, or of one's own.
+READ_CHANGES = action("changes", {"view_change"}, {"view_instance"})
 READ_METRICS = action("metrics", {"view_metrics"})
 
 GRANTS_MAX_AGE_SECONDS = 5.0

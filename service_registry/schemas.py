@@ -272,6 +272,12 @@ class Change(BaseModel):
     evidence: dict[str, Any] | None = Field(default=None, description="What the registry knew when it did this.")
 
 
+class ChangePage(BaseModel):
+    model_config = STRICT
+    changes: list[Change] = Field(description="Newest last.")
+    next: str | None = Field(description="Where the next page begins: send it back as `after`.")
+
+
 class Candidate(BaseModel):
     model_config = STRICT
     namespace: str
@@ -399,6 +405,25 @@ class ListQuery(InstanceFilters):
     view: Literal["full", "summary"] = Field(default="full", description="summary leaves the instances out.")
     limit: Annotated[Limit, BeforeValidator(decimal)] = 100
     after: Annotated[str, StringConstraints(max_length=1024)] | None = None
+
+
+class ChangesQuery(BaseModel):
+    """The query of the history."""
+
+    model_config = STRICT
+    service: ServiceName | None = None
+    instance_id: InstanceId | None = None
+    namespace: Namespace | None = Field(default=None, description="Left out: all.")
+    kind: list[Kind] = Field(default=[], description="What happened; repeatable: any of them.")
+    actor: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_CONTROLS)] | None = Field(
+        default=None, description="Who did it, as it stands in the changes."
+    )
+    since: Moment | None = Field(default=None, description="From this time on, as in 2026-12-31T23:59:59Z.")
+    until: Moment | None = Field(default=None, description="Up to and with this time.")
+    limit: Annotated[Limit, BeforeValidator(decimal)] = 100
+    after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        default=None, description="`next` of the page before."
+    )
 
 
 class DiscoveryQuery(InstanceFilters):

@@ -18,6 +18,7 @@ ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("POST", r"/registry/deregister/?", None),
     ("GET", r"/registry/services/?", schemas.ServicePage),
     ("GET", r"/registry/services/[^/]+/?", schemas.ServiceInstances),
+    ("GET", r"/registry/changes/?", schemas.ChangePage),
     ("DELETE", r"/registry/services/[^/]+/?", None),
     ("PUT", r"/registry/services/[^/]+/owners/?", schemas.OwnedService),
     ("POST", r"/registry/services/[^/]+/release/?", schemas.ReleasedService),

@@ -12,6 +12,7 @@ from service_registry import catalogue, changes, manager
 from service_registry.caller import Caller
 from service_registry.changes.compaction import DELETE, PLAN
 from service_registry.changes.ends import ENDS, LAST_ARRIVALS
+from service_registry.changes.history import LOG, NAMESPACES, SERVICE, found
 from service_registry.changes.reading import READ_AFTER
 from service_registry.expiry import census
 from service_registry.expiry.sweep import sweep
@@ -110,13 +111,30 @@ def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> No
     assert "change_by_instance" in arrivals
 
 
+def last_pk() -> int:
+    return changes.parse(changes.end())[1]
+
+
 def test_reading_on_from_an_index_begins_there(many: None) -> None:
-    asked = {"pk": 9000, "mark": "00000000", "namespace": None, "services": None, "limit": 500}
+    asked = {"pk": last_pk() - 1000, "mark": "00000000", "namespace": None, "services": None, "limit": 500}
     assert "Seq Scan" not in plan(READ_AFTER, asked)
 
 
+def test_history_is_read_from_its_place_on(many: None) -> None:
+    asked: dict[str, Any] = {"namespaces": None, "service": None, "instance_id": None, "actor": None}
+    asked |= {"kinds": ["expired"], "limit": 100, "searched": 20_000, "after": last_pk() - 1000, "stop": 2**63 - 1}
+    assert "Seq Scan" not in plan(found(LOG), asked)
+    of_service = asked | {"namespaces": ["default"], "service": "service-3"}
+    assert "change_by_service" in plan(found(SERVICE), of_service)
+    assert "change_by_instance" in plan(found(SERVICE), of_service | {"instance_id": "i-1"})
+    steps = plan(NAMESPACES, [], "EXPLAIN (ANALYZE, TIMING OFF) ")
+    assert "Seq Scan" not in steps
+    assert max(float(rows) for rows in re.findall(r"actual rows=([0-9.]+)", steps)) <= 2  # of 10,000
+
+
 def test_pruning_reads_its_range_and_looks_the_others_up(many: None) -> None:
-    found = plan(DELETE, {"after": 100, "reach": 200, "until": 5000})
+    first = last_pk() - 10_000
+    found = plan(DELETE, {"after": first + 100, "reach": first + 200, "until": first + 5000})
     assert "Seq Scan" not in found
     assert "change_by_instance" in found
     assert "change_by_service" in found

@@ -49,7 +49,6 @@ def parameters(model: type[BaseModel], *in_path: str) -> list[OpenApiParameter]:
             description=schema.get("description", ""),
         )
         for name, schema in properties.items()
-        if name in in_path or not name.endswith(("_name", "_id"))
     ]
 
 

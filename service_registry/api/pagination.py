@@ -1,11 +1,14 @@
 """Where a walk stands, as a signed cursor that callers send back and need not understand; nobody makes one up."""
 
+from typing import Any
+
 from django.core.signing import BadSignature, Signer
 
 from service_registry.catalogue import Position
 from service_registry.exceptions import InvalidInput
 
 SIGNER = Signer(salt="service_registry.cursor")
+CHANGE_SIGNER = Signer(salt="service_registry.cursor.change")
 
 
 def encode(position: Position) -> str:
@@ -14,8 +17,22 @@ def encode(position: Position) -> str:
 
 def decode(cursor: str) -> Position:
     """Raises InvalidInput for anything that `encode` has not made."""
+    index, namespace, name = unsigned(SIGNER, cursor)
+    return Position(index, namespace, name)
+
+
+def encode_change(pk: int) -> str:
+    return CHANGE_SIGNER.sign_object([pk])
+
+
+def decode_change(cursor: str) -> int:
+    """The id of the change where a walk over the history stands. Raises InvalidInput like `decode`."""
+    (pk,) = unsigned(CHANGE_SIGNER, cursor)
+    return int(pk)
+
+
+def unsigned(signer: Signer, cursor: str) -> list[Any]:
     try:
-        index, namespace, name = SIGNER.unsign_object(cursor)
+        return list(signer.unsign_object(cursor))
     except (BadSignature, ValueError) as error:
         raise InvalidInput.of_field("after", "cursor", "must be `next` of an earlier page") from error
-    return Position(index, namespace, name)

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.urls import URLPattern, re_path
 
+from service_registry.api.changes import ChangeViewSet
 from service_registry.api.documentation import DocsView, SchemaView
 from service_registry.api.instances import InstanceViewSet
 from service_registry.api.registration import RegistrationViewSet
@@ -31,6 +32,7 @@ urlpatterns = [
     ),
     at(f"services/(?P<name>{PART})/owners", ServiceViewSet.as_view({"put": "set_owners"})),
     at(f"services/(?P<name>{PART})/release", ServiceViewSet.as_view({"post": "release"})),
+    at("changes", ChangeViewSet.as_view({"get": "list"})),
     at("schema", SchemaView.as_view(), "schema"),
     at("docs", DocsView.as_view(), "docs"),
 ]

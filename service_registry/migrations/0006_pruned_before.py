@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('service_registry', '0002_storage'),
+        ('service_registry', '0003_silence_and_holds'),
     ]
 
     operations = [

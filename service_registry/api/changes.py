@@ -1,0 +1,47 @@
+"""The history of changes over HTTP."""
+
+from typing import ClassVar
+
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
+
+from service_registry import changes, permissions
+from service_registry.api import pagination
+from service_registry.api.authentication import asking
+from service_registry.api.openapi import parameters
+from service_registry.api.services import as_json
+from service_registry.api.validation import from_query
+from service_registry.catalogue import with_array
+from service_registry.changes.history import history
+from service_registry.exceptions import PermissionMissing
+from service_registry.permissions import Action
+from service_registry.schemas import ChangePage, ChangesQuery
+
+
+class ChangeViewSet(ViewSet):
+    """What happened, with its author, reason and evidence."""
+
+    http_method_names = ("get", "head")
+    allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.READ_CHANGES}
+    problems: ClassVar[dict[str, tuple[int, ...]]] = {"list": (404,)}
+
+    @extend_schema(
+        operation_id="list_changes",
+        summary="Show the history, newest last",
+        description="All of it with `view_change`; else that of one's own service, named by `service`. A page that had "
+        "to search may be short, or empty: there are more as long as `next` is not null.",
+        parameters=parameters(ChangesQuery),
+        responses={200: ChangePage},
+    )
+    def list(self, request: Request) -> HttpResponse:
+        caller = asking(request)
+        if "service" not in request.query_params and not caller.may("view_change"):
+            raise PermissionMissing("view_change")
+        query = from_query(ChangesQuery, request.query_params)
+        after = pagination.decode_change(query.after) if query.after is not None else None
+        index = changes.end()
+        page = history(query, caller, after)
+        members = {"next": pagination.encode_change(page.next) if page.next else None}
+        return as_json(with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), index)

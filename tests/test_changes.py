@@ -1,0 +1,209 @@
+"""GET /registry/changes"""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from service_registry.caller import Caller
+from service_registry.changes.history import history
+from service_registry.models import Change
+from service_registry.schemas import ChangesQuery
+from tests import ageing
+from tests.client import Answer, Api, registration
+
+PATH = "/registry/changes"
+OPERATOR = Caller("operator", frozenset(), frozenset({"view_change"}))
+
+
+def shown(answer: Answer) -> list[tuple[str, str | None, str | None]]:
+    assert answer.status == 200, answer.body
+    return [(change["kind"], change["service_name"], change["instance_id"]) for change in answer.json["changes"]]
+
+
+def test_it_gives_all_with_author_reason_and_evidence(payments: Api, operator: Api) -> None:
+    payments.register()
+    operator.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "disk"})
+    payments.deregister()
+    answer = operator.get(PATH)
+    assert shown(answer) == [
+        ("log_started", None, None),
+        ("service_created", "web", None),
+        *[(kind, "web", "web-1") for kind in ("registered", "status_changed", "deregistered")],
+    ]
+    _started, created, registered, overridden, deregistered = answer.json["changes"]
+    assert created["evidence"] == {"owners": ["team-payments"]}
+    assert registered["actor"].startswith("payments@")
+    assert (overridden["actor"].partition("@")[0], overridden["reason"]) == ("operator", "disk")
+    assert overridden["changed"] == ["override", "status"]
+    assert overridden["instance"]["status"] == "DOWN"
+    assert deregistered["instance"] is None
+    assert answer.json["next"] is None
+    assert answer.headers["x-registry-index"] == deregistered["index"]
+
+
+def walk(api: Api, query: str) -> list[list[dict[str, Any]]]:
+    pages, after = [], ""
+    while after is not None:
+        page = api.get(f"{PATH}?{query}{after and f'&after={after}'}").json
+        pages.append(page["changes"])
+        after = page["next"]
+    return pages
+
+
+def test_it_is_walked_page_by_page(payments: Api, operator: Api) -> None:
+    payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(7)])
+    pages = walk(operator, "limit=3")
+    assert [len(page) for page in pages] == [3, 3, 3]
+    whole = operator.get(f"{PATH}?limit=9").json
+    assert [change for page in pages for change in page] == whole["changes"]
+    assert whole["next"] is None
+
+
+@pytest.mark.parametrize("asked", [{}, {"service": "web"}])
+def test_a_page_that_has_to_search_ends_after_so_many_rows(payments: Api, asked: dict[str, str]) -> None:
+    payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(7)])
+    payments.deregister("web", "i-3")
+    query = ChangesQuery(kind=["deregistered"], **asked)
+    whole = history(query, OPERATOR)
+    assert [change.instance_id for change in whole.changes] == ["i-3"]
+    walked, page = [], history(query, OPERATOR, rows_searched=4)
+    while page.next:
+        walked.append(page.changes)
+        page = history(query, OPERATOR, page.next, rows_searched=4)
+    assert walked == [[], []]
+    assert page == whole
+
+
+@pytest.fixture
+def several(payments: Api, stranger: Api, operator: Api) -> Api:
+    payments.register("web", "a")
+    payments.register("web", "b", namespace="test")
+    stranger.register("api", "a")
+    payments.deregister("web", "a")
+    stranger.register("api", "b")
+    return operator
+
+
+@pytest.mark.parametrize(
+    ("query", "instances"),
+    [
+        ("", [None, None, "a", None, "b", None, "a", "a", "b"]),
+        ("service=web", [None, "a", None, "b", "a"]),
+        ("service=web&namespace=test", [None, "b"]),
+        ("service=web&instance_id=a", ["a", "a"]),
+        ("namespace=test", [None, "b"]),
+        ("instance_id=a", ["a", "a", "a"]),
+        ("kind=deregistered", ["a"]),
+        ("kind=deregistered&kind=registered&service=web", ["a", "b", "a"]),
+        ("service=nowhere", []),
+        ("namespace=nowhere", []),
+        ("actor=nobody", []),
+        ("limit=2", [None, None]),
+    ],
+)
+def test_it_is_filtered(several: Api, query: str, instances: list[str | None]) -> None:
+    assert [instance_id for _kind, _service, instance_id in shown(several.get(f"{PATH}?{query}"))] == instances
+
+
+def test_it_may_be_of_one_author(several: Api, stranger: Api) -> None:
+    actor = Change.objects.get(service_name="api", instance_id="b").actor
+    found = shown(several.get(f"{PATH}?actor={quote(actor)}"))
+    assert {service for _kind, service, _instance_id in found} == {"api"}
+    assert len(found) == 3
+
+
+def test_it_may_be_of_a_time(payments: Api, operator: Api) -> None:
+    payments.register("web", "early")
+    ageing.date_changes_back(3600)
+    payments.register("web", "late")
+    early, late = (change["at"] for change in operator.get(f"{PATH}?kind=registered").json["changes"])
+    between = f"{early[:-1]}1Z"  # a nanosecond digit more than the database keeps
+    for query, instances in (
+        (f"since={early}", ["early", "late"]),
+        (f"since={late}", ["late"]),
+        (f"until={early}", ["early"]),
+        (f"until={late}", ["early", "late"]),
+        (f"since={early}&until={early}", ["early"]),
+        (f"since={late}&until={early}", []),
+        ("since=2999-01-01T00:00:00Z", []),
+        ("until=1999-01-01T00:00:00Z", []),
+        (f"until={between}&service=web", ["early"]),
+        (f"since={late.replace('Z', '%2B00:00')}&service=web", ["late"]),
+    ):
+        answer = operator.get(f"{PATH}?kind=registered&{query}")
+        assert [instance_id for _kind, _service, instance_id in shown(answer)] == instances, query
+
+
+def test_an_owner_may_read_that_of_its_own_service(several: Api, payments: Api) -> None:
+    answer = payments.get(f"{PATH}?service=web")
+    assert len(shown(answer)) == 5
+    assert answer.json["changes"][0]["actor"].startswith("payments@")
+    assert shown(payments.get(f"{PATH}?service=web&kind=deregistered")) == [("deregistered", "web", "a")]
+    reader = Api("registry-readers", "team-payments")
+    assert len(shown(reader.get(f"{PATH}?service=web&namespace=test"))) == 2
+
+
+def test_an_owner_sees_nothing_of_another_namespace(several: Api, payments: Api, stranger: Api) -> None:
+    stranger.register("web", "foreign", namespace="theirs")
+    assert "theirs" not in {change["namespace"] for change in payments.get(f"{PATH}?service=web").json["changes"]}
+    answer = payments.get(f"{PATH}?service=web&namespace=theirs")
+    assert (answer.status, answer.code) == (403, "not_owner")
+
+
+@pytest.mark.parametrize("query", ["", "namespace=default", "instance_id=a", "actor=payments", "limit=0", "nonsense=1"])
+def test_any_other_query_needs_the_permission(several: Api, payments: Api, query: str) -> None:
+    answer = payments.get(f"{PATH}?{query}")
+    assert (answer.status, answer.code, answer.json["permission"]) == (403, "permission_denied", "view_change")
+
+
+def test_a_foreign_service_is_refused_and_an_unknown_one_not_found(several: Api, payments: Api) -> None:
+    answer = payments.get(f"{PATH}?service=api")
+    assert (answer.status, answer.code) == (403, "not_owner")
+    answer = payments.get(f"{PATH}?service=nowhere")
+    assert (answer.status, answer.code) == (404, "service_not_found")
+    answer = payments.get(f"{PATH}?service=web&namespace=nowhere")
+    assert (answer.status, answer.code) == (404, "service_not_found")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=1e2", "limit"),
+        ("service=Web!", "service"),
+        ("service=a&service=b", "service"),
+        ("service=%00", "service"),
+        ("instance_id=%00", "instance_id"),
+        ("namespace=A", "namespace"),
+        ("kind=vanished", "kind"),
+        ("actor=", "actor"),
+        ("actor=%0a", "actor"),
+        ("since=yesterday", "since"),
+        ("since=2026-01-01", "since"),
+        ("since=2026-01-01T00:00:00", "since"),
+        ("until=2026-13-01T00:00:00Z", "until"),
+        ("until=0001-01-01T00:00:00%2B23:59", "until"),
+        ("after=1", "after"),
+        ("after=nonsense", "after"),
+        ("at=1", "at"),
+    ],
+)
+def test_a_malformed_value_is_rejected_by_name(operator: Api, query: str, field: str) -> None:
+    answer = operator.get(f"{PATH}?{query}")
+    assert (answer.status, answer.code) == (400, "invalid")
+    assert [name.partition(".")[0] for name in answer.json["errors"]] == [field]
+
+
+def test_the_cursor_of_another_walk_is_none(payments: Api, operator: Api) -> None:
+    payments.post("/registry/register", [registration("a"), registration("b")])
+    of_the_list = operator.get("/registry/services?limit=1").json["next"]
+    assert operator.get(f"{PATH}?after={of_the_list}").code == "invalid"
+    of_the_history = operator.get(f"{PATH}?limit=1").json["next"]
+    assert operator.get(f"/registry/services?after={of_the_history}").code == "invalid"
+
+
+def test_another_method_is_a_problem(operator: Api) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert operator.call(method, PATH).code == "method_not_allowed"
