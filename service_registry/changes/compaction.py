@@ -7,8 +7,9 @@ from datetime import datetime
 from django.db import connection
 
 from service_registry.changes.moments import last_at
+from service_registry.database.retrying import retried
 from service_registry.documents import CHANGE, STATE
-from service_registry.manager.batch import retried, write
+from service_registry.manager.batch import write
 
 ROWS_A_TRANSACTION = 5_000
 # Held for a transaction by whoever prunes: two that took turns at the rows of one instance could leave its arrival in

@@ -7,9 +7,10 @@ from django.db import connection
 
 from service_registry import changes
 from service_registry.caller import Caller
+from service_registry.database.retrying import retried
 from service_registry.documents import INSTANCE, LEASE, SERVICE
 from service_registry.exceptions import RegistryError, ServiceNotFound
-from service_registry.manager.batch import retried, write
+from service_registry.manager.batch import write
 from service_registry.schemas import ReleaseOrder
 
 
