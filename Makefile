@@ -21,7 +21,7 @@ SECONDS ?= 4
 THREADS ?= 1 2 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser scale check bench profile format lock
+.PHONY: help run demo test browser scale check bench simulate profile format lock
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 
 bench: $(DEV_STAMP) ## Measure this machine, in about three minutes (SECONDS=, THREADS=)
 	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)
+
+simulate: $(DEV_STAMP) ## Show what the rules of expiry do to fleets, in virtual time, in a few minutes
+	@exec $(VENV_PYTHON) -m benchmarks.simulation
 
 profile: $(DEV_STAMP) ## Show where the time of one heartbeat goes
 	@exec $(VENV_PYTHON) -m benchmarks --profile

@@ -154,6 +154,17 @@ def test_it_ends_by_itself_after_an_hour(payments: Api) -> None:
     assert expired() == set(ids)
 
 
+def test_a_heartbeat_after_its_time_restarts_nothing(payments: Api) -> None:
+    """Else a fleet that is heard once in a while, all at once, would keep its dead for ever."""
+    ids = silenced(payments)
+    ageing.silent_since(3600)
+    window = state().window_start
+    beat(payments, ids[:1])
+    sweep()
+    after = state()
+    assert (after.silent_since, after.window_start, after.window_reason) == (None, window, "start")
+
+
 def test_its_limit_is_a_setting(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_SILENCE_MAX_SECONDS = 0
     ids = fleet(payments, TWENTY)

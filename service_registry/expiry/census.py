@@ -10,7 +10,7 @@ from django.db import connection
 from service_registry.documents import HEARD_SINCE, INSTANCE, LEASE, SERVICE, STATE
 from service_registry.expiry.conditions import HEARS, IS_DUE, IS_GONE, IS_HELD, IS_LATE, IS_LIVE, IS_PROVEN
 from service_registry.expiry.limits import limits
-from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Group, Silence
+from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Counts, Group, Silence
 
 RELEASED_MINUTES = 15
 
@@ -92,6 +92,11 @@ class Census:
     def asks_for_judgement(self) -> bool:
         """Whether anybody who is due is not held, or is held in a service that was released."""
         return self.undecided > 0 or (self.due > 0 and bool(self.released))
+
+    @property
+    def counts(self) -> Counts:
+        """What silence is seen by."""
+        return Counts(self.now, self.cohorts, self.beaten_at)
 
     def parameters(self) -> Mapping[str, Any]:
         """Those of the conditions."""

@@ -14,8 +14,9 @@ TIME_PASSES = f"{HEARS} AND (r.silent_until IS NULL OR r.silent_until <= stateme
 IS_LIVE = "l.expired_at IS NULL"
 IS_PROVEN = "l.beats > 0"
 IS_LATE = f"({IS_LIVE} AND {HEARD_SINCE} < %(at)s - l.ttl_seconds * interval '{LATE_AFTER} seconds')"
-# NULL, and so not gone, for a live one; a heartbeat since has made it live.
-IS_GONE = f"(l.expired_at > %(at)s - interval '{GONE_SECONDS} seconds')"
+# NULL, and so not gone, for a live one; a heartbeat since has made it live. A time to come is that of a clock that has
+# been set back.
+IS_GONE = f"(l.expired_at > %(at)s - interval '{GONE_SECONDS} seconds' AND l.expired_at <= %(at)s)"
 IS_DUE = f"({IS_LIVE} AND {DEADLINE} <= %(at)s)"
 
 # What the sweep has nothing to do with: held, and the time of the rule that holds it is not over.

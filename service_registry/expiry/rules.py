@@ -83,7 +83,7 @@ class Silence:
 
     What stood still has to be made up for: until `repaid_at` the registry has not heard for as long as it was silent
     before. So a fleet whose silences follow each other without end is held for `silence_max_seconds` once, and then
-    half of the time.
+    half of the time at most.
     """
 
     since: float | None = None
@@ -93,11 +93,17 @@ class Silence:
     def stands_still(self, now: float) -> bool:
         return self.since is not None and self.until is not None and self.since <= now < self.until
 
+    def restarts_window_at(self, counts: "Counts") -> float | None:
+        """The heartbeat from which silence counts anew, if it came while time stood still. After that it restarts
+        nothing: else silences without end would keep everybody."""
+        beaten_at = counts.beaten_at
+        return beaten_at if beaten_at is not None and self.stands_still(beaten_at) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What silence is seen by: the fleet at one moment, and the first heartbeat of a proven lease since a silence that
-    stands began, if there was one. The window restarts with that."""
+    stands began, if there was one."""
 
     now: float
     cohorts: Sequence[Cohort]
@@ -152,7 +158,7 @@ def begin_silence(standing: Silence, heard_at: float, limits: Limits) -> Silence
 
 
 def end_silence(standing: Silence, beaten_at: float) -> Silence:
-    """The silence is over by the first heartbeat; the window restarts at the same moment."""
+    """The silence is over by the first heartbeat."""
     assert standing.since is not None, "only a silence that has begun ends"
     assert standing.until is not None, "only a silence that has begun ends"
     stood_still = max(min(beaten_at, standing.until) - standing.since, 0.0)

@@ -24,27 +24,28 @@ WHERE id = 1 AND silent_since IS NULL
 END = f"""
 -- Locks the state's row. Of two sweeps that see the heartbeat the first restarts the window.
 UPDATE {STATE}
-SET silent_since = NULL, silent_until = NULL, silence_repaid_at = to_timestamp(%s),
-    window_start = GREATEST(window_start, to_timestamp(%s)), window_reason = 'silence'
+SET silent_since = NULL, silent_until = NULL, silence_repaid_at = to_timestamp(%(repaid_at)s),
+    window_start = GREATEST(window_start, to_timestamp(%(restart_at)s)),
+    window_reason = CASE WHEN %(restart_at)s IS NULL THEN window_reason ELSE 'silence' END
 WHERE id = 1 AND silent_since IS NOT NULL
 """
 
 
 def observe(census: Census) -> Silence:
     """How the silence stands by `census`; nothing is written."""
-    counts = rules.Counts(census.now, census.cohorts, census.beaten_at)
-    return rules.observe(census.silence, counts, counting.services_at_least, limits())
+    return rules.observe(census.silence, census.counts, counting.services_at_least, limits())
 
 
 def settle(census: Census) -> Silence:
-    """Observe, and write down a silence that begins or ends; the window restarts with the heartbeat that ends it."""
+    """Observe, and write down a silence that begins or ends. The window restarts with the heartbeat that ends it."""
     standing, now = census.silence, observe(census)
     with connection.cursor() as cursor:
         if standing.since is None and now.since is not None:
             cursor.execute(BEGIN, [now.since, now.until])
             logger.warning("Nobody of the fleet is heard: nothing expires until somebody is, or its time is over")
         elif standing.since is not None and now.since is None:
-            cursor.execute(END, [now.repaid_at, census.beaten_at])
-            if cursor.rowcount:
+            restart_at = standing.restarts_window_at(census.counts)
+            cursor.execute(END, {"repaid_at": now.repaid_at, "restart_at": restart_at})
+            if cursor.rowcount and restart_at is not None:
                 transaction.on_commit(lambda: metrics.count_window_restart("silence"))
     return now

@@ -1,0 +1,270 @@
+"""What happens to fleets, and what must come of it. A scenario is run with several seeds; times are virtual seconds.
+
+Unless a scenario says otherwise clients do not repeat a beat that was lost, but wait for their next: a third of the TTL
+later, which is the worst they may do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.simulation.outcome import Outcome, outcome
+from benchmarks.simulation.world import BEGIN, Client, World
+
+Services = Sequence[tuple[int, int]]
+Run = Callable[[int], Outcome]
+
+MINUTE = 60.0
+TTL = 30
+TEN_TTLS = 10 * TTL
+LONE_SECONDS = 1.1 * TTL + 5
+FOUR_MINUTES = 4 * MINUTE
+
+
+def twenty_services(size: int = 1000, ttl_seconds: int = TTL) -> Services:
+    return [(size // 20, ttl_seconds)] * 20
+
+
+TEN_OF_FIVE = [(5, TTL)] * 10
+MIXED = [(50, (5, 30, 300)[number % 3]) for number in range(20)]
+ONE_LARGE = [(900, TTL), (50, TTL), (50, TTL)]
+HOURLY = twenty_services(1000, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The promise: no false expiry, and the 99th percentile of the dead are gone `within` seconds of their last
+    heartbeat, each shown as protected `shown` seconds after its death. One that is not `covered` promises nothing."""
+
+    name: str
+    run: Run
+    trials: int = 5
+    within: float | None = None
+    shown: float | None = None
+    covered: bool = True
+    # Too long for the tests that are run all the time.
+    long: bool = False
+
+    def kept_by(self, found: Outcome) -> bool:
+        if not self.covered:
+            return True
+        in_time = self.within is None or (found.left == 0 and found.percentile(0.99) <= self.within)
+        seen = self.shown is None or (bool(found.shown) and max(found.shown) <= self.shown)
+        return found.false == 0 and in_time and seen
+
+
+# --- Those who are cut off ------------------------------------------------------------------------------------------
+
+
+def cut_off(services: Services, share: float, seconds: float = TEN_TTLS, repeats: bool = False) -> Run:
+    """A share of the clients, drawn at random."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, services, repeats=repeats)
+        world.cut(world.share(share), BEGIN, BEGIN + seconds)
+        world.run(BEGIN + seconds + TEN_TTLS)
+        return outcome(world)
+
+    return run
+
+
+def services_cut_off(services: Services, count: int) -> Run:
+    """All clients of the first so many services."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, services)
+        world.cut([client for client in world.clients if client.service < count], BEGIN, BEGIN + TEN_TTLS)
+        world.run(BEGIN + 2 * TEN_TTLS)
+        return outcome(world)
+
+    return run
+
+
+def cut_off_twice(seed: int) -> Outcome:
+    """20 % for 10 TTLs, and 20 others from the middle of that."""
+    world = World(seed, twenty_services())
+    chosen = world.share(0.4)
+    world.cut(chosen[:200], BEGIN, BEGIN + TEN_TTLS)
+    world.cut(chosen[200:], BEGIN + TEN_TTLS / 2, BEGIN + 1.5 * TEN_TTLS)
+    world.run(BEGIN + 2.5 * TEN_TTLS)
+    return outcome(world)
+
+
+def healing(share: float) -> Run:
+    """Cut off together, and each heard again at a moment of its own within 10 TTLs."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, twenty_services())
+        world.cut(world.share(share), BEGIN, lambda: BEGIN + world.chance.uniform(0, TEN_TTLS))
+        world.run(BEGIN + 2 * TEN_TTLS)
+        return outcome(world)
+
+    return run
+
+
+def creeping(seconds: float) -> Run:
+    """60 %, one by one over so long, until 10 TTLs have passed."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, twenty_services())
+        world.cut(world.share(0.6), lambda: BEGIN + world.chance.uniform(0, seconds), BEGIN + TEN_TTLS)
+        world.run(BEGIN + 2 * TEN_TTLS)
+        return outcome(world)
+
+    return run
+
+
+def database_down(seconds: float) -> Run:
+    def run(seed: int) -> Outcome:
+        world = World(seed, twenty_services())
+        world.database_down = (BEGIN, BEGIN + seconds)
+        world.run(BEGIN + seconds + TEN_TTLS)
+        return outcome(world)
+
+    return run
+
+
+def beats_lost(repeats: bool) -> Run:
+    """One in twenty, for 20 minutes."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, twenty_services(), repeats=repeats)
+        world.lost_share = 0.05
+        world.run(20 * MINUTE)
+        return outcome(world)
+
+    return run
+
+
+# --- Those who die --------------------------------------------------------------------------------------------------
+
+
+def die(services: Services, count: int, seconds: float, interval: float = 1 / 3, lockstep: bool = False) -> Run:
+    """So many, drawn at random; `seconds` later it must have come to an end."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, services, interval=interval, lockstep=lockstep)
+        return after_the_death_of(world, world.chance.sample(world.clients, count), seconds)
+
+    return run
+
+
+def after_the_death_of(world: World, dead: Sequence[Client], seconds: float) -> Outcome:
+    for client in dead:
+        client.dies_at = BEGIN + world.chance.uniform(0, 1)
+    world.run(BEGIN + seconds)
+    return outcome(world, dead)
+
+
+def crash_loop(seed: int) -> Outcome:
+    """One service registers a new id every second that never beats; of another one dies."""
+    world = World(seed, twenty_services())
+    world.newcomers_a_sweep = 2
+    return after_the_death_of(world, world.clients[-1:], 2 * MINUTE)
+
+
+def dropped(of: int) -> Run:
+    """200 ids of one service of `of` drop at once, and with them one of another service, whose delay is told."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, [(of, TTL), *[((1000 - of) // 10, TTL)] * 10])
+        for client in world.clients[:200]:
+            client.dies_at = BEGIN + world.chance.uniform(0, 1)
+        return after_the_death_of(world, world.clients[-1:], 20 * MINUTE)
+
+    return run
+
+
+# --- All of them ----------------------------------------------------------------------------------------------------
+
+
+def scenarios() -> Iterator[Scenario]:
+    yield from those_cut_off()
+    yield from those_of_unlike_ttls_and_sizes()
+    yield from outages()
+    yield from those_who_die()
+    yield from small_ones_that_die()
+    yield from those_not_covered()
+
+
+def those_cut_off() -> Iterator[Scenario]:
+    for percent in (20, 60, 100):
+        for size in (60, 200, 1000, 20_000):
+            name = f"{percent} % of {size:,} cut off for 10 TTLs"
+            trials = 1 if size > 1000 else 5
+            yield Scenario(name, cut_off(twenty_services(size), percent / 100), trials, long=size > 200)
+        name = f"{percent} % of 1,000 cut off, healing one by one"
+        yield Scenario(name, healing(percent / 100), long=percent != 60)
+    yield Scenario("20 % of 50 in 10 services cut off", cut_off(TEN_OF_FIVE, 0.2), 20)
+    yield Scenario("4 of 20 services of 50 cut off", services_cut_off(twenty_services(), 4))
+    yield Scenario("20 % of 1,000 cut off, then 20 others", cut_off_twice)
+
+
+def those_of_unlike_ttls_and_sizes() -> Iterator[Scenario]:
+    for percent in (20, 60, 100):
+        name = f"{percent} % of 1,000 of TTL 5, 30, 300 cut off, repeating"
+        yield Scenario(name, cut_off(MIXED, percent / 100, repeats=True), 3, long=percent != 20)
+        large = f"{percent} % of 900 + 50 + 50 cut off"
+        yield Scenario(large, cut_off(ONE_LARGE, percent / 100), long=percent != 20)
+    yield Scenario("the 900 of 900 + 50 + 50 cut off", services_cut_off(ONE_LARGE, 1), long=True)
+    yield Scenario("20 % of 1,000 of TTL 3,600 cut off for 30 min", cut_off(HOURLY, 0.2, 30 * MINUTE), 1, long=True)
+
+
+def outages() -> Iterator[Scenario]:
+    for minutes in (2, 20):
+        seconds = minutes * MINUTE
+        yield Scenario(
+            f"load balancer down for {minutes} min", cut_off(twenty_services(), 1, seconds), long=minutes > 2
+        )
+        yield Scenario(
+            f"load balancer down for {minutes} min, TTL 5, 30, 300", cut_off(MIXED, 1, seconds), long=minutes > 2
+        )
+    yield Scenario("database down for 5 min", database_down(5 * MINUTE))
+    yield Scenario("5 % of beats lost for 20 min, repeating", beats_lost(repeats=True), long=True)
+
+
+def those_who_die() -> Iterator[Scenario]:
+    yield Scenario("1 of 1,000 dies", die(twenty_services(), 1, 2 * MINUTE), 100, within=LONE_SECONDS)
+    yield Scenario("1 of 20,000 dies", die(twenty_services(20_000), 1, MINUTE), 1, within=LONE_SECONDS, long=True)
+    yield Scenario("1 of 1,000 of TTL 3,600 dies", die(HOURLY, 1, 5000), 2, within=1.1 * 3600 + 5, long=True)
+    most = die(twenty_services(), 600, 20 * MINUTE)
+    yield Scenario("600 of 1,000 die", most, within=20 * MINUTE, shown=MINUTE, long=True)
+    within = 1.1 * 3600 + 900 + MINUTE
+    yield Scenario("600 of 1,000 of TTL 3,600 die", die(HOURLY, 600, 5200), 1, within=within, long=True)
+    yield Scenario("1 dies, another service's ids never beat", crash_loop, 20, within=TTL + 30)
+    yield Scenario("1 dies, another service of 200 drops all", dropped(200), within=TTL + 30, long=True)
+    slow = "1 of 1,000 dies, all beat at 0.8 of their TTL"
+    yield Scenario(slow, die(twenty_services(), 1, 20 * MINUTE, 0.8), 2, within=TTL + 30, long=True)
+    together = die(twenty_services(), 1, 70 * MINUTE, 0.8, lockstep=True)
+    yield Scenario(f"{slow} at once", together, 2, within=65 * MINUTE, long=True)
+
+
+def small_ones_that_die() -> Iterator[Scenario]:
+    for size in (1, 2):
+        name = f"a fleet of {size} dies"
+        yield Scenario(name, die([(size, TTL)], size, 5 * MINUTE), 100, within=LONE_SECONDS)
+    for size in (3, 5, 8):
+        yield Scenario(f"a fleet of {size} dies", die([(size, TTL)], size, 5 * MINUTE), 100, within=FOUR_MINUTES)
+    spread = [(3, TTL), (3, TTL), (2, TTL)]
+    yield Scenario("a fleet of 8 in 3 services dies", die(spread, 8, 5 * MINUTE), 100, within=FOUR_MINUTES)
+    yield Scenario("5 of a service of 8 die", die([(8, TTL)], 5, 5 * MINUTE), 100, within=FOUR_MINUTES)
+
+
+def those_not_covered() -> Iterator[Scenario]:
+    def told(name: str, run: Run, trials: int = 5) -> Scenario:
+        return Scenario(f"- {name}", run, trials, covered=False, long=True)
+
+    yield told("60 % of 1,000 cut off for 20 min", cut_off(twenty_services(), 0.6, 20 * MINUTE), 2)
+    for seconds in (15, 30, 60, 120, 240):
+        yield told(f"60 % of 1,000 cut off over {seconds} s", creeping(seconds))
+    for percent in (5, 10, 15):
+        yield told(f"{percent} % of 1,000 cut off for 10 TTLs", cut_off(twenty_services(), percent / 100))
+    for percent in (20, 60):
+        name = f"{percent} % of TTL 5, 30, 300 cut off, not repeating"
+        yield told(name, cut_off(MIXED, percent / 100), 3)
+    yield told("2 of 10 services of 5 cut off for 10 TTLs", services_cut_off(TEN_OF_FIVE, 2), 20)
+    yield told("1 of the 50 of 900 + 50 + 50 cut off", services_cut_off([(50, TTL), (900, TTL), (50, TTL)], 1))
+    yield told("a fleet of 10 cut off for 90 s", cut_off([(5, TTL)] * 2, 1, 90), 20)
+    yield told("a fleet of 10 cut off for 5 min", cut_off([(5, TTL)] * 2, 1), 20)
+    yield told("5 % of beats lost for 20 min, not repeating", beats_lost(repeats=False))
+    for of in (299, 400):
+        yield told(f"1 dies, another service of {of} drops 200", dropped(of), 2)
