@@ -141,6 +141,15 @@ class IndexGone(RegistryError):
         super().__init__("The log does not hold this index any more; read the list again, and go on from its index.")
 
 
+class HistoryGone(RegistryError):
+    """The log does not reach back to this moment: it was pruned, or had not begun."""
+
+    code = "history_gone"
+
+    def __init__(self) -> None:
+        super().__init__("The log does not reach back to this moment, so nobody can say how things stood.")
+
+
 class ServiceNotEmpty(RegistryError):
     """A service with instances is not deleted: its callers would be left with them."""
 

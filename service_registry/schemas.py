@@ -431,6 +431,7 @@ class DiscoveryQuery(InstanceFilters):
 
     name: ServiceName
     namespace: Namespace = "default"
+    at: Moment | None = Field(default=None, description="A past time: answer as things stood then.")
 
 
 class NamedQuery(BaseModel):

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from service_registry import catalogue, changes, manager
+from service_registry import catalogue, changes, manager, past
 from service_registry.caller import Caller
 from service_registry.changes.compaction import DELETE, PLAN
 from service_registry.changes.ends import ENDS, LAST_ARRIVALS
@@ -139,6 +139,13 @@ def test_pruning_reads_its_range_and_looks_the_others_up(many: None) -> None:
     assert "change_by_instance" in found
     assert "change_by_service" in found
     assert found.count("Index Scan using service_registry_change_pkey on service_registry_change c") == 1
+
+
+def test_a_past_moment_is_read_by_index(many: None) -> None:
+    asked = {"at": "2026-01-01T00:00:00Z", "until": last_pk() - 100, "namespace": "default", "name": "service-3"}
+    found = plan(past.DISCOVER, asked | UP.parameters)
+    assert "change_by_instance" in found
+    assert "Seq Scan on service_registry_change" not in found
 
 
 def test_a_time_is_found_in_the_log_without_reading_it(many: None) -> None:

@@ -34,6 +34,7 @@ STATUS_OF: dict[type[Exception], int] = {
     exceptions.ServiceNotEmpty: 409,
     exceptions.LeaseSuperseded: 409,
     exceptions.IndexGone: 410,
+    exceptions.HistoryGone: 410,
     KeysUnavailable: 503,
     exceptions.ClockIsWrong: 503,
     exceptions.TooBusy: 503,

@@ -1,5 +1,6 @@
 """Services over HTTP."""
 
+from datetime import datetime
 from typing import ClassVar
 
 from django.http import HttpResponse
@@ -8,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from service_registry import catalogue, changes, manager, permissions
+from service_registry import catalogue, changes, manager, past, permissions
 from service_registry.api import etag, pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
@@ -51,7 +52,7 @@ class ServiceViewSet(ViewSet):
         "release": permissions.RELEASE,
     }
     problems: ClassVar[dict[str, tuple[int, ...]]] = {
-        "retrieve": (404,),
+        "retrieve": (404, 410),
         "set_owners": (413, 415),
         "delete_service": (404, 409),
         "release": (404, 413, 415),
@@ -78,7 +79,14 @@ class ServiceViewSet(ViewSet):
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
         query = from_query(DiscoveryQuery, request.query_params, name=name)
+        if query.at:
+            return self.discovered_then(query, query.at)
         return retried(lambda: self.discovered(request, query))
+
+    def discovered_then(self, query: DiscoveryQuery, at: datetime) -> HttpResponse:
+        asked = wanted(query, ["UP"], LISTED)
+        then = retried(lambda: past.discover(query.namespace, query.name, asked, at))
+        return as_json(then.text, then.index)
 
     def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
         newest, newest_of_service = ends = changes.ends(query.namespace, query.name)

@@ -19,13 +19,13 @@ PRUNE_LOCK = 0x5E41_0006
 OLDER = "(statement_timestamp() - make_interval(secs => %(older_than_seconds)s::float8))"
 PLAN = f"""
 WITH old AS MATERIALIZED (SELECT {OLDER} AS cutoff, {last_at(OLDER)} AS until)
-SELECT old.cutoff, old.until, (SELECT count(*) FROM {CHANGE} c WHERE c.id <= old.until) FROM old
+SELECT old.cutoff, (SELECT min(c.id) FROM {CHANGE} c), old.until FROM old
 """
 
 SAME_SERVICE = "n.namespace = c.namespace AND n.service_name = c.service_name"
 NEWEST_IS_BELOW = "(n.id * -1) >= -%(until)s::bigint"
 FIRST = "ORDER BY (n.id * -1) LIMIT 1"
-LAST_OF_SERVICE = f"(SELECT n.id FROM {CHANGE} n WHERE {SAME_SERVICE} {FIRST})"
+LAST_OF_SERVICE = f"(SELECT n.id FROM {CHANGE} n WHERE {SAME_SERVICE} AND {NEWEST_IS_BELOW} {FIRST})"
 LAST_OF_INSTANCE = f"""(SELECT n.id FROM {CHANGE} n
     WHERE {SAME_SERVICE} AND n.instance_id = c.instance_id AND {NEWEST_IS_BELOW} {FIRST})"""
 LAST_WORD_ON_OWNERS = f"""(SELECT n.id FROM {CHANGE} n
@@ -33,8 +33,8 @@ LAST_WORD_ON_OWNERS = f"""(SELECT n.id FROM {CHANGE} n
         AND n.kind IN ('service_created', 'owners_changed', 'service_deleted') {FIRST})"""
 
 # What no reader needs any more. Kept are the end of the log and of each service (a reader that waits there would be
-# sent back and forth), and what was true at the cutoff: of each instance that was there its last change, and of each
-# service the last word on its owners, so that every later moment can be shown.
+# sent back and forth), and what was true at the cutoff, so that every later moment can be shown: of each instance that
+# was there its last change, of each service its last change and the last word on its owners.
 SPENT = f"""(c.id < (SELECT max(n.id) FROM {CHANGE} n) AND CASE
     WHEN c.service_name IS NULL OR c.kind = 'service_deleted' THEN true
     WHEN c.id = {LAST_OF_SERVICE} THEN false
@@ -56,11 +56,11 @@ NOTE = f"UPDATE {STATE} SET pruned_before = GREATEST(pruned_before, %s)"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes up to the id `until`, so many in all, are at or before `cutoff`, a time by the database's clock."""
+    """The changes with the ids from `first` to `until` are at or before `cutoff`, a time by the database's clock."""
 
     cutoff: datetime
+    first: int
     until: int
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +93,36 @@ def prune(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterat
     Raises:
         BeingPruned: by another process, at the beginning or later.
     """
-    with write(lock_timeout="3s"), connection.cursor() as cursor:
-        cursor.execute(NOTE, [planned.cutoff])
-    after = 0
-    while (reached := reach(planned, after, rows_a_transaction))[1]:
-        upto, examined = reached
-        spent = retried(lambda after=after, upto=upto: delete(after, upto, planned))  # type: ignore[misc]
-        yield Step(examined, spent)
-        after = upto
+    if planned.until >= planned.first:
+        with write(lock_timeout="3s"), connection.cursor() as cursor:
+            cursor.execute(NOTE, [planned.cutoff])
+    for after, upto, count in ranges(planned, rows_a_transaction):
+        yield Step(count, retried(lambda after=after, upto=upto: delete(after, upto, planned)))  # type: ignore[misc]
 
 
 def examine(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterator[Step]:
     """The steps of `prune`, with nothing deleted."""
-    after = 0
-    while (reached := reach(planned, after, rows_a_transaction))[1]:
-        upto, examined = reached
+    for after, upto, count in ranges(planned, rows_a_transaction):
         with connection.cursor() as cursor:
             cursor.execute(COUNT, {"after": after, "reach": upto, "until": planned.until})
-            yield Step(examined, cursor.fetchone()[0])
+            yield Step(count, cursor.fetchone()[0])
+
+
+def count_all(planned: Plan) -> int:
+    """How many changes there are to look at. A long log is not counted in one statement, which would be given up."""
+    return sum(count for _after, _upto, count in ranges(planned, 10 * ROWS_A_TRANSACTION))
+
+
+def ranges(planned: Plan, at_most: int) -> Iterator[tuple[int, int, int]]:
+    """From one id, exclusively, to another, and so many changes between them: at most so many."""
+    after: int | None = planned.first - 1
+    while after is not None:
+        with connection.cursor() as cursor:
+            cursor.execute(REACH, {"after": after, "until": planned.until, "at_most": at_most})
+            upto, count = cursor.fetchone()
+        if upto is not None:
+            yield after, upto, count
         after = upto
-
-
-def reach(planned: Plan, after: int, at_most: int) -> tuple[int, int]:
-    """The id up to which the next step goes, and how many rows that are."""
-    with connection.cursor() as cursor:
-        cursor.execute(REACH, {"after": after, "until": planned.until, "at_most": at_most})
-        reached: tuple[int, int] = cursor.fetchone()
-    return reached
 
 
 def delete(after: int, upto: int, planned: Plan) -> int:

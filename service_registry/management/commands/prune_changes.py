@@ -23,8 +23,9 @@ class Command(BaseCommand):
 
     def handle(self, *, older_than: str, dry_run: bool, **_: Any) -> None:
         planned = compaction.plan(seconds("--older-than", older_than))
-        self.stdout.write(f"{planned.rows} changes are from before {planned.cutoff:%Y-%m-%d %H:%M:%S} UTC.")
-        progress = Progress(self.stdout, planned.rows, "examined")
+        count = compaction.count_all(planned)
+        self.stdout.write(f"{count} changes are from before {planned.cutoff:%Y-%m-%d %H:%M:%S} UTC.")
+        progress = Progress(self.stdout, count, "examined")
         with Interrupts() as interrupts:
             spent = self.go_through(planned, dry_run, progress, interrupts)
         progress.end()

@@ -1,0 +1,199 @@
+"""GET /registry/services/{name}?at="""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.db import connection
+
+from service_registry import changes
+from service_registry.changes import compaction
+from service_registry.expiry.sweep import sweep
+from service_registry.models import Change, Lease, RegistryState
+from tests import ageing
+from tests.client import Answer, Api
+
+QUERIES = (
+    "",
+    "status=all",
+    "status=all&state=all",
+    "zone=eu",
+    "tag=blue&status=all",
+    "metadata.rack=7",
+    "state=expired",
+)
+
+
+def now() -> str:
+    """By the database's clock, which stamps the changes."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return str(cursor.fetchone()[0].isoformat())
+
+
+def discovered(api: Api, name: str, query: str = "", at: str | None = None) -> Answer:
+    return api.get(f"/registry/services/{name}?{query}{f'&at={quote(at)}' if at else ''}")
+
+
+def told(answer: Answer) -> Any:
+    return answer.json if answer.status == 200 else answer.code
+
+
+@dataclass
+class Story:
+    """Random operations on a few instances of two services, and what discovery answered after each."""
+
+    chance: random.Random
+    team: Api
+    operator: Api
+    admin: Api
+    reader: Api
+    moments: list[tuple[str, dict[tuple[str, str], Any]]] = field(default_factory=list)
+
+    def tell(self, operations: int) -> None:
+        often = [*[self.register] * 6, *[self.beat] * 3, *[self.deregister] * 2, *[self.override] * 3]
+        seldom = (self.clear, self.expire, self.remove, self.hand_over, self.delete, self.protect, self.release)
+        acts: Sequence[Callable[[str, str], None]] = (*often, *seldom)
+        for _ in range(operations):
+            self.chance.choice(acts)(self.chance.choice("ab"), self.chance.choice("123"))
+            self.moments.append((now(), self.answers()))
+
+    def answers(self) -> dict[tuple[str, str], Any]:
+        return {(name, query): told(discovered(self.reader, name, query)) for name in "ab" for query in QUERIES}
+
+    def register(self, service: str, instance: str) -> None:
+        fields: dict[str, Any] = {"weight": self.chance.randrange(3), "zone": self.chance.choice([None, "eu"])}
+        fields |= {
+            "tags": self.chance.choice([[], ["blue", "new"]]),
+            "metadata": self.chance.choice([{}, {"rack": "7"}]),
+        }
+        self.team.register(service, instance, **fields, status=self.chance.choice(["UP", "UP", "DOWN"]))
+
+    def beat(self, service: str, instance: str) -> None:
+        self.team.heartbeat(service, instance, status=self.chance.choice(["UP", "STARTING"]))
+
+    def deregister(self, service: str, instance: str) -> None:
+        self.team.deregister(service, instance)
+
+    def override(self, service: str, instance: str) -> None:
+        statement = {"status": self.chance.choice(["UP", "DOWN"]), "reason": "x"}
+        self.operator.call("PUT", f"/registry/instance/{service}/{instance}/status", statement)
+
+    def clear(self, service: str, instance: str) -> None:
+        self.operator.call("DELETE", f"/registry/instance/{service}/{instance}/status")
+
+    def expire(self, service: str, instance: str) -> None:
+        ageing.silence(60, service__name=service, instance_id=instance)
+        sweep()
+
+    def remove(self, _service: str, _instance: str) -> None:
+        ageing.expire_since(700)
+        sweep()
+
+    def hand_over(self, service: str, _instance: str) -> None:
+        owners = ["team-payments", *self.chance.sample(["team-x", "team-y"], self.chance.randrange(3))]
+        self.admin.call("PUT", f"/registry/services/{service}/owners", {"owners": owners})
+
+    def delete(self, service: str, _instance: str) -> None:
+        for instance in "123":
+            self.team.deregister(service, instance)
+        self.admin.call("DELETE", f"/registry/services/{service}")
+
+    def protect(self, service: str, instance: str) -> None:
+        """As a sweep does that holds an instance back."""
+        lease = Lease.objects.filter(
+            instance__service__name=service, instance__instance_id=instance, expired_at=None, protected_at=None
+        )
+        if (pk := lease.values_list("pk", flat=True).first()) and lease.update(
+            protected_at=now(), protected_by="service"
+        ):
+            changes.append([changes.Event("protected", "default", service, "system:sweep", instance, pk)])
+
+    def release(self, service: str, _instance: str) -> None:
+        self.operator.post(f"/registry/services/{service}/release", {"reason": "x"})
+
+
+@pytest.fixture
+def story(payments: Api, operator: Api, reader: Api, request: pytest.FixtureRequest) -> Story:
+    told_one = Story(random.Random(request.param), payments, operator, Api("registry-admins"), reader)
+    told_one.tell(40)
+    return told_one
+
+
+@pytest.mark.parametrize("story", [1, 2], indirect=True)
+def test_every_moment_is_shown_as_discovery_answered_then(story: Story) -> None:
+    for moment, answers in story.moments:
+        for (name, query), answer in answers.items():
+            assert told(discovered(story.reader, name, query, moment)) == answer, (moment, name, query)
+
+
+@pytest.mark.parametrize("story", [3, 4], indirect=True)
+def test_so_is_every_moment_that_pruning_has_left(story: Story) -> None:
+    for chosen, _answers in story.moments[10::10]:
+        prune_before(chosen)
+        for moment, answers in story.moments:
+            for (name, query), answer in answers.items():
+                shown = told(discovered(story.reader, name, query, moment))
+                assert shown == (answer if reaches_back_to(moment) else "history_gone"), (moment, name, query)
+        assert reaches_back_to(story.moments[-5][0])
+        assert not reaches_back_to(chosen)
+
+
+def prune_before(moment: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float8", [moment])
+        (age_seconds,) = cursor.fetchone()
+    assert sum(step.spent for step in compaction.prune(compaction.plan(age_seconds), rows_a_transaction=5)) > 0
+
+
+def reaches_back_to(moment: str) -> bool:
+    cutoff = RegistryState.objects.values_list("pruned_before", flat=True)[0]
+    return cutoff is not None and datetime.fromisoformat(moment) >= cutoff
+
+
+def test_the_moment_of_a_change_is_after_it(payments: Api, reader: Api) -> None:
+    payments.register()
+    payments.register(weight=1)
+    first, second = Change.objects.order_by("-id")[:2][::-1]
+    assert discovered(reader, "web", at=first.at.isoformat()).json["instances"][0]["weight"] == 100
+    assert discovered(reader, "web", at=second.at.isoformat()).json["instances"][0]["weight"] == 1
+    assert discovered(reader, "web", at=second.at.isoformat()).json["index"] == f"{second.mark}-{second.pk}"
+
+
+def test_before_the_log_began_nobody_can_say(payments: Api, reader: Api) -> None:
+    payments.register()
+    answer = discovered(reader, "web", at="2001-01-01T00:00:00Z")
+    assert (answer.status, answer.code) == (410, "history_gone")
+
+
+def test_pruning_that_finds_nothing_gives_no_false_history(payments: Api, reader: Api) -> None:
+    payments.register()
+    list(compaction.prune(compaction.plan(86400)))
+    an_hour_ago = datetime.fromisoformat(now()) - timedelta(hours=1)
+    assert discovered(reader, "web", at=an_hour_ago.isoformat()).code == "history_gone"
+    assert discovered(reader, "web", at=now()).status == 200
+
+
+def test_a_service_that_was_not_there_yet_is_not_found(payments: Api, reader: Api) -> None:
+    before = now()
+    payments.register()
+    answer = discovered(reader, "web", at=before)
+    assert (answer.status, answer.code) == (404, "service_not_found")
+
+
+@pytest.mark.parametrize("moment", ["2999-01-01T00:00:00Z", "", "now", "2026-01-01", "2026-01-01T00:00:00", "1"])
+def test_what_is_no_past_moment_is_refused(payments: Api, reader: Api, moment: str) -> None:
+    payments.register()
+    answer = reader.get(f"/registry/services/web?at={moment}")
+    assert (answer.status, answer.code, list(answer.json["errors"])) == (400, "invalid", ["at"])
+
+
+def test_a_namespace_is_not_mixed_with_another(payments: Api, reader: Api) -> None:
+    payments.register("web", "a")
+    payments.register("web", "b", namespace="test")
+    answer = discovered(reader, "web", "namespace=test", now())
+    assert [instance["instance_id"] for instance in answer.json["instances"]] == ["b"]
