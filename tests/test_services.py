@@ -241,6 +241,7 @@ def test_protected_instances_are_listed_and_may_be_left_out(payments: Api, reade
     payments.register(instance_id="a")
     payments.register(instance_id="b")
     Lease.objects.filter(instance__instance_id="a").update(protected_at=datetime.now(UTC), protected_by="fleet")
+    Lease.objects.filter(instance__instance_id="a").update(protected_at=datetime.now(UTC), protected_by="service")
     assert reader.get("/registry/services/web").json["protected"] is True
     assert len(reader.get("/registry/services/web").json["instances"]) == 2
     (live,) = reader.get("/registry/services/web?protected=false").json["instances"]

@@ -15,6 +15,7 @@ from service_registry.api.services import as_json
 from service_registry.api.validation import from_query
 from service_registry.catalogue import with_array
 from service_registry.changes.history import history
+from service_registry.database.retrying import retried
 from service_registry.exceptions import PermissionMissing
 from service_registry.permissions import Action
 from service_registry.schemas import ChangePage, ChangesQuery
@@ -41,7 +42,6 @@ class ChangeViewSet(ViewSet):
             raise PermissionMissing("view_change")
         query = from_query(ChangesQuery, request.query_params)
         after = pagination.decode_change(query.after) if query.after is not None else None
-        index = changes.end()
-        page = history(query, caller, after)
+        index, page = retried(lambda: (changes.end(), history(query, caller, after)))
         members = {"next": pagination.encode_change(page.next) if page.next else None}
         return as_json(with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), index)
