@@ -67,6 +67,19 @@ def cut_off(services: Services, share: float, seconds: float = TEN_TTLS, repeats
     return run
 
 
+def cut_off_briefly(share: float, repeats: bool) -> Run:
+    """A share of 1,000, for about one TTL: some are due just when the others are heard again."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, twenty_services(), repeats=repeats)
+        heals_at = BEGIN + world.chance.uniform(2 / 3, 3 / 2) * TTL
+        world.cut(world.share(share), BEGIN, heals_at)
+        world.run(heals_at + 2 * TTL)
+        return outcome(world)
+
+    return run
+
+
 def services_cut_off(services: Services, count: int) -> Run:
     """All clients of the first so many services."""
 
@@ -194,6 +207,9 @@ def those_cut_off() -> Iterator[Scenario]:
             yield Scenario(name, cut_off(twenty_services(size), percent / 100), trials, long=size > 200)
         name = f"{percent} % of 1,000 cut off, healing one by one"
         yield Scenario(name, healing(percent / 100), long=percent != 60)
+    for percent in (16, 20, 60):
+        name = f"{percent} % of 1,000 cut off for 20 to 45 s, repeating"
+        yield Scenario(name, cut_off_briefly(percent / 100, repeats=True), 20, long=percent != 20)
     yield Scenario("20 % of 50 in 10 services cut off", cut_off(TEN_OF_FIVE, 0.2), 20)
     yield Scenario("4 of 20 services of 50 cut off", services_cut_off(twenty_services(), 4))
     yield Scenario("20 % of 1,000 cut off, then 20 others", cut_off_twice)
@@ -258,6 +274,9 @@ def those_not_covered() -> Iterator[Scenario]:
         yield told(f"60 % of 1,000 cut off over {seconds} s", creeping(seconds))
     for percent in (5, 10, 15):
         yield told(f"{percent} % of 1,000 cut off for 10 TTLs", cut_off(twenty_services(), percent / 100))
+    for percent in (16, 20, 30, 60):
+        name = f"{percent} % of 1,000 cut off for 20 to 45 s, not repeating"
+        yield told(name, cut_off_briefly(percent / 100, repeats=False), 20)
     for percent in (20, 60):
         name = f"{percent} % of TTL 5, 30, 300 cut off, not repeating"
         yield told(name, cut_off(MIXED, percent / 100), 3)
