@@ -253,7 +253,7 @@ class Change(models.Model):
 
 class RegistryState(models.Model):
     """One row: when the registry last could hear, since when it has without a gap, when a sweep last finished, and
-    since when the fleet is silent, if it is (`expiry.rules.Silence`)."""
+    since when the fleet is silent, if it is (`expiry.rules.Silence`), or when too many of it were late."""
 
     heard_at = models.DateTimeField(db_default=Now())
     window_start = models.DateTimeField(db_default=Now())
@@ -264,6 +264,8 @@ class RegistryState(models.Model):
     silence_repaid_at = models.DateTimeField(null=True)
     # How things stood before this cannot be read from the log any more.
     pruned_before = models.DateTimeField(null=True)
+    # By TTL the rule and the moment of `expiry.rules.Crowd`.
+    crowds = models.JSONField(db_default={})
 
     class Meta:
         default_permissions = ()

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from service_registry.expiry import census, judging
 from service_registry.expiry.judging import Judging
 from service_registry.expiry.sweep import ROWS_A_TRANSACTION, sweep
-from service_registry.models import Change, Lease
+from service_registry.models import Change, Lease, RegistryState
 from tests import ageing
 from tests.client import Api, registration
 from tests.fleets import beat, expired, fleet, held, kinds, quiet
@@ -21,6 +21,11 @@ FIVE_EACH = {f"s{number}": 5 for number in range(20)}
 def one_of_each(ids: list[str], count: int) -> list[str]:
     """One instance of each of so many services."""
     return [name for name in ids if name.endswith("-0")][:count]
+
+
+def moment(seconds_ago: float) -> float:
+    """By the database's clock."""
+    return census.take().now - seconds_ago
 
 
 def test_a_lone_death_in_a_fleet_is_not_held(payments: Api) -> None:
@@ -179,12 +184,17 @@ def test_the_unproven_are_neither_counted_nor_held(payments: Api) -> None:
 
 
 def test_a_due_lease_is_judged_among_those_with_no_longer_ttl(payments: Api) -> None:
-    """A hundred of TTL 300 are no reason to let six of TTL 5 go, and being late themselves none to hold one."""
+    """A hundred of TTL 300 are no reason to let six of TTL 5 go."""
     long = fleet(payments, {f"long{number}": 10 for number in range(10)}, ttl_seconds=300)
     short = fleet(payments, {f"short{number}": 10 for number in range(3)}, ttl_seconds=5)
     quiet(6.5, [name for name in short if name[-1] in "01"])
     assert (sweep().expired, len(held())) == (0, 6)
-    beat(payments, short)
+    assert len(long) == 100
+
+
+def test_those_of_longer_ttl_are_no_reason_to_hold_it(payments: Api) -> None:
+    long = fleet(payments, {f"long{number}": 10 for number in range(10)}, ttl_seconds=300)
+    short = fleet(payments, {f"short{number}": 10 for number in range(3)}, ttl_seconds=5)
     quiet(250, long[:50])
     quiet(6.5, short[:1])
     assert (sweep().expired, held()) == (1, set())
@@ -303,3 +313,38 @@ def test_who_is_due_only_since_the_count_waits_for_the_next(payments: Api) -> No
     quiet(33.0, ids[:1])
     Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=counted.at - timedelta(seconds=32.9))
     assert judging.judge(judged, ROWS_A_TRANSACTION) == 0
+
+
+def test_who_was_late_with_too_many_is_held_though_they_are_heard_first(payments: Api) -> None:
+    """A partition that heals just when the last of it become due: those that beat first must not make them expire."""
+    ids = fleet(payments, FIVE_EACH)
+    gone = one_of_each(ids, 16)
+    quiet(32, gone)
+    assert (sweep().expired, held()) == (0, set())
+    beat(payments, gone[1:])
+    quiet(DUE, gone[:1])
+    assert (sweep().expired, held()) == (0, {gone[0]})
+    evidence = Change.objects.get(kind="protected").evidence
+    assert evidence is not None
+    assert {"rule": "fleet", "counted": 1, "limit": 15, "before": True} in [
+        {name: value for name, value in found.items() if name != "until"} for found in evidence["holds"]
+    ]
+
+
+def test_who_was_not_late_with_too_many_is_not_held(payments: Api) -> None:
+    ids = fleet(payments, FIVE_EACH)
+    gone = one_of_each(ids, 16)
+    quiet(25, gone)
+    sweep()
+    beat(payments, gone)
+    RegistryState.objects.update(crowds={"30": ["fleet", moment(13)]})
+    quiet(DUE, ids[1:2])
+    assert sweep().expired == 1
+
+
+def test_a_crowd_is_forgotten_when_nobody_of_it_can_be_due_any_more(payments: Api) -> None:
+    fleet(payments, FIVE_EACH)
+    for seconds_ago, kept in ((30, True), (34, False), (-5, False)):
+        RegistryState.objects.update(crowds={"30": ["fleet", moment(seconds_ago)]})
+        sweep()
+        assert bool(RegistryState.objects.get().crowds) == kept

@@ -42,10 +42,11 @@ def test_what_is_counted_is_what_the_rule_says(seed: int) -> None:
             size = chance.choice([1, 3, 10, 100, 900])
             groups.append(Group(service, ttl_seconds, size, chance.randint(0, size)))
     cohorts = [of_groups(ttl_seconds, [g for g in groups if g.ttl_seconds == ttl_seconds]) for ttl_seconds in ttls]
-    judgement = Judgement(cohorts, groups, frozenset(), LIMITS)
+    judgement = Judgement(0.0, cohorts, groups, {}, LIMITS)
     for group in groups:
         live = sum(cohort.live for cohort in cohorts if cohort.ttl_seconds <= group.ttl_seconds)
-        fleet = next(f for f in judgement.findings(group.service, group.ttl_seconds) if f.rule.endswith("fleet"))
+        due = Due(group.service, group.ttl_seconds, 1.0, proven=True)
+        fleet = next(finding for finding in judgement.findings(due) if finding.rule.endswith("fleet"))
         assert fleet.counted == pytest.approx(counted_by_hand(groups, group.ttl_seconds, live))
         assert fleet.limit == max(5, 0.15 * live)
         assert fleet.rule == ("fleet" if live >= 20 else "small_fleet")
@@ -58,7 +59,7 @@ def of_groups(ttl_seconds: int, groups: list[Group]) -> Cohort:
 
 def test_a_lease_that_nobody_counted_is_judged_by_what_is_known() -> None:
     """It cannot be, since the census came first; then no rule holds it."""
-    assert Judgement([], [], frozenset(), LIMITS).verdict(Due(1, 30, 1.0, proven=True)).act == "expire"
+    assert Judgement(0.0, [], [], {}, LIMITS).verdict(Due(1, 30, 1.0, proven=True)).act == "expire"
 
 
 @pytest.mark.parametrize(("ttl_seconds", "grace"), [(5, 6.0), (10, 11.0), (30, 33.0), (3600, 3960.0)])

@@ -2,11 +2,12 @@
 two); what becomes of a lease `service_registry.expiry.rules` decides, as in the product."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from service_registry.expiry import rules
-from service_registry.expiry.rules import Cohort, Due, Group, Judgement, Limits, Rule, Silence, grace_seconds
+from service_registry.expiry.rules import Cohort, Crowd, Due, Group, Judgement, Limits, Rule, Silence, grace_seconds
 
 DEAF_AFTER_SECONDS = 5.0
 
@@ -32,6 +33,7 @@ class Registry:
         self.window_start = float("-inf")
         self.heard_at = 0.0
         self.silence = Silence()
+        self.crowds: Mapping[int, Crowd] = {}
         self.events: list[tuple[float, Kind, int, str]] = []
         self.restarts: Counter[str] = Counter()
 
@@ -66,9 +68,10 @@ class Registry:
                 self.window_start = max(self.window_start, restart_at)
                 self.restarts["silence"] += 1
             cohorts, due = self.count(now)
-        if self.silence.stands_still(now) or not due:
+        if self.silence.stands_still(now) or not (due or rules.may_be_crowded(cohorts, self.limits)):
             return
-        judgement = Judgement(cohorts, self.groups(now), frozenset(), self.limits)
+        judgement = Judgement(now, cohorts, self.groups(now), self.crowds, self.limits)
+        self.crowds = judgement.crowds
         for key in due:
             self.judge(now, key, judgement)
 

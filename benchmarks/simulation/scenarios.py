@@ -277,7 +277,7 @@ def those_not_covered() -> Iterator[Scenario]:
     for percent in (16, 20, 30, 60):
         name = f"{percent} % of 1,000 cut off for 20 to 45 s, not repeating"
         yield told(name, cut_off_briefly(percent / 100, repeats=False), 20)
-    for percent in (20, 60):
+    for percent in (20, 60, 100):
         name = f"{percent} % of TTL 5, 30, 300 cut off, not repeating"
         yield told(name, cut_off(MIXED, percent / 100), 3)
     yield told("2 of 10 services of 5 cut off for 10 TTLs", services_cut_off(TEN_OF_FIVE, 2), 20)

@@ -1,5 +1,6 @@
 """The census: what the rules need to know of the fleet, counted in the database at one moment and without a lock."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,7 @@ from django.db import connection
 from service_registry.documents import HEARD_SINCE, INSTANCE, LEASE, SERVICE, STATE
 from service_registry.expiry.conditions import HEARS, IS_DUE, IS_GONE, IS_HELD, IS_LATE, IS_LIVE, IS_PROVEN
 from service_registry.expiry.limits import limits
-from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Counts, Group, Silence
+from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Counts, Crowd, Group, Silence
 
 RELEASED_MINUTES = 15
 
@@ -21,7 +22,7 @@ def epoch(timestamp: str) -> str:
 
 MOMENT = f"""
 SELECT statement_timestamp(), {epoch("statement_timestamp()")}, {HEARS},
-    {epoch("r.silent_since")}, {epoch("r.silent_until")}, {epoch("r.silence_repaid_at")},
+    {epoch("r.silent_since")}, {epoch("r.silent_until")}, {epoch("r.silence_repaid_at")}, r.crowds,
     (SELECT array_agg(s.id) FROM {SERVICE} s
         WHERE s.released_at BETWEEN statement_timestamp() - interval '{RELEASED_MINUTES} minutes'
             AND statement_timestamp())
@@ -75,13 +76,15 @@ SELECT count(*) FROM (
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """`at` is the moment of all that is counted, `now` the same in seconds. `due` are past their deadline, `undecided`
-    those of them that no hold keeps; `beaten_at` is the first heartbeat seen since the silence began."""
+    """`at` is the moment of all that is counted, `now` the same in seconds. `silence` and `crowds` stood before it.
+    `due` are past their deadline, `undecided` those of them that no hold keeps; `beaten_at` is the first heartbeat seen
+    since the silence began."""
 
     at: datetime
     now: float
     hears: bool
     silence: Silence
+    crowds: Mapping[int, Crowd]
     released: frozenset[int]
     cohorts: list[Cohort] = field(default_factory=list)
     due: int = 0
@@ -112,7 +115,7 @@ def take() -> Census:
     """Count the fleet, TTL by TTL."""
     with connection.cursor() as cursor:
         cursor.execute(MOMENT)
-        at, now, hears, since, until, repaid_at, released = cursor.fetchone()
+        at, now, hears, since, until, repaid_at, crowds, released = cursor.fetchone()
         cursor.execute(COHORTS, parameters_at(at))
         rows = cursor.fetchall()
     return Census(
@@ -120,6 +123,7 @@ def take() -> Census:
         now,
         hears,
         Silence(since, until, repaid_at),
+        {int(ttl_seconds): Crowd(*seen) for ttl_seconds, seen in json.loads(crowds).items()},
         frozenset(released or ()),
         [Cohort(*row[:5]) for row in rows],
         due=sum(row[5] for row in rows),

@@ -57,14 +57,14 @@ def event(kind: str, candidate: Candidate, verdict: Verdict, reason: str) -> Eve
 
 
 def holds(candidate: Candidate, verdict: Verdict) -> Iterator[dict[str, Any]]:
-    """The rules that were looked at; `until` when one holds, or did."""
+    """The rules that were looked at; `until` when one holds, or did, and `before` when more were counted before."""
     for finding in verdict.findings:
         yield {
             "rule": finding.rule,
             "counted": round(finding.counted, 1),
             "limit": round(finding.limit, 1),
             "until": until(candidate, finding.rule) if finding.holds else None,
-        }
+        } | ({"before": True} if finding.before else {})
 
 
 def until(candidate: Candidate, rule: Rule) -> str:

@@ -11,6 +11,7 @@ from service_registry.expiry import candidates, census, evidence, judging, silen
 from service_registry.expiry.candidates import Candidate
 from service_registry.expiry.census import Census
 from service_registry.expiry.conditions import IS_OVER, IS_OVER_RETENTION
+from service_registry.expiry.judging import Judging
 from service_registry.expiry.rules import Silence, Verdict
 
 PAGE = 500
@@ -80,9 +81,9 @@ class Prospect:
 
 def prospects(outlook: Outlook) -> Iterator[Prospect]:
     """All that are past their deadline, a page at a time: there may be as many as there are instances."""
-    judgement = judging.judgement(outlook.counted)
+    judged = Judging(outlook.counted, judging.judgement(outlook.counted))
     after = 0
     while found := candidates.look(outlook.counted, after, PAGE):
         for candidate in found:
-            yield Prospect(candidate, judgement.verdict(candidate.due) if outlook.time_passes else None)
+            yield Prospect(candidate, judged.verdict(candidate) if outlook.time_passes else None)
         after = found[-1].pk

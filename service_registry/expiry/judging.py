@@ -1,18 +1,19 @@
 """What a sweep does to leases past their deadline: it judges each by the rules, and expires or holds it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import connection
 
 from service_registry import changes, metrics
-from service_registry.documents import LEASE
+from service_registry.documents import LEASE, STATE
 from service_registry.expiry import candidates, evidence
 from service_registry.expiry import census as counting
 from service_registry.expiry.candidates import Candidate
 from service_registry.expiry.census import Census
 from service_registry.expiry.limits import limits
-from service_registry.expiry.rules import Judgement, Verdict
+from service_registry.expiry.rules import Judgement, Verdict, may_be_crowded
 
 
 @dataclass(slots=True)
@@ -25,11 +26,29 @@ class Judging:
     expired: int = 0
     protected: int = 0
 
+    def verdict(self, candidate: Candidate) -> Verdict:
+        return self.judgement.verdict(candidate.due, candidate.due.service in self.census.released)
+
 
 def judgement(census: Census) -> Judgement:
-    """The rules' judgement of `census`; services are counted only where somebody is to be judged."""
-    groups = counting.groups(census) if census.asks_for_judgement else []
-    return Judgement(census.cohorts, groups, census.released, limits())
+    """The rules' judgement of `census`; services are counted only where anything depends on them."""
+    allowed = limits()
+    depends = census.asks_for_judgement or may_be_crowded(census.cohorts, allowed)
+    return Judgement(census.now, census.cohorts, counting.groups(census) if depends else [], census.crowds, allowed)
+
+
+KEEP_CROWDS = f"""
+-- Locks the state's row. No other sweep writes this: the caller's transaction has the sweep's lock.
+UPDATE {STATE} SET crowds = %s WHERE id = 1
+"""
+
+
+def keep_crowds(judging: Judging) -> None:
+    """Write down for the next sweep whether too many were late in this one."""
+    if judging.judgement.crowds != judging.census.crowds:
+        crowds = {ttl_seconds: [seen.rule, seen.seen_at] for ttl_seconds, seen in judging.judgement.crowds.items()}
+        with connection.cursor() as cursor:
+            cursor.execute(KEEP_CROWDS, [json.dumps(crowds)])
 
 
 def judge(judging: Judging, at_most: int) -> int:
@@ -40,7 +59,7 @@ def judge(judging: Judging, at_most: int) -> int:
     3. Expire or hold, and append.
     """
     found = candidates.lock(judging.census, judging.after, at_most, judging.judgement.may_let_go > 0)
-    judged = [(candidate, judging.judgement.verdict(candidate.due)) for candidate in found]
+    judged = [(candidate, judging.verdict(candidate)) for candidate in found]
     leaving = [(candidate, verdict) for candidate, verdict in judged if verdict.leaves]
     staying = [(candidate, verdict) for candidate, verdict in judged if verdict.act == "hold"]
     # Of one that another rule holds on, readers know already.

@@ -6,8 +6,8 @@ are neither counted nor held.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 # A proven lease is late when not heard for this share of its TTL. Clients beat every third of it, so when the first of
@@ -171,16 +171,29 @@ def end_silence(standing: Silence, beaten_at: float) -> Silence:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One rule, looked at for the leases of one TTL and service: it holds them, for so many seconds past the deadline
-    of each, when more are `counted` than its `limit`."""
+    of each, when more are `counted` than its `limit`, or were `before` when the lease in question was late already."""
 
     rule: Rule
     counted: float
     limit: float
     seconds: int
+    before: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.counted > self.limit
+        return self.counted > self.limit or self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """When the leases up to some TTL last were too many for a `rule` of the whole fleet.
+
+    Who was late then is held once due, although fewer are counted by that time: those who are heard again first must
+    not make the others expire.
+    """
+
+    rule: Rule
+    seen_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,46 +230,92 @@ class Judgement:
     """One sweep's: made of what was counted at its beginning, and asked for each lease that was due by then."""
 
     def __init__(
-        self, cohorts: Sequence[Cohort], groups: Sequence[Group], released: frozenset[int], limits: Limits
+        self,
+        now: float,
+        cohorts: Sequence[Cohort],
+        groups: Sequence[Group],
+        before: Mapping[int, Crowd],
+        limits: Limits,
     ) -> None:
         """
         Args:
+            now: the moment of the count.
             cohorts: all of the fleet, one a TTL.
             groups: those of the services in which anybody is late or gone, one a service and TTL.
-            released: the services of which an operator has said that what is held there may go.
+            before: the crowds of the judgement before, by TTL.
             limits: what operators have set.
         """
-        self.released = released
+        self.now = now
         self.limits = limits
         self.may_let_go = max(LET_GO_MINIMUM, int(LET_GO_FRACTION * sum(cohort.live for cohort in cohorts)))
         self._of_fleet, self._of_service = look(cohorts, groups, limits)
+        self.crowds = {
+            ttl_seconds: crowd
+            for ttl_seconds in self._of_fleet
+            if (crowd := self._crowd(ttl_seconds) or before.get(ttl_seconds)) and matters(crowd, ttl_seconds, now)
+        }
 
-    def verdict(self, due: Due) -> Verdict:
+    def _crowd(self, ttl_seconds: int) -> Crowd | None:
+        holding = longest(self._of_fleet[ttl_seconds])
+        return Crowd(holding.rule, self.now) if holding else None
+
+    def verdict(self, due: Due, released: bool = False) -> Verdict:
         """Judge one lease, among those whose TTL is not longer than its own. `may_let_go` falls with each let go.
 
         A hold ends by a heartbeat (then the lease is not due), by its own time or by a release, and never because
         fewer are counted now. When it ends, another rule may hold on whose time is longer; each counts from the
         lease's own deadline.
         """
-        if not due.proven or due.service in self.released:
+        if not due.proven or released:
             # An unproven one would have gone without the release.
             return Verdict("expire", released=due.proven)
         if due.held_by and due.overdue_seconds < self.limits.seconds(due.held_by):
             return Verdict("held", due.held_by)
-        looked_at = self.findings(due.service, due.ttl_seconds)
-        longest = max((finding for finding in looked_at if finding.holds), key=lambda f: f.seconds, default=None)
-        if longest and due.overdue_seconds < longest.seconds:
-            return Verdict("hold", longest.rule, looked_at)
-        if longest is None and due.held_by is None:
+        looked_at = self.findings(due)
+        holding = longest(looked_at)
+        if holding and due.overdue_seconds < holding.seconds:
+            return Verdict("hold", holding.rule, looked_at)
+        if holding is None and due.held_by is None:
             return Verdict("expire", None, looked_at)
         if self.may_let_go < 1:
             return Verdict("wait", due.held_by, looked_at)
         self.may_let_go -= 1
         return Verdict("let_go", due.held_by, looked_at)
 
-    def findings(self, service: int, ttl_seconds: int) -> tuple[Finding, ...]:
-        of_service = self._of_service.get((service, ttl_seconds))
-        return self._of_fleet.get(ttl_seconds, ()) + ((of_service,) if of_service else ())
+    def findings(self, due: Due) -> tuple[Finding, ...]:
+        """What is found of the leases that this one is judged among, by the fleet's rules and by its service's."""
+        crowd = self.crowds.get(due.ttl_seconds)
+        rule_before = crowd.rule if crowd and self.was_late(due, crowd.seen_at) else None
+        of_fleet = (
+            replace(finding, before=True) if finding.rule == rule_before else finding
+            for finding in self._of_fleet.get(due.ttl_seconds, ())
+        )
+        of_service = self._of_service.get((due.service, due.ttl_seconds))
+        return (*of_fleet, of_service) if of_service else tuple(of_fleet)
+
+    def was_late(self, due: Due, moment: float) -> bool:
+        silent_seconds = due.overdue_seconds + grace_seconds(due.ttl_seconds)
+        return silent_seconds - (self.now - moment) > LATE_AFTER * due.ttl_seconds
+
+
+def longest(findings: Iterable[Finding]) -> Finding | None:
+    """Of those that hold, the one that does so longest."""
+    return max((finding for finding in findings if finding.holds), key=lambda finding: finding.seconds, default=None)
+
+
+def matters(crowd: Crowd, ttl_seconds: int, now: float) -> bool:
+    """Whether anybody who was late then can have become due only now."""
+    return now - grace_seconds(ttl_seconds) <= crowd.seen_at <= now
+
+
+def may_be_crowded(cohorts: Sequence[Cohort], limits: Limits) -> bool:
+    """Whether a rule of the fleet may hold, among the leases up to any TTL: services are counted only then."""
+    counted = Counted()
+    for cohort in sorted(cohorts, key=lambda cohort: cohort.ttl_seconds):
+        counted.add_cohort(cohort)
+        if longest(fleet_findings(counted, limits)):
+            return True
+    return False
 
 
 class Counted:

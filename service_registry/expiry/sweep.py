@@ -111,6 +111,8 @@ def count_and_judge(between: Callable[[], object]) -> Judging | None:
             counted = census.take()
         stands_still = not counted.hears or standing.stands_still(counted.now)
         judged = None if stands_still else Judging(counted, judging.judgement(counted))
+        if judged:
+            judging.keep_crowds(judged)
     between()
     if judged and counted.asks_for_judgement:
         repeat(lambda at_most: judging.judge(judged, at_most), between)
