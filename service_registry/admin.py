@@ -4,17 +4,17 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
-from django.utils.http import urlencode
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 
 from service_registry import acting
 from service_registry.models import STATUSES, Change, Instance, InstanceQuerySet, Override, Service, User
 
 admin.site.site_header = admin.site.site_title = "Service Registry"
 admin.site.index_title = "Operations"
+CHANGES_A_PAGE = 100
 admin.site.register(User, UserAdmin)
 
 
@@ -86,10 +86,22 @@ class InstanceAdmin(OnlyVerbsWrite):
     actions = ("override", "remove")
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """The instance's history is the change log's; Django's own knows nothing of the verbs."""
+        """The instance's history is the change log's, newest first; Django's own knows nothing of the verbs."""
+        if not (self.has_view_permission(request) and request.user.has_perm("service_registry.view_change")):
+            raise PermissionDenied
         instance = self.get_object(request, object_id)
-        query = urlencode({"q": instance.instance_id}) if instance else ""
-        return redirect(f"{reverse('admin:service_registry_change_changelist')}?{query}")
+        if instance is None:
+            raise Http404
+        rows = list(Change.objects.of(instance).before(request.GET.get("before", ""))[: CHANGES_A_PAGE + 1])
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"History of {instance.service} {instance}",
+            "opts": self.opts,
+            "instance": instance,
+            "changes": rows[:CHANGES_A_PAGE],
+            "older": rows[CHANGES_A_PAGE - 1].pk if len(rows) > CHANGES_A_PAGE else None,
+        }
+        return render(request, "admin/service_registry/instance/object_history.html", context)
 
     @admin.display(description="address")
     def address(self, instance: Instance) -> str:

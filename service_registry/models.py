@@ -221,6 +221,20 @@ class Reservation(models.Model):
         return f"{self.namespace}/{self.name} until {self.until}"
 
 
+class ChangeQuerySet(QuerySet["Change"]):
+    def of(self, instance: Instance) -> "ChangeQuerySet":
+        """Those of one instance, and of all that had its name before it; newest first, as the index has them."""
+        service = instance.service
+        named = self.filter(namespace=service.namespace, service_name=service.name, instance_id=instance.instance_id)
+        return named.order_by(F("id") * Value(-1))
+
+    def before(self, pk: str) -> "ChangeQuerySet":
+        """Those with lower ids than the text `pk` says; all of them when it is no id."""
+        if not (pk.isascii() and pk.isdecimal() and len(pk) < 19):
+            return self
+        return self.alias(newness=F("id") * Value(-1)).filter(newness__gt=-int(pk))
+
+
 class Change(models.Model):
     """One row of the log: append-only, ids in commit order. No foreign keys, since nothing may be locked after the
     lock under which it is appended."""
@@ -236,6 +250,8 @@ class Change(models.Model):
     actor = models.TextField()
     reason = models.TextField(null=True)  # noqa: DJ001
     evidence = models.JSONField(null=True)
+
+    objects = ChangeQuerySet.as_manager()
 
     class Meta:
         default_permissions = ("view",)

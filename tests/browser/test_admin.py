@@ -96,6 +96,25 @@ def test_nothing_that_the_verbs_own_can_be_edited(person: Person, team: Caller) 
     person.picture("instance")
 
 
+def test_an_operator_reads_the_history_of_an_instance(person: Person, team: Caller) -> None:
+    register(team, "shop-5", metadata=HOSTILE)
+    register(team, "shop-5", weight=5)
+    person.sign_in("oscar")
+    person.choose_action("override", "shop-5")
+    person.find("input[name='reason']").send_keys("<script>document.title = 'owned'</script>")
+    person.follow("input[type='submit'].default")
+    person.follow("th.field-instance_id a")
+    person.follow("a.historylink")
+    rows = person.browser.find_elements(By.CSS_SELECTOR, "#change-history tbody tr")
+    assert [row.find_element(By.CSS_SELECTOR, "td").text for row in rows] == ["status_changed", "updated", "registered"]
+    assert "<script>document.title = 'owned'</script>" in rows[0].text
+    assert "oscar@" in rows[0].text
+    assert "owned" not in person.browser.title
+    person.picture("history")
+    person.follow("#change-history a")
+    assert "status_changed" in person.text()
+
+
 @pytest.mark.parametrize("subject", ["rita", "sam"])
 def test_who_is_no_operator_sees_a_403_page_and_no_loop(person: Person, subject: str) -> None:
     person.sign_in(subject)
