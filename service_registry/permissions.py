@@ -91,7 +91,12 @@ class Grants:
 
     def are_role(self, group: str) -> bool:
         """Whether `group` is a Django group that grants anything, and so speaks of a role and not of a team."""
-        return group in self._by_group
+        return group in self.current()
+
+    def current(self) -> dict[str, frozenset[str]]:
+        if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS:
+            self.renew()
+        return self._by_group
 
     def forget(self) -> None:
         """Read again at the next use."""

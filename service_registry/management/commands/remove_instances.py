@@ -7,13 +7,12 @@ from django.db import Error
 from pydantic import TypeAdapter, ValidationError
 
 from service_registry import manager
-from service_registry.caller import Caller
 from service_registry.management.durations import seconds
 from service_registry.management.interrupts import INTERRUPTED, Interrupts
+from service_registry.management.operator import OPERATOR
 from service_registry.management.progress import Progress
 from service_registry.schemas import Reason
 
-OPERATOR = Caller("system:command", frozenset(), frozenset({"operate_instance"}))
 INSTANCES_A_TRANSACTION = 500
 EXAMPLES = 5
 

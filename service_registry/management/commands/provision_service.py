@@ -1,0 +1,34 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from pydantic import ValidationError
+
+from service_registry import manager
+from service_registry.exceptions import InvalidInput, RegistryError
+from service_registry.management.operator import OPERATOR
+from service_registry.schemas import OwnersOrder
+
+
+class Command(BaseCommand):
+    help = "Give a service its owners, and make it when it does not exist."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--owner", action="append", required=True, metavar="GROUP", help="repeatable: up to 8")
+        parser.add_argument("--namespace", default="default")
+        parser.add_argument("--reason", help="kept with the change")
+
+    def handle(self, *, name: str, owner: list[str], namespace: str, reason: str | None, **_: Any) -> None:
+        try:
+            order = OwnersOrder(namespace=namespace, name=name, owners=owner, reason=reason)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            flag = {"name": "NAME", "owners": "--owner"}.get(field := str(first["loc"][0]), f"--{field}")
+            raise CommandError(f"{flag} is not right: {first['msg']}.") from error
+        (outcome,) = manager.set_owners([order], OPERATOR)
+        if isinstance(outcome, InvalidInput):
+            raise CommandError("One of the groups is a role, or one that everybody holds: it cannot own services.")
+        if isinstance(outcome, RegistryError):
+            raise CommandError(str(outcome))
+        done = "was made" if outcome.created else "has these owners now"
+        self.stdout.write(f"{namespace}/{name} {done}: {', '.join(outcome.owners)}.")

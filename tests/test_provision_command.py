@@ -1,0 +1,58 @@
+"""`manage.py provision_service`"""
+
+import subprocess
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError
+
+from service_registry.models import Change, Service
+from tests.client import Api
+from tests.commands import ROOT, command_line, environment, run
+
+
+def test_it_makes_a_service_for_its_owners(payments: Api, settings: LazySettings) -> None:
+    settings.REGISTRY_FIRST_REGISTRATION = "provisioned"
+    assert payments.register().code == "permission_denied"
+    said = run("provision_service", "web", "--owner=team-payments", "--owner=team-b", "--reason=ticket 7")
+    assert said == "default/web was made: team-payments, team-b.\n"
+    assert payments.register().status == 201
+    change = Change.objects.get(kind="service_created")
+    assert (change.actor, change.reason) == ("system:command", "ticket 7")
+
+
+def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
+    payments.register(namespace="test")
+    assert "has these owners now: team-other." in run(
+        "provision_service", "web", "--owner=team-other", "--namespace=test"
+    )
+    assert stranger.register(namespace="test").status == 200
+    assert payments.register(namespace="test").code == "not_owner"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Web!", "--owner=team"], "NAME is not right: String should match"),
+        (["web", "--owner="], "--owner is not right: String should have at least 1"),
+        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not hold the same"),
+        (["web", "--owner=a", "--namespace=-"], "--namespace is not right"),
+        (["web", "--owner=a", "--reason= "], "--reason is not right"),
+        (["web", "--owner=registry-services"], "One of the groups is a role"),
+        (["web", *(f"--owner={number}" for number in range(9))], "--owner is not right: List should have at most 8"),
+    ],
+)
+def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        run("provision_service", *arguments)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not Service.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_of_its_own_knows_the_roles_too() -> None:
+    line = command_line("provision_service", "web", "--owner=registry-services")
+    said = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr.partition(":")[2][:28]) == (1, " One of the groups is a role")
+    assert not Service.objects.exists()
