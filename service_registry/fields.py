@@ -95,7 +95,7 @@ Host = Annotated[
     AfterValidator(canonical_host),
     Field(description="IPv4, IPv6 or host name at which the instance listens."),
 ]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=65535, description="The port at which it listens.")]
 Zone = Annotated[
     str,
     StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$"),
@@ -113,7 +113,11 @@ def distinct(tags: list[str]) -> list[str]:
 
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
-Tags = Annotated[list[Tag], Field(max_length=64), AfterValidator(distinct)]
+Tags = Annotated[
+    list[Tag],
+    Field(max_length=64, description="Distinct words by which callers choose; their order is kept."),
+    AfterValidator(distinct),
+]
 
 METADATA_VALUE_BYTES = 512
 METADATA_BYTES = 8 * 1024
@@ -161,7 +165,7 @@ MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,64
 MetadataValue = Annotated[str, StringConstraints(pattern=NO_CONTROLS), AfterValidator(small_value)]
 Metadata = Annotated[
     dict[MetadataKey, MetadataValue],
-    Field(max_length=64),
+    Field(max_length=64, description="What else callers should know: names and values, 8 KiB in all, no secrets."),
     AfterValidator(small_metadata),
     AfterValidator(no_secrets),
 ]

@@ -44,13 +44,13 @@ class Registration(BaseModel):
     instance_id: InstanceId
     host: Host
     port: Port
-    scheme: Scheme = "http"
-    zone: Zone | None = None
+    scheme: Scheme = Field(default="http", description="How the port is spoken to.")
+    zone: Zone | None = Field(default=None, description="Where the instance runs, for callers that prefer near ones.")
     weight: Weight = 100
     tags: Tags = []
     metadata: Metadata = {}
     ttl_seconds: TtlSeconds = Field(default_factory=lambda: settings.REGISTRY_DEFAULT_TTL_SECONDS)
-    status: Status = "UP"
+    status: Status = Field(default="UP", description="What the instance reports of itself.")
     owner: GroupName | None = Field(
         default=None, description="The caller's group that shall own the service, when this registration creates it."
     )
@@ -105,7 +105,7 @@ class OverrideStatement(BaseModel):
     """The body that sets an override."""
 
     model_config = STRICT
-    status: Status
+    status: Status = Field(description="What shall stand over the status that the instance reports.")
     reason: Reason
     until: Moment | None = Field(default=None, description="When it ends by itself; a time in the future.")
 
@@ -126,8 +126,10 @@ class OwnersStatement(BaseModel):
     """The body that gives a service its owners."""
 
     model_config = STRICT
-    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), AfterValidator(distinct)]
-    reason: Reason | None = None
+    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), AfterValidator(distinct)] = Field(
+        description="The groups whose members may register, renew and deregister its instances."
+    )
+    reason: Reason | None = Field(default=None, description="Why; kept with the change.")
 
 
 class OwnersOrder(OwnersStatement):
@@ -387,32 +389,40 @@ class InstanceFilters(BaseModel):
     status: list[Status | Literal["all"]] | None = Field(default=None, description="Effective statuses, or all.")
     state: list[State | Literal["all"]] | None = Field(default=None, description="States of the lease, or all.")
     protected: Literal["true", "false"] | None = Field(default=None, description="Only protected ones, or none.")
-    zone: Zone | None = None
+    zone: Zone | None = Field(default=None, description="Where instances run.")
     tag: list[Tag] = Field(default=[], description="Tags that an instance must all have.")
     metadata: dict[MetadataKey, Annotated[str, StringConstraints(max_length=512, pattern=NO_CONTROLS)]] = Field(
         default={}, description="metadata.KEY=VALUE: what an instance's metadata must hold."
     )
 
 
+class NoQuery(BaseModel):
+    """The query of an operation that takes no parameters."""
+
+    model_config = STRICT
+
+
 class ListQuery(InstanceFilters):
     """The query of the list."""
 
-    namespace: Namespace | None = None
+    namespace: Namespace | None = Field(default=None, description="Left out: all.")
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,128}\*?$|^\*$")] | None = Field(
         default=None, description="A service name, or a prefix that ends in *."
     )
-    owner: GroupName | None = None
+    owner: GroupName | None = Field(default=None, description="A group that owns the services.")
     view: Literal["full", "summary"] = Field(default="full", description="summary leaves the instances out.")
-    limit: Annotated[Limit, BeforeValidator(decimal)] = 100
-    after: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    limit: Annotated[Limit, BeforeValidator(decimal)] = Field(default=100, description="Services a page at most.")
+    after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        default=None, description="`next` of the page before."
+    )
 
 
 class ChangesQuery(BaseModel):
     """The query of the history."""
 
     model_config = STRICT
-    service: ServiceName | None = None
-    instance_id: InstanceId | None = None
+    service: ServiceName | None = Field(default=None, description="The name of one service.")
+    instance_id: InstanceId | None = Field(default=None, description="The id of one instance.")
     namespace: Namespace | None = Field(default=None, description="Left out: all.")
     kind: list[Kind] = Field(default=[], description="What happened; repeatable: any of them.")
     actor: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_CONTROLS)] | None = Field(
@@ -420,7 +430,7 @@ class ChangesQuery(BaseModel):
     )
     since: Moment | None = Field(default=None, description="From this time on, as in 2026-12-31T23:59:59Z.")
     until: Moment | None = Field(default=None, description="Up to and with this time.")
-    limit: Annotated[Limit, BeforeValidator(decimal)] = 100
+    limit: Annotated[Limit, BeforeValidator(decimal)] = Field(default=100, description="Changes a page at most.")
     after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None, description="`next` of the page before."
     )
@@ -445,7 +455,7 @@ class NamedQuery(BaseModel):
 class ServiceQuery(NamedQuery):
     """The path and query of an operation on a service."""
 
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description="Why; kept with the change.")
 
 
 class InstanceByIdQuery(BaseModel):

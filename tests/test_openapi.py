@@ -65,6 +65,19 @@ def test_it_holds_the_limits_of_the_models(document: dict[str, Any]) -> None:
     assert registration["ttl_seconds"]["maximum"] == 86400
 
 
+SENT = ("Registration", "Beat", "Deregistration", "OverrideStatement", "OwnersStatement", "ReleaseStatement")
+
+
+def test_it_describes_all_that_callers_send(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    fields = {f"{name}.{field}": found for name in SENT for field, found in schemas[name]["properties"].items()}
+    for operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            fields[f"{operation['operationId']} {parameter['name']}"] = parameter
+    assert len(fields) > 50
+    assert {name for name, found in fields.items() if not found.get("description")} == set()
+
+
 def test_it_is_served_to_who_has_a_token(reader: Api) -> None:
     assert (
         reader.client.get("/registry/schema", headers={"Authorization": f"Bearer {reader.bearer}"}).status_code == 200

@@ -402,3 +402,15 @@ def test_a_null_in_an_unknown_field_is_still_unknown(payments: Api, name: str) -
 def test_an_item_with_many_errors_is_answered_briefly(payments: Api) -> None:
     made_up: dict[str, Any] = {f"field-{number}": 1 for number in range(100)}
     assert len(payments.register(**made_up).json["errors"]) == 20
+
+
+@pytest.mark.parametrize("verb", ["register", "heartbeat", "deregister"])
+@pytest.mark.parametrize("query", ["x=1", "namespace=test", "metadata.a=b", "service_name=web", "x"])
+def test_a_verb_takes_no_parameters_in_its_query(payments: Api, verb: str, query: str) -> None:
+    payments.register()
+    body = registration() if verb == "register" else {"service_name": "web", "instance_id": "web-1"}
+    for sent in (body, [body]):
+        answer = payments.post(f"/registry/{verb}?{query}", sent)
+        assert (answer.status, answer.code) == (400, "invalid")
+        assert [name.partition(".")[0] for name in answer.json["errors"]] == [query.partition("=")[0].partition(".")[0]]
+    assert payments.listed() == ["web-1"]

@@ -12,7 +12,7 @@ from rest_framework.viewsets import ViewSet
 from service_registry import manager, permissions
 from service_registry.api import answers, operation
 from service_registry.api.authentication import asking
-from service_registry.api.validation import many, one
+from service_registry.api.validation import from_query, many, one
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.permissions import Action
@@ -23,6 +23,7 @@ from service_registry.schemas import (
     Deregistrations,
     HeartbeatAnswer,
     LeasedInstance,
+    NoQuery,
     RegisterAnswer,
     Registration,
     Registrations,
@@ -43,6 +44,10 @@ class RegistrationViewSet(ViewSet):
         "heartbeat": permissions.HEARTBEAT,
         "deregister": permissions.DEREGISTER,
     }
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        from_query(NoQuery, request.query_params)
 
     # What each may answer with besides the problems that any operation may.
     problems: ClassVar[dict[str, tuple[int, ...]]] = {
