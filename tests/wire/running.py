@@ -166,6 +166,13 @@ class Running:
         with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
             return connection.execute(query).fetchall()
 
+    def try_sql(self, query: str) -> list[Any]:
+        """The rows; none while the server cannot be asked."""
+        try:
+            return self.sql(query)
+        except psycopg.OperationalError:
+            return []
+
     def execute(self, statement: str) -> None:
         with psycopg.connect(self.postgres.url, connect_timeout=5) as connection:
             connection.execute(statement)

@@ -1,0 +1,53 @@
+"""A client of many connections on one event loop: JSON out, status and JSON back, and nothing else."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+class NoAnswer(Exception):
+    """The connection was refused or lost, or the answer did not come in time."""
+
+
+@dataclass
+class Connection:
+    """One keep-alive connection to one port, made when it is needed."""
+
+    port: int
+    bearer: str
+    reader: asyncio.StreamReader | None = None
+    writer: asyncio.StreamWriter | None = None
+
+    async def call(self, method: str, path: str, body: Any, timeout_seconds: float) -> tuple[int, Any]:
+        """Raises NoAnswer."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self.exchange(method, path, body)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+            self.close()
+            raise NoAnswer(type(error).__name__) from error
+
+    async def exchange(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if self.reader is None or self.writer is None or self.reader.at_eof():
+            self.close()
+            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.bearer}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        self.writer.write(head.encode() + content)
+        status, length = parsed(await self.reader.readuntil(b"\r\n\r\n"))
+        answer = await self.reader.readexactly(length)
+        return status, json.loads(answer) if answer else None
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        self.reader = self.writer = None
+
+
+def parsed(head: bytes) -> tuple[int, int]:
+    """Status and length of the body. Raises ValueError."""
+    lines = head.lower().split(b"\r\n")
+    lengths = [line.partition(b":")[2] for line in lines if line.startswith(b"content-length:")]
+    return int(lines[0].split(b" ")[1]), int(lengths[0]) if lengths else 0
