@@ -55,11 +55,11 @@ class Scenario:
 # --- Those who are cut off ------------------------------------------------------------------------------------------
 
 
-def cut_off(services: Services, share: float, seconds: float = TEN_TTLS, repeats: bool = False) -> Run:
+def cut_off(services: Services, share: float, seconds: float = TEN_TTLS) -> Run:
     """A share of the clients, drawn at random."""
 
     def run(seed: int) -> Outcome:
-        world = World(seed, services, repeats=repeats)
+        world = World(seed, services)
         world.cut(world.share(share), BEGIN, BEGIN + seconds)
         world.run(BEGIN + seconds + TEN_TTLS)
         return outcome(world)
@@ -217,8 +217,8 @@ def those_cut_off() -> Iterator[Scenario]:
 
 def those_of_unlike_ttls_and_sizes() -> Iterator[Scenario]:
     for percent in (20, 60, 100):
-        name = f"{percent} % of 1,000 of TTL 5, 30, 300 cut off, repeating"
-        yield Scenario(name, cut_off(MIXED, percent / 100, repeats=True), 3, long=percent != 20)
+        name = f"{percent} % of 1,000 of TTL 5, 30, 300 cut off"
+        yield Scenario(name, cut_off(MIXED, percent / 100), 3, long=percent != 20)
         large = f"{percent} % of 900 + 50 + 50 cut off"
         yield Scenario(large, cut_off(ONE_LARGE, percent / 100), long=percent != 20)
     yield Scenario("the 900 of 900 + 50 + 50 cut off", services_cut_off(ONE_LARGE, 1), long=True)
@@ -277,9 +277,6 @@ def those_not_covered() -> Iterator[Scenario]:
     for percent in (16, 20, 30, 60):
         name = f"{percent} % of 1,000 cut off for 20 to 45 s, not repeating"
         yield told(name, cut_off_briefly(percent / 100, repeats=False), 20)
-    for percent in (20, 60, 100):
-        name = f"{percent} % of TTL 5, 30, 300 cut off, not repeating"
-        yield told(name, cut_off(MIXED, percent / 100), 3)
     yield told("2 of 10 services of 5 cut off for 10 TTLs", services_cut_off(TEN_OF_FIVE, 2), 20)
     yield told("1 of the 50 of 900 + 50 + 50 cut off", services_cut_off([(50, TTL), (900, TTL), (50, TTL)], 1))
     yield told("a fleet of 10 cut off for 90 s", cut_off([(5, TTL)] * 2, 1, 90), 20)
