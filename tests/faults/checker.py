@@ -45,12 +45,12 @@ class Checker:
         callers = [Caller(port, self.fleet.bearer, timeout_seconds=5) for port in self.registry.ports]
         while not self._stopped.wait(LOOK_SECONDS):
             callers.append(callers.pop(0))
-            expected = self.fleet.beating
+            expected = self.fleet.living
             listed = listed_by(callers[-1])
             # Who was let die while we read need not be there.
             if listed is not None:
                 self.looks += 1
-                self.missing.update(f"{service}/{name}" for service, name in expected - listed & self.fleet.beating)
+                self.missing.update(f"{service}/{name}" for service, name in expected - listed & self.fleet.living)
         for caller in callers:
             caller.connection.close()
 
@@ -68,7 +68,7 @@ class Checker:
         for number, kind, service_name, instance_id in changes:
             self.last = number
             self.followed.add(number)
-            if kind == "expired" and (service_name, instance_id) in self.fleet.beating:
+            if kind == "expired" and (service_name, instance_id) in self.fleet.living:
                 self.expired[f"{service_name}/{instance_id}"] += 1
             if kind == "protected":
                 self.protected[f"{service_name}/{instance_id}"] += 1

@@ -1,15 +1,23 @@
 """A registry of real processes with a fleet that beats and a checker that looks, for one fault."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.faults import defects
 from tests.faults.checker import Checker
 from tests.faults.fleet import Fleet
-from tests.faults.scale import SCALE, SWEEP_SECONDS, TTL_SECONDS
+from tests.faults.scale import (
+    HOLD_SECONDS,
+    SCALE,
+    SHORT_HOLD_SECONDS,
+    SILENCE_SECONDS,
+    SWEEP_SECONDS,
+    TTL_SECONDS,
+)
 from tests.wire.running import Running
 
 # So that who is off the list because of the fault is seen to be: its deadline, and a sweep.
@@ -27,12 +35,12 @@ class Stage:
         time.sleep(AFTERMATH_SECONDS)
 
     def assert_none_was_off_the_list(self, what: str, trials: int) -> None:
-        """Print what was measured, and raise when a beating instance was off the list, expired, or unknown."""
+        """Print what was measured, and raise when a living instance was off the list, expired, or unknown."""
         self.settle()
         self.checker.stop()
-        size, seconds = len(self.fleet.beating), time.monotonic() - self.began
+        size, seconds = len(self.fleet.living), time.monotonic() - self.began
         print(
-            f"\n{what}: {trials} trials with {size} beating instances in {seconds:.0f} s (TTL {TTL_SECONDS} s, scale "
+            f"\n{what}: {trials} trials with {size} living instances in {seconds:.0f} s (TTL {TTL_SECONDS} s, scale "
             f"1:{SCALE:g}); {len(self.checker.missing)} ever off the list in {self.checker.looks} looks, "
             f"{len(self.checker.expired)} expired, {len(self.fleet.lost)} unknown to a beat; "
             f"{len(self.checker.protected)} protected meanwhile; beats {dict(self.fleet.statuses)}"
@@ -44,19 +52,33 @@ class Stage:
         assert self.checker.overlooked() == set()
 
 
+def in_three(size: int) -> dict[str, int]:
+    """`size` instances in three services, the largest with half of them."""
+    shares = (size // 2, size // 3, size - size // 2 - size // 3)
+    return {f"service-{number}": share for number, share in enumerate(shares) if share}
+
+
 @contextmanager
 def stage(
-    directory: Path, size: int = 300, *, worker: bool = True, repeats: bool = True, registry: Running | None = None
+    directory: Path,
+    services: Mapping[str, int] = in_three(300),
+    *,
+    per_host: int = 5,
+    repeats: bool = True,
+    running: type[Running] = Running,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Stage]:
-    """`size` instances in three services over two web processes, all of which have beaten."""
-    running = registry or Running(directory, web_processes=2, worker=worker, variables=variables())
-    with running:
-        fleet = Fleet(running.ports, repeats)
-        for number, share in enumerate((size // 2, size // 3, size - size // 2 - size // 3)):
-            fleet.add(f"service-{number}", share)
-        checker = Checker(running, fleet)
+    """Two web processes, a worker, and instances that have all beaten: so many of each service, so many on a host.
+
+    `environment` is over what `variables` gives the registry's processes.
+    """
+    with running(directory, web_processes=2, worker=True, variables=variables(**environment)) as registry:
+        fleet = Fleet(registry.ports, repeats)
+        for name, size in services.items():
+            fleet.add(name, size, per_host=per_host)
+        checker = Checker(registry, fleet)
         try:
-            yield Stage(running, fleet, checker)
+            yield Stage(registry, fleet, checker)
         finally:
             checker.stop()
             fleet.stop()
@@ -64,4 +86,20 @@ def stage(
 
 def variables(**more: str) -> dict[str, str]:
     """The environment of the started processes: time shortened, and the defect that the suite is to catch, if any."""
-    return {"REGISTRY_SWEEP_INTERVAL_SECONDS": str(SWEEP_SECONDS), "WEB_THREADS": "2", **defects.variables(), **more}
+    return {
+        "REGISTRY_SWEEP_INTERVAL_SECONDS": str(SWEEP_SECONDS),
+        "REGISTRY_PROTECTION_MAX_SECONDS": str(HOLD_SECONDS),
+        "REGISTRY_SERVICE_PROTECTION_MAX_SECONDS": str(SHORT_HOLD_SECONDS),
+        "REGISTRY_SILENCE_MAX_SECONDS": str(SILENCE_SECONDS),
+        **defects.variables(),
+        **more,
+    }
+
+
+# With these nobody is ever held, and each lease stands for itself.
+UNPROTECTED = {
+    "REGISTRY_PROTECTION_FRACTION": "1",
+    "REGISTRY_SERVICE_PROTECTION_FRACTION": "1",
+    "REGISTRY_SERVICE_PROTECTION_MAX_SECONDS": "0",
+    "REGISTRY_SILENCE_MAX_SECONDS": "0",
+}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scale import TTL_SECONDS, trials
-from tests.faults.stage import stage
+from tests.faults.stage import in_three, stage
 from tests.wire.running import Running, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
@@ -19,9 +19,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 SWEPT = "SELECT swept_at FROM service_registry_registrystate"
 
 
-def test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [300, 2])
+def test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval(tmp_path: Path, size: int) -> None:
+    """Of two nobody is held: what keeps these is that time stood still."""
     ttls = trials(10, 3)
-    with stage(tmp_path, repeats=False) as at:
+    with stage(tmp_path, in_three(size), per_host=5 if size > 2 else 1, repeats=False) as at:
         at.registry.postgres.stop()
         time.sleep(ttls * TTL_SECONDS)
         at.registry.postgres.start()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 
@@ -38,6 +38,7 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
 class Running:
     """Started by `with`. Ends only what it started, by process id."""
 
+    server: ClassVar[type[Server]] = Server
     directory: Path
     web_processes: int = 1
     worker: bool = False
@@ -59,7 +60,7 @@ class Running:
         self.end()
 
     def begin(self) -> None:
-        self.postgres = Server(self.directory / "postgres", durable=True, settings=self.settings)
+        self.postgres = self.server(self.directory / "postgres", durable=True, settings=self.settings)
         self.postgres.start()
         self.environment = os.environ | {"DATABASE_URL": self.postgres.url, "DEBUG": "true"} | self.variables
         if self.migrated:

@@ -1,0 +1,191 @@
+"""Moments at which two things meet: a beat and a sweep, three sweeps, a change and a reader of the log."""
+
+import asyncio
+import random
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client import registration
+from tests.faults.checker import Checker
+from tests.faults.fleet import Fleet
+from tests.faults.http_client import Connection
+from tests.faults.scale import seconds, trials
+from tests.faults.stage import UNPROTECTED, variables
+from tests.wire.running import ROOT, Running, wait_for
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
+
+TTL_SECONDS = 5
+LEASES = 200
+EXPIRED = "SELECT instance_id, extract(epoch FROM at)::float8 FROM service_registry_change WHERE kind = 'expired'"
+LISTED_SECONDS = """
+SELECT count(*), min(extract(epoch FROM at - (evidence->>'heartbeat_at')::timestamptz))::float8
+FROM service_registry_change WHERE kind = 'expired'
+"""
+
+
+@contextmanager
+def registry_of(directory: Path, **more: str) -> Iterator[Running]:
+    with Running(directory, web_processes=2, variables=variables(**UNPROTECTED, **more)) as running:
+        yield running
+
+
+def test_nobody_expires_before_the_ttl(tmp_path: Path) -> None:
+    """Against a sweep every 100 ms. They register and never beat."""
+    size = trials(10_000, 2_000)
+    with registry_of(tmp_path) as registry:
+        registry.start("-m", "tests.faults.sweeper", "0.1")
+        team = registry.caller("registry-services", "team")
+        for start in range(0, size, 500):
+            items = [registration("web", f"i-{start + number}", ttl_seconds=TTL_SECONDS) for number in range(500)]
+            assert team.call("POST", "/registry/register", items).status == 200
+        wait_for(lambda: registry.sql(LISTED_SECONDS)[0][0] >= size, 60)
+        ((count, shortest),) = registry.sql(LISTED_SECONDS)
+        print(
+            f"\n{count} of TTL {TTL_SECONDS} s expired, the first after {shortest:.3f} s; 0 of {count} before the TTL"
+        )
+        assert count == size
+        assert shortest >= TTL_SECONDS
+
+
+@dataclass
+class Racer:
+    """A lease whose every beat arrives within 10 ms of its deadline."""
+
+    name: str
+    acknowledged: list[float] = field(default_factory=list)  # the moments of its beats, by the database's clock
+    recovered: int = 0
+    absent: int = 0
+
+    async def run(self, fleet: Fleet, until: float) -> None:
+        connection = Connection(random.choice(fleet.ports), fleet.bearer)
+        item = {"service_name": "race", "instance_id": self.name}
+        body = registration("race", self.name, ttl_seconds=TTL_SECONDS)
+        await asyncio.sleep(random.uniform(0, TTL_SECONDS))
+        _, answer = await connection.call("POST", "/registry/register", body, 10)
+        while time.monotonic() < until:
+            deadline = datetime.fromisoformat(answer["lease"]["expires_at"]).timestamp()
+            await asyncio.sleep(max(0, deadline + random.uniform(-0.01, 0.01) - time.time() - 0.003))
+            status, answer = await connection.call("POST", "/registry/heartbeat", item, 10)
+            assert status == 200, answer
+            self.acknowledged.append(datetime.fromisoformat(answer["lease"]["heartbeat_at"]).timestamp())
+            self.recovered += answer.get("recovered", False)
+            _, found = await connection.call("GET", "/registry/services/race", None, 10)
+            self.absent += self.name not in {instance["instance_id"] for instance in found["instances"]}
+        connection.close()
+
+
+def test_whoever_got_200_for_a_beat_at_the_deadline_is_on_the_list(tmp_path: Path) -> None:
+    """A beat and the sweep meet at the same row: who is late comes back, and who is in time is not taken off after."""
+    with registry_of(tmp_path) as registry:
+        registry.start("-m", "tests.faults.sweeper", "0.1")
+        fleet = Fleet(registry.ports)
+        racers = [Racer(f"i-{number}") for number in range(LEASES)]
+        until = time.monotonic() + seconds(180, 25)
+
+        async def race() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for racer in racers:
+                    tasks.create_task(racer.run(fleet, until))
+
+        asyncio.run_coroutine_threadsafe(race(), fleet.loop).result(300)
+        fleet.stop()
+        expired: dict[str, list[float]] = defaultdict(list)
+        for name, at in sorted(registry.sql(EXPIRED), key=lambda row: row[1]):
+            expired[name].append(at)
+        beats = sum(len(racer.acknowledged) for racer in racers)
+        recovered = sum(racer.recovered for racer in racers)
+        evicted = [
+            (racer.name, beat)
+            for racer in racers
+            for beat in racer.acknowledged
+            if taken_off(expired[racer.name], beat)
+        ]
+        absent = sum(racer.absent for racer in racers)
+        print(
+            f"\n{beats} beats within 10 ms of the deadline, {recovered} of which came too late and brought back; "
+            f"{absent} of {beats} got 200 and were absent, {len(evicted)} of {beats} were taken off within their TTL"
+        )
+        assert beats / 2 > recovered > beats / 200  # a sweep falls into the 10 ms of one in twenty
+        assert absent == 0
+        assert evicted == []
+
+
+def taken_off(expired: list[float], beat: float) -> bool:
+    """Whether any of these expiries fell into the TTL after a beat."""
+    place = bisect_right(expired, beat)
+    return place < len(expired) and expired[place] < beat + TTL_SECONDS
+
+
+AGE = """
+UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '1 minute';
+UPDATE service_registry_registrystate SET window_start = window_start - interval '10 minutes'
+"""
+
+
+def test_of_three_sweeps_at_once_one_logs_each_expiry(tmp_path: Path) -> None:
+    rounds, size = trials(100, 20), 20
+    with registry_of(tmp_path) as registry:
+        team = registry.caller("registry-services", "team")
+        command = [sys.executable, "-m", "tests.faults.sweeper"]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        sweepers = [subprocess.Popen(command, env=registry.environment, cwd=ROOT, text=True, **pipes) for _ in range(3)]
+        registry.started += sweepers
+        said: Counter[str] = Counter()
+        for _ in range(rounds):
+            items = [registration("web", f"i-{number}", ttl_seconds=TTL_SECONDS) for number in range(size)]
+            assert team.call("POST", "/registry/register", items).status == 200
+            registry.execute(AGE)
+            for sweeper in sweepers:
+                sweeper.stdin.write("\n")
+                sweeper.stdin.flush()
+            said.update(sweeper.stdout.readline().strip() for sweeper in sweepers)
+        for sweeper in sweepers:
+            sweeper.stdin.close()
+            sweeper.stdout.close()
+        logged = Counter(name for name, _at in registry.sql(EXPIRED))
+        print(
+            f"\n3 sweeps at once, {rounds} times: {dict(said)}; {sum(logged.values())} of {rounds * size} expiries logged"
+        )
+        assert set(logged.values()) == {rounds}
+        assert len(logged) == size
+
+
+def test_a_reader_of_the_log_overlooks_nothing(tmp_path: Path) -> None:
+    with registry_of(tmp_path) as registry:
+        fleet = Fleet(registry.ports)
+        checker = Checker(registry, fleet)
+        until = time.monotonic() + seconds(20, 8)
+
+        def write(writer: int) -> None:
+            caller = registry.with_bearer(fleet.bearer, writer % 2)
+            number = 0
+            while time.monotonic() < until:
+                number += 1
+                body = [registration(f"log-{writer}", f"i-{item}", port=1 + number) for item in range(3)]
+                assert caller.call("POST", "/registry/register", body).status == 200
+
+        writers = [threading.Thread(target=write, args=(writer,)) for writer in range(8)]
+        for thread in writers:
+            thread.start()
+        for thread in writers:
+            thread.join(60)
+        time.sleep(1)
+        checker.stop()
+        fleet.stop()
+        overlooked = checker.overlooked()
+        print(f"\n{len(checker.followed)} changes of 8 writers read as they came; {len(overlooked)} overlooked")
+        assert len(checker.followed) > 200
+        assert overlooked == set()
