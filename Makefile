@@ -21,10 +21,10 @@ SECONDS ?= 4
 THREADS ?= 1 2 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser scale check bench simulate profile format lock
+.PHONY: help run demo test browser scale faults faults-short check bench simulate profile format lock
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUN_STAMP) ## Run the registry with its own PostgreSQL and issuer, until Ctrl-C
 	@exec $(VENV_PYTHON) -m registry_project.embedded
@@ -33,7 +33,7 @@ demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
 	@exec $(VENV_PYTHON) -m registry_project.embedded.demo
 
 test: $(DEV_STAMP) ## Run the tests, but for those in a browser
-	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale"
+	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale and not faults"
 
 browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is installed where it is missing
 	@.ci/chromium
@@ -42,13 +42,24 @@ browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is insta
 scale: $(DEV_STAMP) ## Walk and clean up a fleet of 50,000, in three minutes; prints what it measured
 	$(VENV_PYTHON) -m pytest tests/scale -s
 
+faults: $(DEV_STAMP) ## Try faults on real processes (PART=1 to 9, each under 9 minutes; DEFECT=name or all)
+	@.ci/fault-tools
+ifdef DEFECT
+	$(VENV_PYTHON) -m tests.faults.defects $(filter-out all,$(DEFECT))
+else
+	$(VENV_PYTHON) -m pytest tests/faults/test_part$(PART)*.py -n 0 -s
+endif
+
+faults-short: $(DEV_STAMP) ## Try some of the faults, in four minutes
+	FAULTS_SHORT=1 $(VENV_PYTHON) -m pytest tests/faults -m short -n 0 -s
+
 check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(VENV_PYTHON) -m ruff format --check
 	$(VENV_PYTHON) -m ruff check
 	$(PRODUCTION) $(VENV_PYTHON) -m mypy
 	$(PRODUCTION) $(VENV_PYTHON) manage.py check --deploy --fail-level WARNING
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
-	$(MAKE) test browser
+	$(MAKE) test browser faults-short
 
 bench: $(DEV_STAMP) ## Measure this machine, in about three minutes (SECONDS=, THREADS=)
 	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)

@@ -12,6 +12,7 @@ from tests.faults.checker import Checker
 from tests.faults.fleet import Fleet
 from tests.faults.scale import (
     HOLD_SECONDS,
+    OFF_THE_LIST_SECONDS,
     SCALE,
     SHORT_HOLD_SECONDS,
     SILENCE_SECONDS,
@@ -19,9 +20,6 @@ from tests.faults.scale import (
     TTL_SECONDS,
 )
 from tests.wire.running import Running
-
-# So that who is off the list because of the fault is seen to be: its deadline, and a sweep.
-AFTERMATH_SECONDS = 2.5 * TTL_SECONDS
 
 
 @dataclass
@@ -31,12 +29,9 @@ class Stage:
     checker: Checker
     began: float = field(default_factory=time.monotonic)
 
-    def settle(self) -> None:
-        time.sleep(AFTERMATH_SECONDS)
-
     def assert_none_was_off_the_list(self, what: str, trials: int) -> None:
         """Print what was measured, and raise when a living instance was off the list, expired, or unknown."""
-        self.settle()
+        time.sleep(OFF_THE_LIST_SECONDS)  # who leaves because of the fault has left by then
         self.checker.stop()
         size, seconds = len(self.fleet.living), time.monotonic() - self.began
         print(

@@ -15,6 +15,7 @@ from tests.wire.running import BACKENDS
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
 
+@pytest.mark.short
 def test_web_processes_are_killed(tmp_path: Path) -> None:
     """Either of the two, also while the other is still starting."""
     kills = trials(50, 6)

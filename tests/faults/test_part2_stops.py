@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 SWEPT = "SELECT swept_at FROM service_registry_registrystate"
 
 
-@pytest.mark.parametrize("size", [300, 2])
+@pytest.mark.parametrize("size", [300, pytest.param(2, marks=pytest.mark.short)])
 def test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval(tmp_path: Path, size: int) -> None:
     """Of two nobody is held: what keeps these is that time stood still."""
     ttls = trials(10, 3)

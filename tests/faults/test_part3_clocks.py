@@ -1,4 +1,4 @@
-"""Clocks that jump, and a broker that dies."""
+"""Wall clocks of the registry's processes that are an hour off, and a broker that dies."""
 
 import shutil
 import subprocess
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded.postgres import Server
 from registry_project.embedded.processes import free_port
 from tests.faults.scale import TTL_SECONDS, trials
-from tests.faults.stage import Stage, in_three, stage
+from tests.faults.stage import Stage, stage
 from tests.wire.running import Running, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
@@ -32,21 +31,6 @@ def faked(clock: Path) -> dict[str, str]:
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-
-
-class FakedServer(Server):
-    """A PostgreSQL whose clock can be set."""
-
-    def command(self, programs: Path) -> list[str]:
-        command = super().command(programs)
-        program = command.index(str(programs / "postgres"))
-        clock = self.directory.parent / "database-clock"
-        variables = [f"{name}={value}" for name, value in faked(clock).items()]
-        return [*command[:program], "env", *variables, *command[program:]]
-
-
-class WithFakedServer(Running):
-    server = FakedServer
 
 
 def jump(clock: Path, seconds: int, ttls: int) -> None:
@@ -87,15 +71,6 @@ def test_all_processes_of_the_registry_have_a_wrong_clock(tmp_path: Path, second
         jump(clock, seconds, trials(4, 2))
         at.assert_none_was_off_the_list(f"all web processes and the worker {seconds:+d} s off", 1)
         assert at.fleet.statuses[503] > 0
-
-
-@pytest.mark.parametrize("size", [300, 2])
-@pytest.mark.parametrize("seconds", [60, -60, 8])
-def test_the_databases_clock_jumps(tmp_path: Path, seconds: int, size: int) -> None:
-    """There and back. At 60 s the processes call their own clocks wrong, and refuse; at 8 s they go on."""
-    with stage(tmp_path, in_three(size), per_host=5 if size > 2 else 1, running=WithFakedServer) as at:
-        jump(at.registry.postgres.directory.parent / "database-clock", seconds, trials(3, 1))
-        at.assert_none_was_off_the_list(f"database clock {seconds:+d} s", 2)
 
 
 class WithBroker(Running):

@@ -42,6 +42,7 @@ def registry_of(directory: Path, **more: str) -> Iterator[Running]:
         yield running
 
 
+@pytest.mark.short
 def test_nobody_expires_before_the_ttl(tmp_path: Path) -> None:
     """Against a sweep every 100 ms. They register and never beat."""
     size = trials(10_000, 2_000)
@@ -87,6 +88,7 @@ class Racer:
         connection.close()
 
 
+@pytest.mark.short
 def test_whoever_got_200_for_a_beat_at_the_deadline_is_on_the_list(tmp_path: Path) -> None:
     """A beat and the sweep meet at the same row: who is late comes back, and who is in time is not taken off after."""
     with registry_of(tmp_path) as registry:
@@ -135,13 +137,16 @@ UPDATE service_registry_registrystate SET window_start = window_start - interval
 """
 
 
+@pytest.mark.short
 def test_of_three_sweeps_at_once_one_logs_each_expiry(tmp_path: Path) -> None:
     rounds, size = trials(100, 20), 20
     with registry_of(tmp_path) as registry:
         team = registry.caller("registry-services", "team")
         command = [sys.executable, "-m", "tests.faults.sweeper"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        sweepers = [subprocess.Popen(command, env=registry.environment, cwd=ROOT, text=True, **pipes) for _ in range(3)]
+        sweepers: list[Any] = [
+            subprocess.Popen(command, env=registry.environment, cwd=ROOT, text=True, **pipes) for _ in range(3)
+        ]
         registry.started += sweepers
         said: Counter[str] = Counter()
         for _ in range(rounds):
@@ -156,13 +161,12 @@ def test_of_three_sweeps_at_once_one_logs_each_expiry(tmp_path: Path) -> None:
             sweeper.stdin.close()
             sweeper.stdout.close()
         logged = Counter(name for name, _at in registry.sql(EXPIRED))
-        print(
-            f"\n3 sweeps at once, {rounds} times: {dict(said)}; {sum(logged.values())} of {rounds * size} expiries logged"
-        )
+        print(f"\n3 sweeps at once, {rounds} times: {dict(said)}; {sum(logged.values())} of {rounds * size} expiries")
         assert set(logged.values()) == {rounds}
         assert len(logged) == size
 
 
+@pytest.mark.short
 def test_a_reader_of_the_log_overlooks_nothing(tmp_path: Path) -> None:
     with registry_of(tmp_path) as registry:
         fleet = Fleet(registry.ports)

@@ -42,8 +42,9 @@ def quantile(values: list[float], share: float) -> float:
 
 def show(what: str, passed: list[float], allowed_seconds: float) -> None:
     print(
-        f"\n{what}: {len(passed)} gone after {quantile(passed, 0.5):.1f} s (p50), {quantile(passed, 0.99):.1f} s (p99), "
-        f"{passed[-1]:.1f} s at most; allowed {allowed_seconds:.0f} s (TTL {TTL_SECONDS} s, scale 1:{SCALE:g})"
+        f"\n{what}: {len(passed)} gone, p50 {quantile(passed, 0.5):.1f} s, p99 {quantile(passed, 0.99):.1f} s, last "
+        f"{passed[-1]:.1f} s after the last heartbeat; allowed {allowed_seconds:.0f} s (TTL {TTL_SECONDS} s, scale "
+        f"1:{SCALE:g})"
     )
 
 

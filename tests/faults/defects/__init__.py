@@ -1,6 +1,56 @@
-"""Deliberate mistakes that the suite must catch. See `__main__`."""
+"""Deliberate mistakes that the suite must catch: `make faults DEFECT=name` runs the part that must fail with it.
+
+A mistake is made in the started processes alone, by settings that only tests know.
+"""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`caught_by` is the test that must fail, and `says` what it must say: that anything fails proves nothing."""
+
+    what: str
+    caught_by: str
+    says: str
+
+
+PARTS = "tests/faults"
+DEFECTS = {
+    "select-then-update": Defect(
+        "the sweep selects ids, and then expires by id",
+        f"{PARTS}/test_part4_races.py::test_whoever_got_200_for_a_beat_at_the_deadline_is_on_the_list",
+        "assert absent == 0 or assert evicted == []",
+    ),
+    "no-window": Defect(
+        "silence counts also while nobody could hear",
+        f"{PARTS}/test_part2_stops.py::"
+        "test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval[2]",
+        "assert dict(self.checker.expired) == {}",
+    ),
+    "unlocked-ids": Defect(
+        "changes get their ids without the lock",
+        f"{PARTS}/test_part4_races.py::test_a_reader_of_the_log_overlooks_nothing",
+        "assert overlooked == set()",
+    ),
+    "gap-window": Defect(
+        "the sweep's own gaps restart the window",
+        f"{PARTS}/test_part5_deaths.py::test_ten_die_and_so_does_the_worker",
+        "never became true",
+    ),
+    "endless-hold": Defect(
+        "a hold has no end",
+        f"{PARTS}/test_part5_deaths.py::test_a_small_fleet_dies_whole[3]",
+        "never became true",
+    ),
+}
 
 
 def variables() -> dict[str, str]:
-    """What makes the started processes run with the defect that `FAULTS_DEFECT` names."""
-    return {}
+    """What makes the started processes run with the defect that `FAULTS_DEFECT` names, if it names one."""
+    name = os.environ.get("FAULTS_DEFECT")
+    if not name:
+        return {}
+    assert name in DEFECTS, f"no such defect; there are: {', '.join(DEFECTS)}"
+    return {"DJANGO_SETTINGS_MODULE": "tests.faults.defects.settings"}

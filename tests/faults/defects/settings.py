@@ -1,0 +1,21 @@
+"""The registry's settings, with a mistake in what it is made of. SQL is text, so most mistakes are a replacement."""
+
+import os
+
+from registry_project.settings import *  # noqa: F403
+from registry_project.settings import INSTALLED_APPS
+from service_registry import documents
+
+NAME = os.environ["FAULTS_DEFECT"]
+
+if NAME == "no-window":
+    documents.HEARD_SINCE = "l.heartbeat_at"
+    documents.DEADLINE = f"({documents.HEARD_SINCE} + {documents.GRACE})"
+
+if NAME == "endless-hold":
+    from service_registry.expiry import conditions
+
+    conditions.IS_HELD = "(l.protected_at IS NOT NULL)"
+
+# The others need what Django loads first.
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.faults.defects.late.Late"]
