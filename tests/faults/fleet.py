@@ -61,9 +61,11 @@ class Fleet:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
-    def add(self, service_name: str, size: int, ttl_seconds: int = TTL_SECONDS, per_host: int = 5) -> list[Host]:
+    def add(
+        self, service_name: str, size: int, ttl_seconds: int = TTL_SECONDS, per_host: int = 5, prefix: str = "i"
+    ) -> list[Host]:
         """Register instances and let them beat; returns when all have beaten once."""
-        names = [f"{service_name}-{number}" for number in range(size)]
+        names = [f"{prefix}-{number}" for number in range(size)]
         added = [Host(service_name, names[start : start + per_host], ttl_seconds) for start in range(0, size, per_host)]
         beaten: list[Host] = []
         for host in added:

@@ -51,7 +51,7 @@ def show(what: str, passed: list[float], allowed_seconds: float) -> None:
 def test_one_of_a_thousand_dies_again_and_again(tmp_path: Path) -> None:
     deaths, size = trials(100, 10), trials(1000, 300)
     with stage(tmp_path, in_three(size - deaths), per_host=10) as at:
-        alone = at.fleet.add("alone", deaths, per_host=1)
+        alone = at.fleet.add("service-0", deaths, per_host=1, prefix="alone")
         dead: set[Key] = set()
         for host in alone:
             time.sleep(1)
