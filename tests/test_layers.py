@@ -11,7 +11,7 @@ import service_registry
 ROOT = Path(service_registry.__file__).parent
 
 DOORS = {"api", "live", "admin", "acting", "tasks", "management"}
-VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters", "past"}
+VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters", "past", "transfer"}
 GROUND = {"models", "schemas", "fields", "exceptions", "documents", "logs", "metrics", "database"}
 
 # What each may import of the product besides itself.

@@ -1,0 +1,53 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
+
+from service_registry.management.interrupts import INTERRUPTED, Interrupts
+from service_registry.management.operator import OPERATOR
+from service_registry.management.progress import Progress
+from service_registry.transfer import importing
+
+
+class Command(BaseCommand):
+    help = "Take services, instances and overrides from a file of export_registry. Safe to repeat."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path)
+        parser.add_argument("--dry-run", action="store_true", help="change nothing, and say which lines are wrong")
+
+    def handle(self, *, file: Path, dry_run: bool, **_: Any) -> None:
+        try:
+            with file.open(encoding="utf-8") as lines:
+                count = sum(1 for _line in lines)
+                lines.seek(0)
+                self.take(lines, count, dry_run)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"The file cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}.") from error
+
+    def take(self, lines: Any, count: int, dry_run: bool) -> None:
+        """Import batch by batch. Ctrl-C lets the batch under way finish."""
+        progress, refused = Progress(self.stdout, count, "read"), 0
+        with Interrupts() as interrupts:
+            try:
+                for batch in importing.take(lines, OPERATOR, dry_run):
+                    refused += len(batch.refused)
+                    for line in batch.refused:
+                        self.stderr.write(f"line {line.line}: {line.why}")
+                    progress.add(batch.lines)
+                    if interrupts.seen:
+                        break
+            except Error as error:
+                why = str(error).splitlines()[0]
+                raise CommandError(f"{progress.done} lines read, then: {why}. Run it again for the others.") from error
+        progress.end()
+        self.stdout.write(
+            f"{progress.done - refused} lines {'are right' if dry_run else 'imported'}, {refused} refused."
+        )
+        if interrupts.seen:
+            self.stdout.write(f"Interrupted after {progress.done} of {count} lines.")
+            sys.exit(INTERRUPTED)
+        if refused:
+            sys.exit(1)

@@ -1,0 +1,1 @@
+"""The registry as JSON lines: services with their owners, instances as registrations, and overrides."""
