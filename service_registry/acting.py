@@ -1,6 +1,8 @@
 """What an operator does in the admin to the rows selected: a page that says what will happen and asks why, then the
 verb, with the operator as actor."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,12 +13,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from service_registry import manager
+from service_registry import logs, manager
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.fields import NO_CONTROLS
 from service_registry.models import STATUSES, Instance, Override, Service, User
 from service_registry.schemas import ARRAY_LIMIT, Deregistration, OverrideOrder, ReleaseOrder
+
+logger = logging.getLogger(__name__)
 
 # The stubs' class takes its model; Django's does not.
 if TYPE_CHECKING:
@@ -113,12 +117,20 @@ def confirmed(model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[An
         return ask(model_admin, request, queryset, form)
     caller = operator(request.user)
     outcomes = [outcome for rows in batches(queryset) for outcome in form.act(rows, caller)]
+    tell(request, act.verb, caller, outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, RegistryError)]
     done = len(outcomes) - len(failures)
     model_admin.message_user(request, f"{done} of {len(outcomes)} done: {act.verb}.", messages.SUCCESS)
     for failure in sorted({str(failure) for failure in failures}):
         model_admin.message_user(request, failure, messages.ERROR)
     return None
+
+
+def tell(request: HttpRequest, verb: str, caller: Caller, outcomes: Sequence[object]) -> None:
+    """Log an action in a line of its own: that of its request says only that the admin was asked."""
+    codes = Counter(outcome.code if isinstance(outcome, RegistryError) else "ok" for outcome in outcomes)
+    fields = {"request_id": getattr(request, "request_id", None), "actor": caller.actor}
+    logs.event(logger, logging.INFO, verb, fields | {"items": len(outcomes), "outcomes": codes})
 
 
 def with_services(queryset: QuerySet[Any]) -> QuerySet[Any]:

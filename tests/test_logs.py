@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.auth.models import Group
 from django.db import DataError, OperationalError
+from django.test import Client
 
 from registry_project import settings as project_settings
 from service_registry import logs
 from service_registry.api.reporting import readable
 from service_registry.expiry.sweep import sweep
+from service_registry.models import Instance, User
 from tests.ageing import expire_since, silence
 from tests.client import Api, registration, token
+from tests.commands import run
 from tests.wire.running import Running
 
 Lines = list[dict[str, Any]]
@@ -142,6 +146,34 @@ def test_a_sweep_is_told_only_when_it_did_something(payments: Api, told: Any) ->
     expired, removed = told()
     assert (expired["actor"], expired["outcomes"]) == ("system:sweep", {"expired": 1})
     assert removed["outcomes"] == {"removed": 1}
+
+
+def test_a_removal_by_command_is_one_line(payments: Api, told: Any) -> None:
+    payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(501)])
+    told()
+    run("remove_instances", "--service=web", "--yes", "--reason=x")
+    (line,) = told()
+    assert (line["event"], line["actor"], line["service_name"]) == ("remove", "system:command", "web")
+    assert (line["items"], line["outcomes"]) == (501, {"ok": 501})
+    assert line["duration_ms"] > 0
+    run("remove_instances", "--service=web", "--yes", "--reason=x")
+    assert told() == []
+
+
+def test_an_action_in_the_admin_is_a_line_beside_its_request(payments: Api, told: Any) -> None:
+    payments.register("web", "a")
+    payments.register("web", "b")
+    user = User.objects.create(username="oscar", is_staff=True)
+    user.groups.set(Group.objects.filter(name="registry-operators"))
+    client = Client()
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    told()
+    form = {"action": "remove", "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
+    client.post("/admin/service_registry/instance/", form | {"confirmed": "yes", "reason": "gone"})
+    action, request = told()
+    assert (action["event"], action["actor"], action["items"]) == ("remove", "admin:oscar", 2)
+    assert action["outcomes"] == {"ok": 2}
+    assert (request["event"], request["request_id"]) == ("admin", action["request_id"])
 
 
 def test_a_probe_that_finds_all_well_is_no_line(db: None, told: Any) -> None:

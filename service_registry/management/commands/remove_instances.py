@@ -1,4 +1,6 @@
+import logging
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -6,12 +8,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from pydantic import TypeAdapter, ValidationError
 
-from service_registry import manager
+from service_registry import logs, manager
 from service_registry.management.durations import seconds
 from service_registry.management.interrupts import INTERRUPTED, Interrupts
 from service_registry.management.operator import OPERATOR
 from service_registry.management.progress import Progress
 from service_registry.schemas import Reason
+
+logger = logging.getLogger(__name__)
 
 INSTANCES_A_TRANSACTION = 500
 EXAMPLES = 5
@@ -62,7 +66,7 @@ class Command(BaseCommand):
 
     def remove(self, selection: manager.Selection, reason: str, count: int) -> None:
         """Remove batch by batch. Ctrl-C lets the batch under way finish."""
-        progress = Progress(self.stdout, count, "removed")
+        progress, begun = Progress(self.stdout, count, "removed"), time.monotonic()
         with Interrupts() as interrupts:
             try:
                 for batch in manager.remove(selection, reason, OPERATOR, INSTANCES_A_TRANSACTION):
@@ -72,11 +76,21 @@ class Command(BaseCommand):
             except Error as error:
                 why = str(error).splitlines()[0]
                 raise CommandError(f"{progress.done} removed, then: {why}. Run it again for the others.") from error
-        progress.end()
+            finally:
+                progress.end()
+                tell(selection, progress.done, time.monotonic() - begun)
         if interrupts.seen:
             self.stdout.write(f"Interrupted: {progress.done} of {count} removed; the others are as they were.")
             sys.exit(INTERRUPTED)
         self.stdout.write(f"{progress.done} instances removed.")
+
+
+def tell(selection: manager.Selection, count: int, duration_seconds: float) -> None:
+    """Log what was removed, also when an error or an interrupt ended it."""
+    if count:
+        named = {"namespace": selection.namespace, "service_name": selection.service_name, "actor": OPERATOR.actor}
+        done = {"items": count, "outcomes": {"ok": count}, "duration_ms": round(duration_seconds * 1000, 3)}
+        logs.event(logger, logging.INFO, "remove", named | done)
 
 
 def selection_of(options: dict[str, Any]) -> manager.Selection:
