@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from registry_project.embedded.issuer.tokens import issue_token
 from service_registry import schemas
+from tests.leaks import CANARY, note_token
 
 ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("POST", r"/registry/register/?", schemas.LeasedInstance),
@@ -29,13 +30,15 @@ ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
 
 
 def token(*groups: str, subject: str = "someone", ttl_seconds: int = 600) -> str:
-    return issue_token(
-        settings.REGISTRY_DATA_DIR,
-        settings.OIDC_ISSUER,
-        subject,
-        groups,
-        settings.OIDC_AUDIENCE,
-        ttl_seconds=ttl_seconds,
+    return note_token(
+        issue_token(
+            settings.REGISTRY_DATA_DIR,
+            settings.OIDC_ISSUER,
+            subject,
+            groups,
+            settings.OIDC_AUDIENCE,
+            ttl_seconds=ttl_seconds,
+        )
     )
 
 
@@ -113,4 +116,6 @@ class Api:
 
 
 def registration(service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> dict[str, Any]:
-    return {"service_name": service_name, "instance_id": instance_id, "host": "10.0.0.1", "port": 8080} | fields
+    """A registration, with metadata that must not be seen in any output."""
+    body = {"service_name": service_name, "instance_id": instance_id, "host": "10.0.0.1", "port": 8080}
+    return body | {"metadata": {"note": CANARY}} | fields

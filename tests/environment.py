@@ -32,6 +32,7 @@ class Environment:
         place = MEMORY if os.access(MEMORY, os.W_OK) else None
         self.directory = Path(tempfile.mkdtemp(prefix="registry-tests-", dir=place))
         self.directory.chmod(0o755)
+        os.environ["REGISTRY_TESTS_DIRECTORY"] = str(self.directory)
         self.postgres = Postgres(self.directory / "postgres", durable=False, settings=SETTINGS)
         self.postgres.start()
         self.issuer = Issuer(0, self.directory / "data", AUDIENCE)

@@ -23,12 +23,12 @@ from service_registry.models import Instance, User
 from tests.ageing import expire_since, silence
 from tests.client import Api, registration, token
 from tests.commands import run
+from tests.leaks import CANARY
 from tests.wire.running import Running
 
 Lines = list[dict[str, Any]]
 JWT = token("registry-services", "team-payments")
-MARKER = "recognisable-metadata-value"
-CONTENT: dict[str, Any] = {"metadata": {"note": MARKER}, "tags": ["blue"]}
+CONTENT: dict[str, Any] = {"metadata": {"note": CANARY}, "tags": ["blue"]}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_a_registration_is_one_line_with_the_whole_schema(payments: Api, told: Any) -> None:
-    answer = payments.register("web", "web-1", metadata={"note": MARKER})
+    answer = payments.register("web", "web-1", metadata={"note": CANARY})
     (line,) = told()
     assert line.pop("time").endswith("Z")
     assert line.pop("duration_ms") > 0
@@ -202,10 +202,10 @@ def formatted(formatter: logging.Formatter, message: str, error: Any = None, **f
 
 
 def test_what_the_database_says_of_refused_rows_is_left_out() -> None:
-    error = DataError(f"value too long\nDETAIL:  Failing row contains ({MARKER}).")
-    error.__cause__ = OperationalError(f"connection lost\nCONTEXT:  {MARKER}")
+    error = DataError(f"value too long\nDETAIL:  Failing row contains ({CANARY}).")
+    error.__cause__ = OperationalError(f"connection lost\nCONTEXT:  {CANARY}")
     line = formatted(logs.JSONFormatter(), "failed", error)
-    assert MARKER not in line
+    assert CANARY not in line
     assert "OperationalError: connection lost\\nTraceback" in line
 
 
@@ -230,7 +230,7 @@ def test_loggers_of_others_take_the_same_way(told: Any) -> None:
     logging.config.dictConfig(project_settings.LOGGING)
     for name in ("uvicorn.error", "celery.worker", "django.security.csrf", "py.warnings"):
         logging.getLogger(name).warning("said by %s", name)
-    logging.getLogger("uvicorn.access").info("GET /registry/services?metadata.note=%s", MARKER)
+    logging.getLogger("uvicorn.access").info("GET /registry/services?metadata.note=%s", CANARY)
     lines: Lines = told()
     assert [line["logger"] for line in lines] == [
         "uvicorn.error",
@@ -276,7 +276,7 @@ def test_no_token_and_no_metadata_in_all_that_the_processes_say(tmp_path: Path) 
         drive(registry.with_bearer(tokens[0]))
         registry.postgres.start()
     output = (tmp_path / "output").read_text()
-    assert MARKER not in output
+    assert CANARY not in output
     assert not any(part in output for sent in tokens for part in sent.split("."))
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert {"register", "heartbeat", "deregister", "list", "discover", "instance", "override"} <= {
@@ -291,17 +291,17 @@ KEY = {"service_name": "web", "instance_id": "web-1"}
 
 
 def drive(caller: Any) -> None:
-    for body in (registration(**CONTENT), [registration(**CONTENT)], registration(**CONTENT, port=MARKER)):
+    for body in (registration(**CONTENT), [registration(**CONTENT)], registration(**CONTENT, port=CANARY)):
         caller.call("POST", "/registry/register", body)
-    caller.call("POST", "/registry/register", registration(metadata={MARKER: "\x00", "x": MARKER * 99}))
-    for body in (KEY, [KEY], KEY | {"status": MARKER}, KEY | {"instance_id": "nobody"}):
+    caller.call("POST", "/registry/register", registration(metadata={CANARY: "\x00", "x": CANARY * 99}))
+    for body in (KEY, [KEY], KEY | {"status": CANARY}, KEY | {"instance_id": "nobody"}):
         caller.call("POST", "/registry/heartbeat", body)
     caller.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "x"})
     paths = ("services", "services/web", "instance/web-1", "instance/web/web-1", "nowhere", "schema", "docs")
     for path in paths:
-        caller.call("GET", f"/registry/{path}?metadata.note={MARKER}")
+        caller.call("GET", f"/registry/{path}?metadata.note={CANARY}")
         caller.call("GET", f"/registry/{path}")
-    caller.call("GET", f"/admin/?next={MARKER}")
-    caller.call("POST", f"/registry/services?metadata.note={MARKER}", {"note": MARKER})
-    caller.call("GET", f"/registry/services?metadata.note={MARKER}", Host="evil.example")
+    caller.call("GET", f"/admin/?next={CANARY}")
+    caller.call("POST", f"/registry/services?metadata.note={CANARY}", {"note": CANARY})
+    caller.call("GET", f"/registry/services?metadata.note={CANARY}", Host="evil.example")
     caller.call("POST", "/registry/deregister", KEY)
