@@ -221,14 +221,14 @@ class KeyProvider:
                 self._saving.release()
 
 
-# By process: threads do not survive a fork, so a child makes a provider of its own.
-_providers: dict[int, KeyProvider] = {}
+# By process and issuer: threads do not survive a fork, so a child makes a provider of its own.
+_providers: dict[tuple[int, str], KeyProvider] = {}
 
 
 def provider() -> KeyProvider:
     """This process's provider of the configured issuer's keys, started. Of two threads that come first one's stays."""
-    pid = os.getpid()
-    return (_providers.get(pid) or _providers.setdefault(pid, configured())).start()
+    place = os.getpid(), settings.OIDC_ISSUER
+    return (_providers.get(place) or _providers.setdefault(place, configured())).start()
 
 
 def configured() -> KeyProvider:

@@ -25,16 +25,16 @@ class LoginEndpoints:
 
     def __init__(self) -> None:
         self._waiting = threading.BoundedSemaphore(AT_ONCE)
-        self._known: tuple[dict[str, Any], float] | None = None
+        self._known: tuple[str, dict[str, Any], float] | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The issuer's metadata, at most METADATA_SECONDS old. Raises FetchFailed."""
-        known = self._known
-        if known and time.monotonic() < known[1]:
-            return known[0]
+        issuer, known = settings.OIDC_ISSUER, self._known
+        if known and known[0] == issuer and time.monotonic() < known[2]:
+            return known[1]
         with self._place():
-            metadata = discover(settings.OIDC_ISSUER)
-        self._known = metadata, time.monotonic() + METADATA_SECONDS
+            metadata = discover(issuer)
+        self._known = issuer, metadata, time.monotonic() + METADATA_SECONDS
         return metadata
 
     def exchange(self, fields: Mapping[str, str]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Verified:
     """
 
     key_set: KeySet
+    at_most: int
+    for_seconds: float
     entries: dict[bytes, tuple[Principal, float]] = field(default_factory=dict)
     adding: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,18 +50,28 @@ class Verified:
         """Keep it for a while; when there are too many the oldest makes room."""
         with self.adding:
             self.entries.pop(digest, None)
-            if len(self.entries) >= CACHE_ENTRIES:
+            if len(self.entries) >= self.at_most:
                 del self.entries[next(iter(self.entries))]
-            self.entries[digest] = principal, time.monotonic() + CACHE_SECONDS
+            self.entries[digest] = principal, time.monotonic() + self.for_seconds
 
 
 class TokenVerifier:
-    """Judges the access tokens of one issuer. `group_claims` are dotted paths."""
+    """Judges the access tokens of one issuer. `group_claims` are dotted paths. Remembered are so many verified tokens,
+    for so long."""
 
-    def __init__(self, trust: Trust, group_claims: Sequence[str], keys: KeyProvider) -> None:
+    def __init__(
+        self,
+        trust: Trust,
+        group_claims: Sequence[str],
+        keys: KeyProvider,
+        *,
+        remembered: int = CACHE_ENTRIES,
+        remembered_seconds: float = CACHE_SECONDS,
+    ) -> None:
         self.trust = trust
         self.group_claims = group_claims
         self.keys = keys
+        self._remembered = remembered, remembered_seconds
         self._verified: Verified | None = None
 
     def principal_of(self, token: str) -> Principal:
@@ -83,7 +95,7 @@ class TokenVerifier:
         """What was verified with this very set. A set that was just replaced may bring an empty one: no harm."""
         cache = self._verified
         if cache is None or cache.key_set is not key_set:
-            cache = self._verified = Verified(key_set)
+            cache = self._verified = Verified(key_set, *self._remembered)
         return cache
 
     def _principal(self, claims: dict[str, Any]) -> Principal:

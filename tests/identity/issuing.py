@@ -65,6 +65,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         self.server.answers.get(self.path, Handler.not_found)(self)
 
+    def do_POST(self) -> None:
+        self.server.posted_to(self)
+
     def not_found(self) -> None:
         self.send_error(404)
 
@@ -99,6 +102,10 @@ class Issuer(ThreadingHTTPServer):
     @property
     def fetches(self) -> int:
         return self.asked.count("/realm/jwks")
+
+    def posted_to(self, handler: Handler) -> None:
+        """Nothing is posted to an issuer of keys alone."""
+        handler.not_found()
 
     def hang(self, _handler: Handler) -> None:
         """Accept the request and say nothing until the test is over."""

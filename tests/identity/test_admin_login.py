@@ -9,8 +9,6 @@ from django.contrib.auth.models import Group
 from pytest_django import Settings
 
 from registry_project.embedded.issuer import clients
-from service_registry.identity import admin_login
-from service_registry.identity.login_endpoints import LoginEndpoints
 from service_registry.models import User
 from tests.identity.browsing import CALLBACK, Browser
 
@@ -18,9 +16,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def browser(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Browser:
+def browser(settings: Settings) -> Browser:
     settings.OIDC_RP_CLIENT_SECRET = clients.all_clients(project.REGISTRY_DATA_DIR)[clients.ADMIN].secret
-    monkeypatch.setattr(admin_login, "endpoints", LoginEndpoints())
     return Browser()
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.http import HttpResponse
 from pytest_django import Settings
 
-from service_registry.identity import admin_login, keys
+from service_registry.identity import keys
 from service_registry.identity.login_endpoints import LoginEndpoints, with_secret
 from service_registry.models import User
 from tests.identity.browsing import CALLBACK, Browser
@@ -34,7 +34,7 @@ class Liar(Issuer):
         self.answer: Any = {}
         self.status = 200
 
-    def post(self, handler: Handler) -> None:
+    def posted_to(self, handler: Handler) -> None:
         form = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
         self.posted = dict(parse_qsl(form))
         handler.send(json.dumps(self.answer).encode(), self.status)
@@ -45,10 +45,7 @@ class Liar(Issuer):
 
 
 @pytest.fixture
-def liar(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Liar]:
-    monkeypatch.setattr(Handler, "do_POST", lambda handler: handler.server.post(handler), raising=False)
-    monkeypatch.setattr(keys, "_providers", {})
-    monkeypatch.setattr(admin_login, "endpoints", LoginEndpoints())
+def liar(settings: Settings) -> Iterator[Liar]:
     with Liar() as server:
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         settings.OIDC_ISSUER = server.url

@@ -328,17 +328,15 @@ def test_a_verified_token_is_remembered_but_not_past_its_end(issuer: Issuer, jud
     assert judge.principal_of(token) is not first  # good for the leeway still, but verified anew
 
 
-def test_what_is_remembered_has_a_bound_and_an_age(
-    issuer: Issuer, judge: TokenVerifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokens, "CACHE_ENTRIES", 2)
+def test_what_is_remembered_has_a_bound_and_an_age(issuer: Issuer, judge: TokenVerifier) -> None:
+    two = TokenVerifier(judge.trust, judge.group_claims, judge.keys, remembered=2)
     several = [issuer.token(sub=f"service-{number}") for number in range(3)]
-    principals = [judge.principal_of(token) for token in several]
-    assert judge.principal_of(several[2]) is principals[2]
-    assert judge.principal_of(several[0]) is not principals[0]
-    monkeypatch.setattr(tokens, "CACHE_SECONDS", 0)
+    principals = [two.principal_of(token) for token in several]
+    assert two.principal_of(several[2]) is principals[2]
+    assert two.principal_of(several[0]) is not principals[0]
+    forgetful = TokenVerifier(judge.trust, judge.group_claims, judge.keys, remembered_seconds=0)
     fresh = issuer.token(sub="fresh")
-    assert judge.principal_of(fresh) is not judge.principal_of(fresh)
+    assert forgetful.principal_of(fresh) is not forgetful.principal_of(fresh)
 
 
 def test_a_token_of_the_configured_issuer() -> None:
