@@ -1,7 +1,8 @@
 """deregister: an instance, its owner or an operator says that it is leaving."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connection
 
@@ -9,7 +10,7 @@ from service_registry import changes
 from service_registry.caller import Caller
 from service_registry.documents import INSTANCE, LEASE, SERVICE
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
-from service_registry.manager.batch import each_once, key_of, write
+from service_registry.manager.batch import Keyed, each_once, key_of, write
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import Deregistration
 
@@ -109,10 +110,9 @@ def delete(instance_pks: list[int]) -> None:
             cursor.execute(DELETE, [instance_pks, instance_pks])
 
 
-def event(item: Deregistration, caller: Caller, reason: str | None) -> changes.Event:
-    return changes.Event(
-        "deregistered", item.namespace, item.service_name, caller.actor, item.instance_id, reason=reason
-    )
+def event(item: Keyed, caller: Caller, reason: str | None, evidence: Mapping[str, Any] | None = None) -> changes.Event:
+    key = item.namespace, item.service_name
+    return changes.Event("deregistered", *key, caller.actor, item.instance_id, reason=reason, evidence=evidence)
 
 
 def with_reasons(

@@ -14,7 +14,7 @@ from service_registry.documents import HEARD_SINCE, INSTANCE, INSTANCE_ROWS, STA
 from service_registry.fields import Namespace, ServiceName
 from service_registry.filters import ALL_STATES, ALL_STATUSES, MATCHES, wanted
 from service_registry.manager.batch import write
-from service_registry.manager.deregister import delete
+from service_registry.manager.deregister import delete, event
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import InstanceFilters
 
@@ -125,17 +125,5 @@ def remove_once(pks: Sequence[int], selection: Selection, reason: str, caller: C
             cursor.execute(JUDGE, selection.parameters() | {"pks": list(pks)})
             rows = {pk: Selected(*row) for pk, *row in cursor.fetchall()}
         delete(list(rows))
-        changes.append([event(row, reason, caller) for row in rows.values()])
+        changes.append([event(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()])
     return list(rows.values())
-
-
-def event(row: Selected, reason: str, caller: Caller) -> changes.Event:
-    return changes.Event(
-        "deregistered",
-        row.namespace,
-        row.service_name,
-        caller.actor,
-        row.instance_id,
-        reason=reason,
-        evidence={"heartbeat_at": row.heartbeat_at},
-    )
