@@ -1,6 +1,7 @@
 """Protection: which leases are held past their deadline, by which rule, and how each hold ends."""
 
 import dataclasses
+import time
 from datetime import timedelta
 
 import pytest
@@ -310,9 +311,11 @@ def test_who_is_due_only_since_the_count_waits_for_the_next(payments: Api) -> No
     ids = fleet(payments, FIVE_EACH)
     counted = census.take()
     judged = Judging(counted, judging.judgement(counted))
-    quiet(33.0, ids[:1])
-    Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=counted.at - timedelta(seconds=32.9))
+    just_heard = counted.at - timedelta(seconds=32.999)
+    Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=just_heard)
+    time.sleep(0.01)
     assert judging.judge(judged, ROWS_A_TRANSACTION) == 0
+    assert sweep().expired == 1
 
 
 def test_who_was_late_with_too_many_is_held_though_they_are_heard_first(payments: Api) -> None:
