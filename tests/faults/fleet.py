@@ -27,6 +27,7 @@ class Host:
     ttl_seconds: int
     lives: bool = True
     beats: bool = True  # False of one that lives: it is cut off
+    was_heard: bool = False
 
     @property
     def interval_seconds(self) -> float:
@@ -67,10 +68,9 @@ class Fleet:
         """Register instances and let them beat; returns when all have beaten once."""
         names = [f"{prefix}-{number}" for number in range(size)]
         added = [Host(service_name, names[start : start + per_host], ttl_seconds) for start in range(0, size, per_host)]
-        beaten: list[Host] = []
         for host in added:
-            self.loop.call_soon_threadsafe(self.begin, host, beaten)
-        wait_for(lambda: len(beaten) == len(added), START_SECONDS)
+            self.loop.call_soon_threadsafe(self.begin, host)
+        wait_for(lambda: all(host.was_heard for host in added), START_SECONDS)
         self.hosts += added
         return added
 
@@ -93,10 +93,10 @@ class Fleet:
         """Who must be on the list."""
         return {(host.service_name, name) for host in self.hosts if host.lives for name in host.instance_ids}
 
-    def begin(self, host: Host, beaten: list[Host]) -> None:
-        self.tasks.append(self.loop.create_task(self.live(host, beaten)))
+    def begin(self, host: Host) -> None:
+        self.tasks.append(self.loop.create_task(self.live(host)))
 
-    async def live(self, host: Host, beaten: list[Host]) -> None:
+    async def live(self, host: Host) -> None:
         """A host's life: register, then beat; an instance that is not known any more is registered again."""
         connections = [Connection(port, self.bearer) for port in self.ports]
         self.connections += connections
@@ -107,7 +107,7 @@ class Fleet:
             wait_seconds = host.interval_seconds
             if host.beats:
                 if await self.beat(host, connections):
-                    beaten.append(host)
+                    host.was_heard = True
                 elif self.repeats:
                     wait_seconds = REPEAT_SECONDS
             await asyncio.sleep(wait_seconds)
