@@ -42,12 +42,12 @@ browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is insta
 scale: $(DEV_STAMP) ## Walk and clean up a fleet of 50,000, in three minutes; prints what it measured
 	$(VENV_PYTHON) -m pytest tests/scale -s
 
-faults: $(DEV_STAMP) ## Try faults on real processes (PART=1 to 9, each under 9 minutes; DEFECT=name or all)
+faults: $(DEV_STAMP) ## Try faults on real processes (PART=1 to 12, each under 9 minutes; DEFECT=name or all)
 	@.ci/fault-tools
 ifdef DEFECT
 	$(VENV_PYTHON) -m tests.faults.defects $(filter-out all,$(DEFECT))
 else
-	$(VENV_PYTHON) -m pytest tests/faults/test_part$(PART)*.py -n 0 -s
+	$(VENV_PYTHON) -m pytest tests/faults/test_part$(if $(PART),$(PART)_)*.py -n 0 -s
 endif
 
 faults-short: $(DEV_STAMP) ## Try some of the faults, in four minutes

@@ -1,18 +1,13 @@
-"""The registry is away for many TTLs, or its sweep stands still: who beats before and after stays on the list."""
+"""The registry is away for many TTLs: who beats before and after stays on the list."""
 
-import os
-import random
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.faults.scale import TTL_SECONDS, trials
 from tests.faults.stage import in_three, stage
-from tests.wire.running import Running, wait_for
+from tests.wire.running import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
@@ -50,30 +45,3 @@ def test_all_web_processes_are_stopped_for_four_ttls_and_the_worker_lives(tmp_pa
         wait_for(lambda: at.registry.sql(SWEPT) != swept)  # the worker has swept all the while
         at.registry.web = [at.registry.start_web(port) for port in at.registry.ports]
         at.assert_none_was_off_the_list(f"all web processes stopped for {ttls} TTLs, worker alive", 1)
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-@pytest.mark.parametrize("seconds", [2, 10])
-def test_the_sweep_is_frozen(tmp_path: Path, seconds: int) -> None:
-    """At random points: now and then in the middle of a transaction, which PostgreSQL ends after three seconds."""
-    count = trials(20, 2)
-    with stage(tmp_path) as at:
-        pid = worker_pid(at.registry)
-        for _ in range(count):
-            time.sleep(random.uniform(0.2, 1.5))
-            with frozen(pid):
-                time.sleep(seconds)
-        at.assert_none_was_off_the_list(f"worker frozen for {seconds} s", count)
-
-
-def worker_pid(registry: Running) -> int:
-    assert registry.celery is not None
-    return registry.celery.pid

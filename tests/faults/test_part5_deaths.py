@@ -63,16 +63,6 @@ def test_one_of_a_thousand_dies_again_and_again(tmp_path: Path) -> None:
         at.assert_none_was_off_the_list("while others die one by one", deaths)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-def test_a_small_fleet_dies_whole(tmp_path: Path, size: int) -> None:
-    with stage(tmp_path, {"small": size}, per_host=1) as at:
-        time.sleep(TTL_SECONDS / 2)
-        allowed = OFF_THE_LIST_SECONDS if size < 3 else SHORTLY_SECONDS
-        passed = wait_until_gone(at, kill(at.fleet.hosts), allowed)
-        show(f"a fleet of {size} dies whole", passed, allowed)
-        assert passed[-1] <= allowed
-
-
 def test_ten_die_and_so_does_the_worker(tmp_path: Path) -> None:
     """Any web process sweeps then."""
     with stage(tmp_path) as at:

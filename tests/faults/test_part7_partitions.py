@@ -11,8 +11,6 @@ from tests.faults.stage import in_three, stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
-TEN_SERVICES = {f"small-{number}": 5 for number in range(10)}
-
 
 def share_of(hosts: list[Host], percent: int) -> list[Host]:
     """That share, spread evenly over the services."""
@@ -28,13 +26,3 @@ def test_a_part_of_a_thousand_is_cut_off(tmp_path: Path, percent: int) -> None:
         time.sleep(ttls * TTL_SECONDS)
         heal(hosts)
         at.assert_none_was_off_the_list(f"{percent} % of {size} cut off for {ttls} TTLs", 1)
-
-
-def test_a_fifth_of_fifty_in_ten_services_is_cut_off(tmp_path: Path) -> None:
-    ttls = trials(10, 3)
-    with stage(tmp_path, TEN_SERVICES, per_host=1) as at:
-        hosts = at.fleet.hosts[::5]
-        cut_off(hosts)
-        time.sleep(ttls * TTL_SECONDS)
-        heal(hosts)
-        at.assert_none_was_off_the_list(f"20 % of 50 in 10 services cut off for {ttls} TTLs", 1)

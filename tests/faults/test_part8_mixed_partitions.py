@@ -45,13 +45,3 @@ def test_several_ttls_in_one_fleet_and_healing_one_by_one(tmp_path: Path) -> Non
         at.assert_none_was_off_the_list(
             f"60 % of TTLs of 5, 10 and 100 s cut off for {ttls} TTLs, healing one by one", 1
         )
-
-
-def test_the_load_balancer_is_down_for_twenty_minutes(tmp_path: Path) -> None:
-    """Nobody is heard at all, for longer than any hold: time stands still."""
-    minutes = trials(20, 2)
-    with stage(tmp_path) as at:
-        cut_off(at.fleet.hosts)
-        time.sleep(minutes * 2 * TTL_SECONDS)
-        heal(at.fleet.hosts)
-        at.assert_none_was_off_the_list(f"load balancer down for {minutes} minutes of TTL 30", 1)

@@ -41,7 +41,7 @@ DEFECTS = {
     ),
     "endless-hold": Defect(
         "a hold has no end",
-        f"{PARTS}/test_part5_deaths.py::test_a_small_fleet_dies_whole[3]",
+        f"{PARTS}/test_part11_small_fleets.py::test_a_small_fleet_dies_whole[3]",
         "never became true",
     ),
 }
