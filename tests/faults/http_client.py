@@ -28,10 +28,15 @@ class Connection:
             self.close()
             raise NoAnswer(type(error).__name__) from error
 
+    async def connect(self) -> None:
+        self.close()
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+
     async def exchange(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        if self.reader is None or self.writer is None or self.reader.at_eof():
-            self.close()
-            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        if self.reader is None or self.reader.at_eof():
+            await self.connect()
+        assert self.reader is not None
+        assert self.writer is not None
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.bearer}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
