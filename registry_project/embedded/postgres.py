@@ -29,6 +29,8 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] ",
     # A failed statement is not written out: it may hold metadata.
     "log_min_error_statement": "panic",
+    # No details either: of a backend that was killed they give the statement it was at, with all its values.
+    "log_error_verbosity": "terse",
     "jit": "off",
 }
 # What a machine's crash may cost is the whole database. Commits stay synchronous: tests look at that setting.
