@@ -15,7 +15,7 @@ from service_registry.caller import Caller
 from service_registry.exceptions import InstanceNotFound, NotOwner
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Instance, Lease, RegistryState, Service
-from service_registry.schemas import Beat, Deregistration, Registration
+from service_registry.schemas import Beat, Deregistration, OverrideOrder, Registration
 from tests import ageing
 from tests.client import registration
 
@@ -228,3 +228,16 @@ def test_ids_follow_commit_order() -> None:
     reader.join()
     missed = sorted(set(Change.objects.filter(id__lte=max(seen)).values_list("id", flat=True)) - set(seen))
     assert missed == []
+
+
+def test_the_log_ends_with_what_is_listed_when_an_override_meets_a_registration() -> None:
+    """Neither has to wait for the other: whichever commits later states the instance as it is then."""
+    operator = Caller("operator", frozenset(), frozenset({"operate_instance"}))
+    manager.register([instance("first")], OWNER)
+    for trial in range(100):
+        name = f"i-{trial}"
+        order = OverrideOrder(service_name="web", instance_id=name, status="DOWN", reason="test")
+        at_once([partial(manager.register, [instance(name)], OWNER), partial(manager.override, [order], operator)])
+        logged = Change.objects.filter(instance_id=name).latest("id").instance
+        assert logged is not None
+        assert logged["status"] == "DOWN", trial

@@ -1,7 +1,18 @@
 """The change log: what happened, in commit order, with its author, reason and evidence."""
 
-from service_registry.changes.appending import Event, append, start_log
+from service_registry.changes.appending import Event, append, commit_listeners, start_log
 from service_registry.changes.ends import end, ends, last_arrivals
 from service_registry.changes.reading import Recorded, parse, read_after
 
-__all__ = ["Event", "Recorded", "append", "end", "ends", "last_arrivals", "parse", "read_after", "start_log"]
+__all__ = [
+    "Event",
+    "Recorded",
+    "append",
+    "commit_listeners",
+    "end",
+    "ends",
+    "last_arrivals",
+    "parse",
+    "read_after",
+    "start_log",
+]

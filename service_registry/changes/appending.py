@@ -1,14 +1,14 @@
 """How changes come into the log: last in their transaction, under a lock, so that ids follow commit order."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 
 from service_registry import metrics
-from service_registry.documents import CHANGE, INSTANCE_DOCUMENT, INSTANCE_ROWS
+from service_registry.documents import CHANGE, INSTANCE, INSTANCE_DOCUMENT, INSTANCE_ROWS, SERVICE
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
 CHANGE_LOCK = 0x5E41_0001
@@ -18,7 +18,9 @@ MARK = "substr(gen_random_uuid()::text, 1, 8)"
 LOCK = "SELECT pg_advisory_xact_lock(%s), set_config('synchronous_commit', 'on', true)"
 
 APPEND = f"""
--- Locks nothing: the change lock is held, and so is the lease of every instance that is rendered.
+-- Locks nothing: the change lock is held, and so is the lease of every instance that is rendered, but for one that was
+-- registered while an override was set or ended before it was there: it is rendered as it is now, since its own change
+-- did not show the override yet, or still.
 INSERT INTO {CHANGE} (mark, at, kind, namespace, service_name, instance_id, instance, changed, actor, reason, evidence)
 SELECT {MARK}, clock_timestamp(),
     CASE WHEN e.kind = 'status_changed' AND shown.hidden THEN 'updated' ELSE e.kind END,
@@ -29,10 +31,13 @@ FROM jsonb_to_recordset(%s) AS e(position int, kind text, namespace text, servic
     instance_pk bigint, changed text[], reported boolean, actor text, reason text, evidence jsonb)
 LEFT JOIN LATERAL (
     SELECT {INSTANCE_DOCUMENT} AS document, o.id IS NOT NULL AND e.reported AS hidden
-    FROM {INSTANCE_ROWS} WHERE i.id = e.instance_pk
+    FROM {INSTANCE_ROWS} WHERE i.id = COALESCE(e.instance_pk, (
+        SELECT new.id FROM {INSTANCE} new JOIN {SERVICE} its ON its.id = new.service_id
+        WHERE e.kind = 'status_changed' AND its.namespace = e.namespace AND its.name = e.service_name
+            AND new.instance_id = e.instance_id))
 ) shown ON true
 ORDER BY e.position
-RETURNING kind
+RETURNING id, kind
 """
 
 
@@ -86,7 +91,19 @@ def append(events: Sequence[Event]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [CHANGE_LOCK])
         cursor.execute(APPEND, [json.dumps(rows)])
-        metrics.count_changes(kind for (kind,) in cursor.fetchall())
+        appended = cursor.fetchall()
+    metrics.count_changes(kind for _pk, kind in appended)
+    newest = max(pk for pk, _kind in appended)
+    transaction.on_commit(lambda: note_commit(newest))
+
+
+# Who in this process wants to know the id of the newest change that it has committed.
+commit_listeners: list[Callable[[int], object]] = []
+
+
+def note_commit(pk: int) -> None:
+    for listener in commit_listeners:
+        listener(pk)
 
 
 START = f"""
