@@ -4,12 +4,14 @@ import json
 from typing import Any, get_args
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from service_registry import changes, schemas
 from service_registry.exceptions import IndexGone, InvalidInput
 from service_registry.fields import Kind
 from service_registry.models import CHANGE_KINDS, Change
+from tests import ageing
 from tests.client import Api
 
 
@@ -108,3 +110,23 @@ def test_a_text_that_is_no_index_is_refused(db: None, text: str) -> None:
 
 def test_every_kind_has_its_place_in_the_contract() -> None:
     assert set(get_args(Kind)) == set(CHANGE_KINDS)
+
+
+def test_nobody_goes_on_from_a_row_that_pruning_has_left_alone(payments: Api) -> None:
+    """The arrival of an instance that still runs stays, and what came and left after it is gone: who went on from
+    there would keep the one that left for ever. From the end of the log, however old, one may go on."""
+    payments.register("web", "stays")
+    arrival = changes.end()
+    payments.register("web", "left")
+    seen = changes.end()
+    payments.deregister("web", "left")
+    payments.register("web", "comes")
+    ageing.date_changes_back(31 * 86400)
+    end = changes.end()
+    call_command("prune_changes")
+    assert changes.read_after(end, 100) == []
+    payments.register("web", "new")
+    for index in (arrival, seen, end):
+        with pytest.raises(IndexGone):
+            changes.read_after(index, 100)
+    assert read(changes.end()) == []

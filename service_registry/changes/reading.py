@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.documents import CHANGE, rfc3339
+from service_registry.documents import CHANGE, STATE, rfc3339
 from service_registry.exceptions import IndexGone, InvalidInput
 
 INDEX = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})", re.ASCII)
@@ -48,9 +48,13 @@ class Recorded:
         return f"{self.public[:-1]}, {self.private[1:]}"
 
 
+# Pruning leaves old rows in place that say how things stand, between gaps: nobody can go on from there, but from the
+# last of all, after which nothing was.
+IS_WHOLE_AFTER = f"""(c.at >= COALESCE((SELECT r.pruned_before FROM {STATE} r WHERE r.id = 1), '-infinity')
+    OR c.id = (SELECT max(id) FROM {CHANGE}))"""
 READ_AFTER = f"""
 -- Locks nothing. One row of nulls when the index is good and nothing came after it, none when it is not.
-SELECT later.* FROM (SELECT FROM {CHANGE} WHERE id = %(pk)s AND mark = %(mark)s) held
+SELECT later.* FROM (SELECT FROM {CHANGE} c WHERE c.id = %(pk)s AND c.mark = %(mark)s AND {IS_WHOLE_AFTER}) held
 LEFT JOIN LATERAL (
     SELECT {COLUMNS} FROM {CHANGE} c
     WHERE c.id > %(pk)s
