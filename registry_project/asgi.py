@@ -6,7 +6,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
@@ -16,14 +16,25 @@ django_application = get_wsgi_application()
 
 from registry_project import liveness, pulsing  # noqa: E402 - what follows needs Django's registry of models
 from registry_project.bridge import Bridge  # noqa: E402
+from service_registry.api import health  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
+from service_registry.live.doors import LiveDoors  # noqa: E402
 from service_registry.live.singles import Singles  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
 singles = Singles(threads)
-bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE, ahead=singles)
+live_doors = LiveDoors()
+health.requirements["replica"] = live_doors.check
+
+
+async def ahead(scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable) -> bool:
+    """What is answered on the event loop."""
+    return await singles(scope, body, receive, send) or await live_doors(scope, body, receive, send)
+
+
+bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE, ahead)
 
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -40,10 +51,12 @@ async def live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await receive()
     get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all it imports, 600 ms
     provider().start()
+    live_doors.open()
     keeping = asyncio.create_task(keep_pulsing())
     await send({"type": "lifespan.startup.complete"})
     await receive()
     keeping.cancel()
+    await live_doors.close()
     await send({"type": "lifespan.shutdown.complete"})
 
 

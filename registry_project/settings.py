@@ -224,6 +224,13 @@ def require_connection_options(options: dict[str, Any]) -> None:
 
 
 DATABASES = {"default": database()}
+
+# A way past a transaction pooler, on which NOTIFY is heard.
+DATABASE_DIRECT_URL = environment.text("DATABASE_DIRECT_URL")
+if DATABASE_DIRECT_URL and not DATABASE_DIRECT_URL.startswith(("postgres://", "postgresql://")):
+    raise ImproperlyConfigured(
+        "DATABASE_DIRECT_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
+    )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 USE_TZ = True

@@ -23,6 +23,10 @@ class Caller:
     def may(self, codename: str) -> bool:
         return codename in self.granted
 
+    def sees_authors(self, owners: Iterable[str]) -> bool:
+        """Whether the caller may know who changed a service of these owners, and why."""
+        return self.may("view_change") or self.owns(owners)
+
     def claimable_groups(self) -> list[str]:
         """The caller's groups that can own a service: those that are no role here and that not everybody holds."""
         return sorted(group for group in self.groups if not grants.are_role(group) and not is_ignored(group))

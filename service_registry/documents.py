@@ -30,15 +30,30 @@ URL = (
     "i.scheme || '://' || CASE WHEN strpos(i.host, ':') > 0 THEN '[' || i.host || ']' ELSE i.host END || ':' || i.port"
 )
 
-INSTANCE_MEMBERS = f"""
-    'namespace', s.namespace, 'service_name', s.name, 'instance_id', i.instance_id, 'host', i.host, 'port', i.port,
-    'scheme', i.scheme, 'zone', i.zone, 'weight', i.weight, 'tags', i.tags, 'metadata', i.metadata,
-    'status', {EFFECTIVE_STATUS}, 'reported_status', i.reported_status,
-    'override',
-    CASE WHEN o.id IS NOT NULL THEN json_build_object('status', o.status, 'until', {rfc3339("o.until")}) END,
-    'state', {STATE_NAME}, 'protected', l.protected_at IS NOT NULL, 'ttl_seconds', l.ttl_seconds, 'epoch', l.epoch,
-    'registered_at', {rfc3339("i.registered_at")}, 'url', {URL}
-"""
+# Arrays and objects are jsonb, so that they are written here as the log writes them, where a document is jsonb itself.
+MEMBERS = {
+    "namespace": "s.namespace",
+    "service_name": "s.name",
+    "instance_id": "i.instance_id",
+    "host": "i.host",
+    "port": "i.port",
+    "scheme": "i.scheme",
+    "zone": "i.zone",
+    "weight": "i.weight",
+    "tags": "to_jsonb(i.tags)",
+    "metadata": "i.metadata",
+    "status": EFFECTIVE_STATUS,
+    "reported_status": "i.reported_status",
+    "override": f"""CASE WHEN o.id IS NOT NULL
+        THEN jsonb_build_object('status', o.status, 'until', {rfc3339("o.until")}) END""",
+    "state": STATE_NAME,
+    "protected": "l.protected_at IS NOT NULL",
+    "ttl_seconds": "l.ttl_seconds",
+    "epoch": "l.epoch",
+    "registered_at": rfc3339("i.registered_at"),
+    "url": URL,
+}
+INSTANCE_MEMBERS = ", ".join(f"'{name}', {expression}" for name, expression in MEMBERS.items())
 # A lease's members, and how each is read; where there are many rows they are cheaper in columns than in a document.
 LEASE_MEMBERS = {
     "heartbeat_at": rfc3339("l.heartbeat_at"),
@@ -50,6 +65,9 @@ LEASE_MEMBERS = {
 LEASE_PAIRS = ", ".join(f"'{name}', {column}" for name, column in LEASE_MEMBERS.items())
 LEASE_DOCUMENT = f"json_build_object({LEASE_PAIRS})"
 INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS})"
+# The document that a change holds, byte for byte as INSTANCE_DOCUMENT wrote it; reads `c`, the change.
+LOGGED_MEMBERS = ", ".join(f"'{name}', c.instance->'{name}'" for name in MEMBERS)
+LOGGED_DOCUMENT = f"CASE WHEN c.instance IS NOT NULL THEN json_build_object({LOGGED_MEMBERS}) END"
 LEASED_INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT})"
 
 INSTANCE_ROWS = f"""

@@ -103,6 +103,25 @@ class NotMigrated(RegistryError):
         super().__init__("The registry's database is not migrated yet; try again.")
 
 
+class NotLoaded(RegistryError):
+    """This process does not have the catalogue in memory: it has just started, or starts over."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("This process is still loading the catalogue; try again.")
+
+
+class TooManyWatches(RegistryError):
+    """The caller, or all callers together, wait for as many answers of this process as it holds open."""
+
+    code = "rate_limited"
+    retry_after_seconds = 5
+
+    def __init__(self, whose: str, limit: int) -> None:
+        super().__init__(f"{whose} {limit} watches of this process open, which is the limit.")
+
+
 class ServiceNotFound(RegistryError):
     """No service of that name."""
 

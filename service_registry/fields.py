@@ -3,10 +3,10 @@
 import ipaddress
 import re
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 Status = Literal["UP", "STARTING", "DOWN", "OUT_OF_SERVICE"]
@@ -27,6 +27,11 @@ Kind = Literal[
     "deregistered",
     "removed",
 ]
+
+INDEX = re.compile(r"[0-9a-f]{8}-([1-9][0-9]{0,18})", re.ASCII)
+DURATION = re.compile(r"([0-9]{1,7})(ms|s|m)", re.ASCII)
+UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+LONGEST_WAIT_SECONDS = 300.0
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
@@ -168,4 +173,31 @@ Metadata = Annotated[
     Field(max_length=64, description="What else callers should know: names and values, 8 KiB in all, no secrets."),
     AfterValidator(small_metadata),
     AfterValidator(no_secrets),
+]
+
+
+def index_text(value: Any) -> str:
+    found = INDEX.fullmatch(value) if isinstance(value, str) else None
+    if not found or int(found[1]) >= 2**63:
+        raise PydanticCustomError("index", "must be the index of an earlier answer")
+    return str(value)
+
+
+def duration(value: Any) -> float:
+    """The seconds of 500ms, 30s or 5m."""
+    found = DURATION.fullmatch(value) if isinstance(value, str) else None
+    seconds = int(found[1]) * UNIT_SECONDS[found[2]] if found else LONGEST_WAIT_SECONDS + 1
+    if seconds > LONGEST_WAIT_SECONDS:
+        raise PydanticCustomError("duration", "must be a duration like 500ms, 30s or 5m, and at most 5m")
+    return seconds
+
+
+Index = Annotated[
+    str,
+    BeforeValidator(index_text),
+]
+WaitSeconds = Annotated[
+    float,
+    BeforeValidator(duration, json_schema_input_type=str),
+    Field(description="How long to wait for a change at most: 500ms, 30s or 5m; only together with `index`."),
 ]

@@ -9,11 +9,12 @@ import collections
 import glob
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from django.conf import settings
 from django.db import Error, connection, transaction
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -48,6 +49,23 @@ holds = Counter(
     "registry_holds", "Instances held past their deadline from then on, by the rule that holds them.", ["rule"]
 )
 window_restarts = Counter("registry_window_restarts", "Times silence began to count anew, by reason.", ["reason"])
+
+watchers = Gauge(
+    "registry_watchers",
+    "Open watches and waiting reads, by how they wait (stream, poll or read).",
+    ["kind"],
+    multiprocess_mode="livesum",
+)
+replica_age = Gauge(
+    "registry_replica_age_seconds",
+    "Since when a web process may have missed a change: the oldest of this machine.",
+    multiprocess_mode="livemax",
+)
+wakeups = Counter("registry_wakeups", "Waiting callers that were woken by a change.")
+resyncs = Counter("registry_resyncs", "Times a web process started over, since the log was not the one it had read.")
+cut_watchers = Counter(
+    "registry_watchers_cut", "Watchers that were cut off, since they did not take what they asked for."
+)
 
 
 def count_request(method: str | None, verb: str, status: int, outcomes: Mapping[str, int], seconds: float) -> None:
@@ -106,7 +124,14 @@ class FromProcesses(Collector):
     def collect(self) -> Iterator[Metric]:
         files = glob.glob(os.path.join(glob.escape(self.directory), "*.db"))
         # A process that was killed between making its file and filling it leaves an empty one.
-        yield from MultiProcessCollector.merge([file for file in files if os.path.getsize(file)])  # type: ignore[no-untyped-call]
+        counted = [file for file in files if os.path.getsize(file) and not is_of_the_dead(file)]
+        yield from MultiProcessCollector.merge(counted)  # type: ignore[no-untyped-call]
+
+
+def is_of_the_dead(file: str) -> bool:
+    """Whether a file holds what a process that has ended had at hand: its watchers are not there any more."""
+    found = re.search(r"/gauge_live[a-z]*_(\d+)\.db$", file)
+    return found is not None and not os.path.exists(f"/proc/{found[1]}")
 
 
 HELD = f"SELECT l.protected_by, count(*) FROM {LEASE} l WHERE l.protected_at IS NOT NULL GROUP BY 1"

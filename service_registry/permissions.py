@@ -48,6 +48,7 @@ def action(name: str, *alternatives: Iterable[str]) -> Action:
 
 LIST_SERVICES = action("services", READ)
 READ_INSTANCE = action("instance", READ)
+WATCH = action("watch", READ)
 REGISTER = action("register", {"register_instance"})
 HEARTBEAT = action("heartbeat", {"heartbeat_instance"})
 DEREGISTER = action("deregister", {"deregister_instance"}, {"operate_instance"})

@@ -5,7 +5,17 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from django.conf import settings
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from service_registry.fields import (
@@ -13,6 +23,7 @@ from service_registry.fields import (
     Epoch,
     GroupName,
     Host,
+    Index,
     InstanceId,
     Kind,
     Metadata,
@@ -26,6 +37,7 @@ from service_registry.fields import (
     Tag,
     Tags,
     TtlSeconds,
+    WaitSeconds,
     Weight,
     Zone,
     distinct,
@@ -280,6 +292,14 @@ class ChangePage(BaseModel):
     next: str | None = Field(description="Where the next page begins: send it back as `after`.")
 
 
+class Changes(BaseModel):
+    """What came after the index that was sent, oldest first, at most 500. `index` is where to go on from."""
+
+    model_config = STRICT
+    index: str
+    changes: list[Change]
+
+
 class Candidate(BaseModel):
     model_config = STRICT
     namespace: str
@@ -415,6 +435,15 @@ class ListQuery(InstanceFilters):
     after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None, description="`next` of the page before."
     )
+    index: Index | None = Field(default=None, description="The index held: wait for a change after it.")
+    wait: WaitSeconds = 30.0
+
+    @field_validator("index")
+    @classmethod
+    def not_within_a_walk(cls, index: str | None, info: ValidationInfo) -> str | None:
+        if index and info.data.get("after"):
+            raise PydanticCustomError("index_and_after", "does not go together with after")
+        return index
 
 
 class ChangesQuery(BaseModel):
@@ -442,6 +471,20 @@ class DiscoveryQuery(InstanceFilters):
     name: ServiceName
     namespace: Namespace = "default"
     at: Moment | None = Field(default=None, description="A past time: answer as things stood then.")
+    index: Index | None = Field(default=None, description="The index held: wait for a change after it.")
+    wait: WaitSeconds = 30.0
+
+
+class WatchQuery(BaseModel):
+    """The query of the watch."""
+
+    model_config = STRICT
+    service: list[ServiceName] = Field(
+        default=[], max_length=500, description="Names of services to watch, one of which must match; none, all."
+    )
+    namespace: Namespace | None = Field(default=None, description="None, all.")
+    index: Index | None = Field(default=None, description="Where to go on from; none, from now.")
+    wait: WaitSeconds = 30.0
 
 
 class NamedQuery(BaseModel):

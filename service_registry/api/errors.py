@@ -39,6 +39,8 @@ STATUS_OF: dict[type[Exception], int] = {
     exceptions.ClockIsWrong: 503,
     exceptions.TooBusy: 503,
     exceptions.NotMigrated: 503,
+    exceptions.NotLoaded: 503,
+    exceptions.TooManyWatches: 429,
 }
 
 # What the framework raises, in the contract's codes.
@@ -107,7 +109,7 @@ def detail_of(error: APIException) -> str:
 def headers_of(status: int, error: Exception) -> dict[str, str]:
     if status == 401:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-    if status == 503:
+    if status in {429, 503}:
         return {"Retry-After": str(member(error, "retry_after_seconds") or RETRY_AFTER_SECONDS)}
     return {}
 

@@ -3,12 +3,19 @@
 import re
 from zlib import crc32
 
+from service_registry.schemas import DiscoveryQuery
+
 TAG = re.compile(r'(?:W/)?("[!#-~]*")')
 
 
 def tag_of(index: str, question: str) -> str:
     """The strong tag of an answer: it moves when the service has a change, and differs between questions."""
     return f'"{index}.{crc32(question.encode()):08x}"'
+
+
+def question_of(query: DiscoveryQuery) -> str:
+    """What was asked, however long somebody was ready to wait for it."""
+    return query.model_dump_json(exclude={"index", "wait"})
 
 
 def matches(sent: str | None, tag: str) -> bool:

@@ -1,5 +1,7 @@
 """/livez and /readyz: for probes and load balancers, without a token."""
 
+from collections.abc import Callable
+
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
@@ -34,11 +36,14 @@ class Started:
 
 
 started = Started()
+# What else this process needs before it may serve, by name: what each says is `ok`, or why not.
+requirements: dict[str, Callable[[], str]] = {}
 
 
 def readyz(_request: HttpRequest) -> JsonResponse:
     """503 until this process may serve; then 200, `degraded` while something that all processes share fails."""
     checks = {"keys": "ok" if provider().ready else "no signing keys loaded yet"}
+    checks |= {name: check() for name, check in requirements.items()}
     checks["clock"] = "differs from the database's" if hearing.this_process().clock_is_wrong else "ok"
     try:
         checks["migrations"] = "ok" if started.migrated() else "not applied yet: run manage.py migrate"

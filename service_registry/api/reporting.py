@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 VERBS = {
     ("ServiceViewSet", "list"): "list",
     ("ServiceViewSet", "retrieve"): "discover",
+    ("WatchViewSet", "list"): "watch",
     ("InstanceViewSet", "retrieve"): "instance",
     ("InstanceViewSet", "retrieve_by_id"): "instance",
     ("InstanceViewSet", "set_status"): "override",

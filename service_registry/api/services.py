@@ -90,7 +90,7 @@ class ServiceViewSet(ViewSet):
 
     def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
         newest, newest_of_service = ends = changes.ends(query.namespace, query.name)
-        tag = etag.tag_of(newest_of_service or newest, query.model_dump_json())
+        tag = etag.tag_of(newest_of_service or newest, etag.question_of(query))
         if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):
             return HttpResponse(status=304, headers={INDEX_HEADER: newest, "ETag": tag})
         answer = catalogue.discover(query.namespace, query.name, wanted(query, ["UP"], LISTED), ends)

@@ -10,6 +10,7 @@ from service_registry.api.documentation import DocsView, SchemaView
 from service_registry.api.instances import InstanceViewSet
 from service_registry.api.registration import RegistrationViewSet
 from service_registry.api.services import ServiceViewSet
+from service_registry.api.watch import WatchViewSet
 
 
 def at(path: str, view: Callable[..., Any], name: str | None = None) -> URLPattern:
@@ -24,6 +25,7 @@ urlpatterns = [
     at("deregister", RegistrationViewSet.as_view({"post": "deregister"})),
     at("services", ServiceViewSet.as_view({"get": "list"})),
     at(f"services/(?P<name>{PART})", ServiceViewSet.as_view({"get": "retrieve", "delete": "delete_service"})),
+    at("watch", WatchViewSet.as_view({"get": "list"})),
     at(f"instance/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
     at(f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve"})),
     at(

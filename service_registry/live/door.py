@@ -86,12 +86,25 @@ async def answer(
     send: ASGISendCallable, request: Arrived, status: int, data: Any, more: Iterable[tuple[str, str]] = ()
 ) -> None:
     """Send a whole answer: a document, or a problem where `status` is an error's."""
-    body = render(data)
+    await answer_text(send, request, render(data), more, status)
+
+
+async def answer_text(
+    send: ASGISendCallable, request: Arrived, body: bytes, more: Iterable[tuple[str, str]] = (), status: int = 200
+) -> None:
+    """Send a whole answer that is JSON already."""
     media_type = b"application/json" if status < 400 else b"application/problem+json"
     headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode()), *headers_of(request)]
     headers += [(name.lower().encode(), value.encode()) for name, value in more]
     await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": False})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def answer_unchanged(send: ASGISendCallable, request: Arrived, more: Iterable[tuple[str, str]]) -> None:
+    """304: the caller has it already."""
+    headers = [*headers_of(request), *((name.lower().encode(), value.encode()) for name, value in more)]
+    await send({"type": "http.response.start", "status": 304, "headers": headers, "trailers": False})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def report(request: Arrived, this: Answered) -> None:

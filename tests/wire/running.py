@@ -45,8 +45,8 @@ class Running:
     migrated: bool = True  # when not, the web processes are not waited for either
     variables: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)  # the server's
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    callers: list["Caller"] = field(default_factory=list)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    callers: list["Caller"] = field(default_factory=list, repr=False)
 
     def __enter__(self) -> "Running":
         try:

@@ -1,0 +1,93 @@
+"""Who asks, for doors that let people wait: the same judgement as Django's, on a thread where it needs one."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from django.db import Error, close_old_connections
+
+from service_registry.api.authentication import caller_of
+from service_registry.caller import Caller
+from service_registry.exceptions import ClockIsWrong
+from service_registry.expiry import hearing
+from service_registry.identity.errors import KeysUnavailable, TokenInvalid
+from service_registry.identity.principal import Principal
+from service_registry.identity.tokens import known_principal_of, principal_of
+from service_registry.live.door import Arrived
+from service_registry.permissions import Action, grants
+
+Answer = TypeVar("Answer")
+
+# Their own, beside those of Django's requests: who only reads from memory need not queue behind those who write.
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A caller, and until when the token is good, in seconds since the epoch."""
+
+    caller: Caller
+    expires_at: float
+
+    @property
+    def seconds_left(self) -> float:
+        return self.expires_at - time.time()
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request from somebody who may make it, and the client's two ends. `asking` is judged anew when its token runs
+    out."""
+
+    request: Arrived
+    asking: Asking
+    receive: ASGIReceiveCallable
+    send: ASGISendCallable
+
+
+class Askers:
+    """Judges tokens, and reads what has to be read of the database, without stopping the event loop."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="live")
+
+    async def on_thread(self, do: Callable[[], Answer]) -> Answer:
+        """Run `do`, which may ask the database, with its connection as at the start of a request."""
+
+        def run() -> Answer:
+            close_old_connections()
+            return do()
+
+        return await asyncio.get_running_loop().run_in_executor(self.threads, run)
+
+    async def asking(self, request: Arrived, action: Action) -> Asking | None:
+        """Who asks, when the token is good and the action allowed; None where Django has to say what is missing."""
+        scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip() or hearing.this_process().clock_is_wrong:
+            return None
+        principal = known_principal_of(token.strip())
+        try:
+            if principal is not None and grants.are_fresh:
+                asking = judged(principal)
+            else:
+                asking = await self.on_thread(lambda: judged(principal_of(token.strip())))
+        except (TokenInvalid, KeysUnavailable, ClockIsWrong, Error):
+            return None
+        return None if action.missing(asking.caller.granted) else asking
+
+    async def still_good(self, exchange: Exchange, action: Action) -> bool:
+        """Judge the token again, once it has run out."""
+        if exchange.asking.seconds_left <= 0:
+            asking = await self.asking(exchange.request, action)
+            if asking is None:
+                return False
+            exchange.asking = asking
+        return True
+
+
+def judged(principal: Principal) -> Asking:
+    return Asking(caller_of(principal), principal.expires_at)

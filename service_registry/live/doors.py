@@ -1,0 +1,87 @@
+"""All asynchronous doors of a web process that read, with what they share: the replica, its feed, and who waits."""
+
+import asyncio
+import signal
+import threading
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from service_registry import changes, metrics
+from service_registry.live.asking import Askers
+from service_registry.live.feed import Feed
+from service_registry.live.hub import Hub
+from service_registry.live.limits import Limits
+from service_registry.live.reads import ReadsDoor
+from service_registry.live.watch import WatchDoor
+
+
+class LiveDoors:
+    """Made when the process starts, and opened on its event loop."""
+
+    def __init__(self) -> None:
+        self.hub = Hub()
+        self.askers = Askers()
+        limits = Limits()
+        self.doors = (ReadsDoor(self.hub, self.askers, limits), WatchDoor(self.hub, self.askers, limits))
+        self.feed: Feed | None = None
+        self.loaded = False
+        self.measuring: asyncio.Task[None] | None = None
+
+    async def __call__(
+        self, scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> bool:
+        """Answer the request when one of the doors can; return False when it is for Django."""
+        for each in self.doors:
+            if await each(scope, body, receive, send):
+                return True
+        return False
+
+    def open(self) -> None:
+        """On the event loop: begin to load, and hear of this process's own commits."""
+        loop = asyncio.get_running_loop()
+        feed = self.feed = Feed(self.hub, loop)
+        self.hub.nudge = feed.nudge
+
+        def note(pk: int) -> None:
+            loop.call_soon_threadsafe(feed.note_commit, pk)
+
+        changes.commit_listeners.append(note)
+        feed.start()
+        self.measuring = loop.create_task(self.measure())
+        if threading.current_thread() is threading.main_thread():
+            end_waiting_at_signals(self.hub, loop)
+
+    async def close(self) -> None:
+        """The process ends."""
+        self.hub.stop()
+        changes.commit_listeners.clear()
+        if self.feed:
+            self.feed.stop()
+        if self.measuring:
+            self.measuring.cancel()
+
+    async def measure(self) -> None:
+        """Tell the replica's age while it is there, every second."""
+        while True:
+            if self.hub.replica:
+                metrics.replica_age.set(self.hub.age_seconds)
+            await asyncio.sleep(1)
+
+    def check(self) -> str:
+        """For /readyz: once loaded it stays good, since the database's absence must not take all processes away."""
+        self.loaded = self.loaded or self.hub.replica is not None
+        return "ok" if self.loaded else "not loaded yet"
+
+
+def end_waiting_at_signals(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+    """Let go of all who wait when the process is asked to end: the web server would wait for them, and they for it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(signum: int, frame: Any, before: Any = before) -> None:
+            loop.call_soon_threadsafe(hub.stop)
+            if callable(before):
+                before(signum, frame)
+
+        signal.signal(number, handle)

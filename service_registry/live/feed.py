@@ -1,0 +1,157 @@
+"""The thread that reads the log for all who wait in this process, on a connection of its own."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import select
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+from django.conf import settings
+
+from service_registry.live.dedicated import Dedicated, connect
+from service_registry.live.hub import Hub
+from service_registry.live.loading import is_large, load, read_on
+from service_registry.live.recent import CHANGES
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+# Between two polls, and so between two NOTIFY of a process, whatever happens.
+SPACING_SECONDS = 0.02
+RETRY_SECONDS = 0.25
+LOAD_SPREAD_SECONDS = 2.0
+CHANGES_A_POLL = 500
+HUB_SECONDS = 30
+CHANNEL = "service_registry_changes"
+
+
+class Feed:
+    """Keeps a hub up to date.
+
+    It asks for what follows the last row it knows ten times a second, and at once when it is nudged: by this process's
+    own commits and, where the database is reached directly, by NOTIFY. A nudge is a hint; a lost one costs 0.1 s.
+    """
+
+    def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+        self.hub = hub
+        self.loop = loop
+        self.at: tuple[str, int] | None = None
+        self.direct = bool(settings.DATABASE_DIRECT_URL)
+        self.told = False
+        self.failing = False
+        self._stopped = threading.Event()
+        self._hints, self._hint = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self.run, name="feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """From the event loop. A poll under way ends by its own deadline."""
+        self._stopped.set()
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Ask at once. From any thread."""
+        with contextlib.suppress(BlockingIOError):  # then it has hints enough
+            os.write(self._hint, b"!")
+
+    def run(self) -> None:
+        """On the thread: connect, follow, and after a failure again, until stopped."""
+        while not self._stopped.is_set():
+            try:
+                with connect() as connection:
+                    self.follow(connection)
+            except psycopg.Error as error:
+                self.note_failure(error)
+                self._stopped.wait(RETRY_SECONDS)
+
+    def follow(self, connection: Dedicated) -> None:
+        """Load where nothing is known, then read on. Raises psycopg.Error when the connection is lost."""
+        if self.direct:
+            connection.execute(f"LISTEN {CHANNEL}")
+        while not self._stopped.is_set():
+            if self.at is None:
+                self.load(connection)
+            began = time.monotonic()
+            if self.read(connection, began) < CHANGES_A_POLL:
+                self.tell_others(connection)
+                self.wait(connection)
+                self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
+
+    def load(self, connection: Dedicated) -> None:
+        """Many processes that start at once do not load a large catalogue at once."""
+        if is_large(connection):
+            self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
+        began = time.monotonic()
+        replica, newest = load(connection, CHANGES)
+        self.at = replica.index, replica.pk
+        self.on_loop(lambda: self.hub.load(replica, newest, began))
+        logger.info("The catalogue is in memory: %d services.", len(replica.services))
+
+    def read(self, connection: Dedicated, began: float) -> int:
+        """Read on once, and hand over what came. Returns how many changes that were."""
+        assert self.at is not None, "loaded before"
+        changes = read_on(connection, *self.at, CHANGES_A_POLL)
+        if changes is None:
+            logger.warning("The log does not hold %s any more: starting over.", self.at[0])
+            self.at = None
+            self.on_loop(self.hub.lose)
+            return CHANGES_A_POLL
+        if changes:
+            self.at = changes[-1].index, changes[-1].pk
+        self.on_loop(lambda: self.hub.advance(changes, began))
+        self.note_success()
+        return len(changes)
+
+    def on_loop(self, do: Callable[[], object]) -> None:
+        """Have the event loop do it, and wait: what is read must not run ahead of what is taken in."""
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                do()
+            finally:
+                done.set()
+
+        try:
+            self.loop.call_soon_threadsafe(run)
+        except RuntimeError:  # the loop is closed: the process ends
+            self._stopped.set()
+            return
+        done.wait(HUB_SECONDS)
+
+    def tell_others(self, connection: Dedicated) -> None:
+        """NOTIFY after this process's own commits: inside their transactions it would halve their throughput."""
+        if self.direct and self.told:
+            self.told = False
+            connection.execute(f"NOTIFY {CHANNEL}")
+
+    def note_commit(self, pk: int) -> None:
+        """From the thread that has committed the change `pk`."""
+        self.told = True
+        self.hub.note_commit(pk)
+
+    def wait(self, connection: Dedicated) -> None:
+        """Until there is a hint, or it is time to ask anyway."""
+        sources = [self._hints, connection.fileno()] if self.direct else [self._hints]
+        hinted, _, _ = select.select(sources, [], [], POLL_SECONDS)
+        if self._hints in hinted:
+            os.read(self._hints, 65536)
+        if connection.fileno() in hinted:
+            list(connection.notifies(timeout=0))
+
+    def note_failure(self, error: psycopg.Error) -> None:
+        if not self.failing:
+            self.failing = True
+            logger.warning("The feed does not reach the database: %s", error)
+
+    def note_success(self) -> None:
+        if self.failing:
+            self.failing = False
+            logger.info("The feed reads the log again.")

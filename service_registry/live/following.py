@@ -1,0 +1,108 @@
+"""From an index on: first out of the log, then out of memory, then as changes come. Nothing twice, and no gap."""
+
+from collections.abc import Sequence
+
+from service_registry import changes as log
+from service_registry.exceptions import IndexGone, NotLoaded
+from service_registry.live.asking import Askers
+from service_registry.live.hub import Hub
+from service_registry.live.replica import Change, Replica, rendered
+from service_registry.live.waiting import Topic, Waiter
+
+CHANGES_A_PAGE = 500
+
+
+class Following:
+    """One who follows the log.
+
+    Arguments:
+        services: their names, or none for all.
+        namespace: None for all.
+        index: where to go on from; None, from now.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        askers: Askers,
+        services: Sequence[str] = (),
+        namespace: str | None = None,
+        index: str | None = None,
+    ) -> None:
+        self.hub = hub
+        self.askers = askers
+        self.services = services
+        self.namespace = namespace
+        topics: list[Topic] = [(namespace, name) for name in services] or [(namespace, None)]
+        self.waiter = Waiter(topics, 0)
+        self.joined = False
+        # Up to here everything that is wanted has been given; and so far it has been looked for.
+        self.index = index or ""
+        self.at = self.index, 0
+
+    @property
+    def replica(self) -> Replica:
+        """Raises NotLoaded."""
+        if self.hub.replica is None:
+            raise NotLoaded
+        return self.hub.replica
+
+    async def begin(self) -> None:
+        """Find the place. Raises IndexGone when the log has none, and NotLoaded when this cannot be told now."""
+        if not self.index:
+            self.at = self.replica.index, self.replica.pk
+            self.index = self.replica.index
+            return
+        self.at = self.index, log.parse(self.index)[1]
+        known = await self.is_known()
+        if known is False:
+            raise IndexGone
+        if known is None:
+            self.waiter.pending = await self.page()
+
+    async def is_known(self) -> bool | None:
+        """Whether memory has the index; None where it does not reach back so far. It may be of another process, and
+        newer than what is known here."""
+        if self.at[1] > self.replica.pk and not await self.hub.refreshed():
+            raise NotLoaded
+        return self.hub.knows(self.replica, self.index)
+
+    async def next(self, at_most: int) -> list[Change]:
+        """What comes next, as far as it is there; nothing when all has been given. Raises IndexGone when the log was
+        replaced meanwhile."""
+        while not self.waiter.pending and not self.joined:
+            if self.at[1] < self.hub.recent.base:
+                self.waiter.pending = await self.page()
+            else:
+                self.join()
+        taken = self.waiter.take(at_most)
+        if not taken and self.replica.pk > self.at[1]:
+            self.at = self.replica.index, self.replica.pk
+        self.index = taken[-1].index if taken else self.at[0]
+        return taken
+
+    async def page(self) -> list[Change]:
+        """A page of the log, for one who is further back than memory. When it is the last, all that the log had when
+        it was asked for has been given, and so at least what the replica had before."""
+        before = self.replica.index, self.replica.pk
+        index = self.at[0]
+        found = await self.askers.on_thread(
+            lambda: log.read_after(index, CHANGES_A_PAGE, self.services, self.namespace)
+        )
+        if found:
+            self.at = found[-1].index, found[-1].pk
+        if len(found) < CHANGES_A_PAGE:
+            self.at = max(self.at, before, key=lambda place: place[1])
+        return [rendered(recorded) for recorded in found]
+
+    def join(self) -> None:
+        """Take the rest out of memory and be told from now on, in one go on the event loop, so that nothing comes
+        between."""
+        recent = self.hub.recent.after(self.at[1]) or ()
+        self.waiter.pending = [change for change in recent if self.waiter.wants(change)]
+        self.waiter.position = max(self.at[1], self.replica.pk)
+        self.hub.waiters.join(self.waiter)
+        self.joined = True
+
+    def leave(self) -> None:
+        self.hub.waiters.leave(self.waiter)

@@ -1,0 +1,121 @@
+"""What one web process knows of the catalogue and of those who wait for changes of it. Belongs to the event loop."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from service_registry import changes as log
+from service_registry import metrics
+from service_registry.live.recent import Recent
+from service_registry.live.replica import Change, Replica
+from service_registry.live.waiting import Ending, Waiters
+
+# The feed asks ten times a second: after this long without an answer the database is away, or nearly so.
+STALE_AFTER_SECONDS = 1.5
+# How long a reader waits for the feed to reach what this process has just committed.
+CATCH_UP_SECONDS = 1.0
+
+
+class Hub:
+    """`replica` and `recent` are None until they are loaded, and while they are loaded anew.
+
+    Arguments:
+        nudge: asks the feed to look at the log at once; from any thread.
+    """
+
+    def __init__(self, nudge: Callable[[], object] = lambda: None) -> None:
+        self.nudge = nudge
+        self.replica: Replica | None = None
+        self.recent = Recent(0, "")
+        self.waiters = Waiters()
+        self.stopping = False
+        # On the monotonic clock: when the feed asked for what it was last answered.
+        self.read_at = -math.inf
+        # The newest change that this process has committed itself: its callers may expect to read it.
+        self.committed_pk = 0
+        self._refreshes: list[tuple[float, asyncio.Future[None]]] = []
+
+    def load(self, replica: Replica, newest: Sequence[Change], asked_at: float) -> None:
+        """Begin with a replica that was loaded from the tables."""
+        self.replica = replica
+        self.recent = Recent.of(newest)
+        self._note_read(asked_at)
+
+    def advance(self, changes: Sequence[Change], asked_at: float) -> None:
+        """Go on by what the log said when it was asked at that moment of the monotonic clock."""
+        if self.replica is not None:
+            for change in changes:
+                self.replica.apply(change)
+                self.recent.add(change)
+            if changes:
+                self.waiters.tell(changes)
+        self._note_read(asked_at)
+
+    def lose(self) -> None:
+        """The log does not hold any more what the replica was made of: all start over."""
+        self.replica = None
+        self.committed_pk = 0
+        metrics.resyncs.inc()
+        self.waiters.end_all(Ending.LOST)
+
+    def stop(self) -> None:
+        """Let all who wait go, so that the process can end; they come back to another one."""
+        self.stopping = True
+        self.waiters.end_all(Ending.STOPPING)
+
+    def note_commit(self, pk: int) -> None:
+        """This process has committed the change `pk`, and those before it."""
+        self.committed_pk = max(self.committed_pk, pk)
+        self.nudge()
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when the replica may lack something; infinite before it is loaded."""
+        return time.monotonic() - self.read_at if self.replica else math.inf
+
+    @property
+    def stale_seconds(self) -> int | None:
+        """The age to own up to, in whole seconds; None while the replica is fresh."""
+        return math.ceil(self.age_seconds) if self.age_seconds > STALE_AFTER_SECONDS else None
+
+    async def fresh(self) -> Replica | None:
+        """The replica, with all that this process has committed. While the database is away as it was last, and None
+        where there is none."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while self.replica and self.replica.pk < self.committed_pk and time.monotonic() < deadline:
+            if not await self.refreshed():
+                break
+        return self.replica
+
+    async def refreshed(self) -> bool:
+        """Wait until the feed has answered a question that it asked after this moment. False when it does not."""
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refreshes.append((time.monotonic(), answered))
+        self.nudge()
+        if self.stale_seconds is not None:
+            answered.cancel()
+            return False
+        done, _ = await asyncio.wait([answered], timeout=CATCH_UP_SECONDS)
+        answered.cancel()
+        return bool(done)
+
+    def _note_read(self, asked_at: float) -> None:
+        self.read_at = asked_at
+        later = []
+        for since, answered in self._refreshes:
+            if since > asked_at and not answered.done():
+                later.append((since, answered))
+            elif not answered.done():
+                answered.set_result(None)
+        self._refreshes = later
+
+    def knows(self, replica: Replica, index: str) -> bool | None:
+        """Whether the log has a row of this index, as far as memory tells; None where it reaches further back.
+
+        Raises InvalidInput for a text that is no index.
+        """
+        _mark, pk = log.parse(index)
+        if pk == replica.pk:
+            return index == replica.index
+        return self.recent.holds(index, pk)

@@ -1,0 +1,47 @@
+"""How many may wait at once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service_registry import metrics
+from service_registry.exceptions import TooManyWatches
+
+WATCHES_A_CALLER = 50
+WAITING_A_PROCESS = 5_000
+
+
+class Limits:
+    """Counts who waits for this process. Reads that wait count for the process alone: a caller that discovers many
+    services waits for each."""
+
+    def __init__(self) -> None:
+        self.watches: Counter[str] = Counter()
+        self.waiting = 0
+
+    @contextmanager
+    def watch(self, actor: str, kind: str) -> Iterator[None]:
+        """Raises TooManyWatches."""
+        if self.watches[actor] >= WATCHES_A_CALLER:
+            raise TooManyWatches("The caller has", WATCHES_A_CALLER)
+        with self.wait(kind):
+            self.watches[actor] += 1
+            try:
+                yield
+            finally:
+                self.watches[actor] -= 1
+                if not self.watches[actor]:
+                    del self.watches[actor]
+
+    @contextmanager
+    def wait(self, kind: str) -> Iterator[None]:
+        """Raises TooManyWatches."""
+        if self.waiting >= WAITING_A_PROCESS:
+            raise TooManyWatches("All callers together have", WAITING_A_PROCESS)
+        self.waiting += 1
+        metrics.watchers.labels(kind).inc()
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            metrics.watchers.labels(kind).dec()

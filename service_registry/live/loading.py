@@ -1,0 +1,117 @@
+"""Filling a replica: once from the tables, as they stand at an index, and from then on from the log."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg.errors import NoDataFound
+
+from service_registry.changes.reading import COLUMNS, Recorded
+from service_registry.documents import (
+    CHANGE,
+    EFFECTIVE_STATUS,
+    INSTANCE,
+    INSTANCE_DOCUMENT,
+    INSTANCE_ROWS,
+    LOGGED_DOCUMENT,
+    NEWEST_FIRST,
+    SERVICE,
+    STATE_NAME,
+)
+from service_registry.live.dedicated import Dedicated
+from service_registry.live.replica import Change, Entry, KeptService, Replica, rendered
+
+ROWS_A_FETCH = 1000
+
+# Index and data come from one snapshot. It cannot hold a change without all those before it, since each is committed
+# before the next gets its id.
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+END = f"SELECT mark || '-' || id, id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
+SERVICES = f"""
+SELECT s.namespace, s.name, s.owners, last.index, last.id
+FROM {SERVICE} s
+LEFT JOIN LATERAL (
+    SELECT c.mark || '-' || c.id AS index, c.id FROM {CHANGE} c
+    WHERE c.namespace = s.namespace AND c.service_name = s.name ORDER BY {NEWEST_FIRST} LIMIT 1
+) last ON true
+"""
+INSTANCES = f"""
+SELECT s.namespace, s.name, i.instance_id, {INSTANCE_DOCUMENT}::text, {EFFECTIVE_STATUS}, {STATE_NAME}
+FROM {INSTANCE_ROWS}
+"""
+FED = f"""
+{COLUMNS}, {LOGGED_DOCUMENT}::text, c.instance->>'status', c.instance->>'state',
+CASE WHEN c.kind IN ('service_created', 'owners_changed', 'service_deleted') THEN c.evidence->'owners' END
+"""
+AFTER = f"SELECT c.mark, {FED} FROM {CHANGE} c WHERE c.id >= %s ORDER BY c.id LIMIT %s"
+NEWEST = f"SELECT * FROM (SELECT {FED} FROM {CHANGE} c ORDER BY c.id DESC LIMIT %s) newest ORDER BY id"
+IS_LARGE = f"SELECT count(*) > 1000 FROM (SELECT FROM {INSTANCE} LIMIT 1001) counted"
+
+# Few words stand for many: one object each.
+WORDS: dict[str, str] = {}
+
+
+def word(text: str) -> str:
+    return WORDS.setdefault(text, text)
+
+
+def load(connection: Dedicated, changes: int) -> tuple[Replica, list[Change]]:
+    """The catalogue, and the newest `changes` of the log up to it, which those who come back soon go on from.
+
+    Raises psycopg.Error, also when a part does not arrive within the connection's deadline.
+    """
+    connection.execute(BEGIN)
+    try:
+        replica = Replica(*end(connection))
+        for namespace, name, owners, last, last_pk in streamed(connection, SERVICES):
+            replica.services[namespace, name] = KeptService(tuple(map(word, owners)), last, last_pk or 0)
+        for namespace, name, instance_id, document, status, state in streamed(connection, INSTANCES):
+            entry = Entry(document.encode(), word(status), word(state))
+            replica.services[namespace, name].put(instance_id, entry)
+        newest = [fed(row) for row in rows(connection, NEWEST, changes)]
+    except BaseException:
+        connection.close()
+        raise
+    connection.execute("COMMIT")
+    return replica, newest
+
+
+def end(connection: Dedicated) -> tuple[str, int]:
+    found = rows(connection, END)
+    if not found:
+        raise NoDataFound("the log has no first row: manage.py migrate has not finished")
+    return found[0][0], found[0][1]
+
+
+def streamed(connection: Dedicated, query: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query through a cursor on the server, so that none of us ever holds them all."""
+    with connection.cursor("load") as cursor:
+        cursor.itersize = ROWS_A_FETCH
+        cursor.execute(query)  # put together from constants
+        yield from cursor
+
+
+def rows(connection: Dedicated, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    return connection.execute(query, parameters or None).fetchall()
+
+
+def is_large(connection: Dedicated) -> bool:
+    """Whether many processes that load at once would be felt."""
+    return bool(rows(connection, IS_LARGE)[0][0])
+
+
+def read_on(connection: Dedicated, index: str, pk: int, at_most: int) -> list[Change] | None:
+    """The changes after the one that `index` names, at most so many; None when the log does not hold it any more.
+
+    The row that is known already is read again with each, and its mark compared: a log that lost its end, or was
+    replaced by another, is told by that, whatever happened to the server.
+    """
+    found = rows(connection, AFTER, pk, at_most + 1)
+    if not found or f"{found[0][0]}-{found[0][1]}" != index:
+        return None
+    return [fed(row[1:]) for row in found[1:]]
+
+
+def fed(row: tuple[Any, ...]) -> Change:
+    *recorded, document, status, state, owners = row
+    entry = None if document is None else Entry(document.encode(), word(status), word(state))
+    return rendered(Recorded(*recorded), entry, owners)

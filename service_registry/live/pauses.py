@@ -1,0 +1,51 @@
+"""What those who let a client wait have in common."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+
+from service_registry.live.hub import Hub
+from service_registry.live.waiting import Ending, Waiter
+
+STALE_HEADER = "X-Registry-Stale"
+
+now = time.monotonic
+
+
+def with_jitter(seconds: float) -> float:
+    """Up to a sixteenth longer, so that callers who began to wait together do not come back together."""
+    return seconds + random.uniform(0, seconds / 16)  # noqa: S311 (jitter)
+
+
+async def watch_client(receive: ASGIReceiveCallable, waiter: Waiter) -> None:
+    """End the wait when the client closes its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    waiter.end(Ending.GONE)
+
+
+def cancel_current() -> Callable[[], object]:
+    """What cancels the task that calls this."""
+    task = asyncio.current_task()
+    assert task is not None, "called in a task"
+    return task.cancel
+
+
+def abort(send: ASGISendCallable) -> None:
+    """Close the connection without sending what lies in its buffer: who takes nothing would hold it open.
+
+    ASGI has no word for that; uvicorn's `send` belongs to an object that knows the transport. With another server the
+    answer stays unfinished, and the server closes the connection.
+    """
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
+def stale_header(hub: Hub) -> dict[str, str]:
+    seconds = hub.stale_seconds
+    return {} if seconds is None else {STALE_HEADER: str(seconds)}

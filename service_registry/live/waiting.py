@@ -1,0 +1,118 @@
+"""Who waits for which changes, on the event loop: no thread, no database connection, and nobody is woken for others."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+from service_registry import metrics
+from service_registry.live.replica import Change
+
+# How many changes somebody who does not take them may be behind.
+BACKLOG_CHANGES = 10_000
+
+Topic = tuple[str | None, str | None]
+ALL: Topic = (None, None)
+
+
+class Ending(Enum):
+    """Why nothing more will come to a waiter."""
+
+    LOST = "the log was replaced by another, or lost its end"
+    SLOW = "the backlog passed its bound"
+    GONE = "the client closed its connection"
+    STOPPING = "this process is about to end"
+
+
+class Waiter:
+    """Somebody who waits for changes of `topics` after the change with the id `position`.
+
+    Arguments:
+        topics: (namespace, service name), None for any.
+        keeps: whether the changes are kept until taken; who only has to know that there was one is woken alone.
+    """
+
+    __slots__ = ("awake", "ending", "keeps", "on_slow", "pending", "position", "topics")
+
+    def __init__(self, topics: Iterable[Topic], position: int, keeps: bool = True) -> None:
+        self.topics = tuple(topics)
+        self.position = position
+        self.keeps = keeps
+        self.pending: list[Change] = []
+        self.ending: Ending | None = None
+        self.awake = asyncio.Event()
+        self.on_slow: Callable[[], object] | None = None
+
+    def wants(self, change: Change) -> bool:
+        """Whether the change is of its topics."""
+        return not topics_of(change).isdisjoint(self.topics)
+
+    def give(self, change: Change) -> bool:
+        """Called for changes of its topics in the order of the log. Returns whether it is news to this waiter."""
+        if change.pk <= self.position or self.ending:
+            return False
+        self.position = change.pk
+        if self.keeps:
+            self.pending.append(change)
+            if len(self.pending) > BACKLOG_CHANGES:
+                self.end(Ending.SLOW)
+        self.awake.set()
+        return True
+
+    def end(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self.awake.set()
+            if ending is Ending.SLOW and self.on_slow:
+                self.on_slow()
+
+    def take(self, at_most: int) -> list[Change]:
+        taken, self.pending = self.pending[:at_most], self.pending[at_most:]
+        return taken
+
+    async def nap(self, seconds: float) -> None:
+        """Until something came, it ended, or so many seconds passed."""
+        if self.pending or self.ending:
+            return
+        timer = asyncio.get_running_loop().call_later(max(seconds, 0), self.awake.set)
+        try:
+            await self.awake.wait()
+        finally:
+            timer.cancel()
+            self.awake.clear()
+
+
+def topics_of(change: Change) -> set[Topic]:
+    namespace, name = change.namespace, change.service_name
+    return {(namespace, name), (namespace, None), (None, name), ALL}
+
+
+class Waiters:
+    """All who wait in this process, by topic."""
+
+    def __init__(self) -> None:
+        self.by_topic: dict[Topic, set[Waiter]] = {}
+
+    def join(self, waiter: Waiter) -> None:
+        for topic in waiter.topics:
+            self.by_topic.setdefault(topic, set()).add(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Also for one who never joined."""
+        for topic in waiter.topics:
+            others = self.by_topic.get(topic, set())
+            others.discard(waiter)
+            if not others:
+                self.by_topic.pop(topic, None)
+
+    def tell(self, changes: Iterable[Change]) -> None:
+        woken: set[Waiter] = set()
+        for change in changes:
+            for topic in topics_of(change):
+                for waiter in self.by_topic.get(topic, ()):
+                    if waiter.give(change):
+                        woken.add(waiter)
+        metrics.wakeups.inc(len(woken))
+
+    def end_all(self, ending: Ending) -> None:
+        for waiter in {waiter for waiters in self.by_topic.values() for waiter in waiters}:
+            waiter.end(ending)
