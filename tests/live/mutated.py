@@ -1,0 +1,55 @@
+"""A web process with a fault in it, to see whether the suite finds that: `python -m tests.live.mutated MUTANT PORT`."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import uvicorn
+
+from registry_project import asgi
+from service_registry import catalogue, changes
+from service_registry.live import recent
+from service_registry.live.feed import Feed
+from service_registry.live.loading import end
+from service_registry.live.recent import Recent
+from service_registry.live.replica import Change
+
+
+def index_read_after_the_data() -> None:
+    read: Callable[..., catalogue.Page] = catalogue.page
+
+    def page(*arguments: Any) -> catalogue.Page:
+        found = read(*arguments)
+        time.sleep(0.02)
+        return replace(found, index=changes.end()) if arguments[1] is None else found
+
+    catalogue.page = page  # type: ignore[assignment]
+
+
+def skip_after_reconnecting() -> None:
+    follow = Feed.follow
+
+    def follow_from_the_end(self: Feed, connection: Any) -> None:
+        if self.at is not None:
+            self.at = end(connection)
+        follow(self, connection)
+
+    Feed.follow = follow_from_the_end  # type: ignore[method-assign]
+
+
+def duplicates_after_resume() -> None:
+    after = Recent.after
+
+    def with_the_last(self: Recent, pk: int) -> Sequence[Change] | None:
+        return after(self, pk - 1)
+
+    recent.Recent.after = with_the_last  # type: ignore[method-assign]
+
+
+FAULTS = (index_read_after_the_data, skip_after_reconnecting, duplicates_after_resume)
+
+if __name__ == "__main__":
+    next(fault for fault in FAULTS if fault.__name__ == sys.argv[1])()
+    uvicorn.run(asgi.application, port=int(sys.argv[2]), access_log=False, log_level="warning", timeout_keep_alive=5)
