@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,25 +10,24 @@ import pytest
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.live import gathering
-from service_registry.live.gathering import WAITING, Gathering
+from service_registry.live.gathering import WAITING, WAITING_FOR_ONE_KEY, Gathering, Verb
 from service_registry.manager.batch import Asked
 from service_registry.schemas import Beat
 
 CALLER = Caller("tester", frozenset(), frozenset())
-Verb = Callable[[Sequence[Asked[Beat]]], list[str | RegistryError]]
 
 
-def asked(instance_id: str) -> Asked[Beat]:
+def by(instance_id: str) -> Asked[Beat]:
     return Asked(Beat(service_name="web", instance_id=instance_id), CALLER)
 
 
-def outcomes_of(verb: Verb, instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
+def outcomes_of(verb: Verb[Beat, str], instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
     """What those get who all ask at once."""
 
     async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering(verb, threads)
-            asking = [gathered.outcome(asked(instance_id)) for instance_id in instance_ids]
+            gathered = Gathering[Beat, str](verb, threads)
+            asking = [gathered.outcome(by(instance_id)) for instance_id in instance_ids]
             return [*await asyncio.gather(*asking, return_exceptions=True)]
 
     return asyncio.run(ask())
@@ -40,9 +39,9 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def __call__(self, batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
-        self.batches.append([each.instance_id for each in batch])
-        return [each.instance_id for each in batch]
+    def __call__(self, asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:  # noqa: ARG002
+        self.batches.append([each.instance_id for each in asked])
+        return [each.instance_id for each in asked]
 
 
 def test_those_who_come_together_are_one_batch() -> None:
@@ -64,10 +63,10 @@ def test_a_batch_has_a_bound() -> None:
 
 
 def test_an_item_that_fails_its_batch_fails_alone() -> None:
-    def verb(batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
-        if any(each.instance_id == "bad" for each in batch):
+    def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+        if any(each.instance_id == "bad" for each in asked):
             raise ValueError("bad")
-        return [each.instance_id for each in batch]
+        return [each.instance_id for each in asked]
 
     ids = ["a", "b", "bad", "c", "d"]
     outcomes = outcomes_of(verb, ids)
@@ -77,14 +76,14 @@ def test_an_item_that_fails_its_batch_fails_alone() -> None:
 def test_more_than_can_wait_are_refused() -> None:
     going_on = threading.Event()
 
-    def verb(batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
         assert going_on.wait(timeout=30)
-        return [each.instance_id for each in batch]
+        return [each.instance_id for each in asked]
 
     async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering(verb, threads)
-            asking = [asyncio.ensure_future(gathered.outcome(asked(f"i-{n}"))) for n in range(WAITING + 3)]
+            gathered = Gathering[Beat, str](verb, threads)
+            asking = [asyncio.ensure_future(gathered.outcome(by(f"i-{n}"))) for n in range(WAITING + 3)]
             await asyncio.sleep(0.1)
             going_on.set()
             return [*await asyncio.gather(*asking, return_exceptions=True)]
@@ -93,21 +92,30 @@ def test_more_than_can_wait_are_refused() -> None:
     assert [type(outcome) for outcome in outcomes] == [str] * WAITING + [TooBusy] * 3
 
 
-def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_can_wait_for_the_same_instance() -> None:
+    outcomes = outcomes_of(Recorder(), ["a"] * (WAITING_FOR_ONE_KEY + 2) + ["b"])
+    assert [type(outcome) for outcome in outcomes] == [str] * WAITING_FOR_ONE_KEY + [TooBusy] * 2 + [str]
+
+
+def test_who_has_given_up_is_not_served_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody waits for ever."""
     monkeypatch.setattr(gathering, "PATIENCE_SECONDS", 0.1)
-    going_on = threading.Event()
+    going_on, recorder = threading.Event(), Recorder()
 
-    def verb(batch: Sequence[Asked[Beat]]) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+        outcomes = recorder(asked, lock_timeout)
         assert going_on.wait(timeout=30)
-        return [each.instance_id for each in batch]
+        return outcomes
 
-    async def ask() -> str | RegistryError:
+    async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering(verb, threads)
-            try:
-                return await gathered.outcome(asked("a"))
-            finally:
-                going_on.set()
+            gathered = Gathering[Beat, str](verb, threads)
+            first = asyncio.ensure_future(gathered.outcome(by("under-way")))
+            await asyncio.sleep(0.02)
+            outcomes = await asyncio.gather(first, gathered.outcome(by("waiting")), return_exceptions=True)
+            going_on.set()
+            return [*outcomes, await gathered.outcome(by("later"))]
 
-    with pytest.raises(TooBusy):
-        asyncio.run(ask())
+    outcomes = asyncio.run(ask())
+    assert [type(outcome) for outcome in outcomes] == [TooBusy, TooBusy, str]
+    assert recorder.batches == [["under-way"], ["later"]]

@@ -1,12 +1,18 @@
 """POST /registry/register"""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 
+from service_registry import manager
+from service_registry.caller import Caller
+from service_registry.exceptions import NotOwner, QuotaExceeded
+from service_registry.manager.batch import Asked
 from service_registry.manager.quota import OwnerCounts
-from service_registry.models import Change, Instance, Lease, Service
+from service_registry.models import Change, Instance, Lease, Reservation, Service
+from service_registry.schemas import Registration
 from tests import ageing
 from tests.client import Api, registration
 
@@ -304,12 +310,11 @@ def test_services_may_have_to_be_provisioned(payments: Api, settings: Settings) 
 def test_an_owner_near_its_quota_is_counted_anew(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 10
     of_another_process = OwnerCounts()
-    assert of_another_process.of({"team-payments"}) == {"team-payments": 0}
+    assert of_another_process.of({"team-payments": 1}) == {"team-payments": 0}
     for number in range(8):
         payments.register(instance_id=f"i-{number}")
-    assert of_another_process.of({"team-payments"}) == {"team-payments": 0}
-    of_another_process.add(["team-payments"] * 9)
-    assert of_another_process.of({"team-payments"}) == {"team-payments": 8}
+    assert of_another_process.of({"team-payments": 1}) == {"team-payments": 0}
+    assert of_another_process.of({"team-payments": 9}) == {"team-payments": 8}
 
 
 def test_an_owner_has_a_quota(payments: Api, settings: Settings) -> None:
@@ -415,3 +420,37 @@ def test_a_verb_takes_no_parameters_in_its_query(payments: Api, verb: str, query
         assert (answer.status, answer.code) == (400, "invalid")
         assert [name.partition(".")[0] for name in answer.json["errors"]] == [query.partition("=")[0].partition(".")[0]]
     assert payments.listed() == ["web-1"]
+
+
+def caller(*groups: str) -> Caller:
+    return Caller(f"{groups[0]}@tests", frozenset(groups), frozenset({"register_instance"}))
+
+
+def test_the_owner_of_a_reserved_name_gets_it_beside_strangers_in_one_batch(db: None) -> None:
+    Reservation.objects.create(
+        namespace="default", name="kept", owners=["team-a"], until=datetime.now(UTC) + timedelta(days=1)
+    )
+    asked = [
+        Asked(Registration(**registration("kept", "foreign")), caller("team-b")),
+        Asked(Registration(**registration("kept", "own")), caller("team-a")),
+    ]
+    foreign, own = manager.register_of_all(asked, lock_timeout="1s")
+    assert isinstance(foreign, NotOwner)
+    assert isinstance(own, manager.Registered)
+    assert (Change.objects.get(kind="service_created").actor) == "team-a@tests"
+
+
+def test_a_new_service_that_comes_to_nothing_for_one_is_made_for_the_next(db: None, settings: Settings) -> None:
+    settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 1
+    manager.register([Registration(**registration("full", "i-1"))], caller("team-a"))
+    asked = [
+        Asked(Registration(**registration("new", "over")), caller("team-a")),
+        Asked(Registration(**registration("new", "within")), caller("team-b")),
+        Asked(Registration(**registration("full", "i-1")), caller("team-a")),
+    ]
+    over, within, again = manager.register_of_all(asked, lock_timeout="1s")
+    assert isinstance(over, QuotaExceeded)
+    assert isinstance(within, manager.Registered)
+    assert within.created
+    assert isinstance(again, manager.Registered)
+    assert not again.created

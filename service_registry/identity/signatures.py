@@ -114,6 +114,16 @@ def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return strict_object(jwt.utils.base64url_decode(token.split(".", 1)[0])), claims
 
 
+def kid_of(token: str) -> str | None:
+    """The name of the key that the token says has signed it. Raises TokenInvalid."""
+    try:
+        header = strict_object(jwt.utils.base64url_decode(token[:MAX_CHARACTERS].split(".", 1)[0]))
+    except (jwt.PyJWTError, ValueError) as error:
+        raise TokenInvalid("it is not a signed token (JWT) in good form") from error
+    kid = header.get("kid")
+    return kid if isinstance(kid, str) else None
+
+
 def key_for(header: dict[str, Any], trust: Trust, keys: KeyProvider) -> tuple[KeySet, jwt.PyJWK]:
     """The one key that may have signed it: of this name and for this algorithm. Raises TokenInvalid, KeysUnavailable.
 

@@ -14,7 +14,7 @@ from service_registry.identity.groups import groups_of
 from service_registry.identity.key_set import KeySet
 from service_registry.identity.keys import KeyProvider, provider
 from service_registry.identity.principal import Principal, is_name
-from service_registry.identity.signatures import MAX_CHARACTERS, Signed, Trust, verified
+from service_registry.identity.signatures import MAX_CHARACTERS, Signed, Trust, kid_of, verified
 
 # RFC 9068, 2.1, and what issuers send that do not follow it. Compared in lower case, since it is a media type.
 HEADER_TYPES = {"at+jwt", "application/at+jwt", "jwt"}
@@ -78,7 +78,7 @@ class TokenVerifier:
         """Whom the token speaks for. Raises TokenInvalid, or KeysUnavailable."""
         if len(token) > MAX_CHARACTERS:
             raise TokenInvalid(f"it is longer than {MAX_CHARACTERS} characters")
-        known = self.known_principal_of(token)
+        known = self._verified_with(self.keys.current()).principal(digest_of(token))
         if known:
             return known
         signed = verified(token, self.trust, self.keys)
@@ -87,9 +87,9 @@ class TokenVerifier:
         self._verified_with(signed.key_set).add(digest_of(token), principal)
         return principal
 
-    def known_principal_of(self, token: str) -> Principal | None:
-        """Whom the token speaks for, if it was verified a moment ago. Raises KeysUnavailable."""
-        return self._verified_with(self.keys.current()).principal(digest_of(token))
+    def principal_at_once_of(self, token: str) -> Principal | None:
+        """The same, or None where a key might have to be fetched first. Raises TokenInvalid, or KeysUnavailable."""
+        return self.principal_of(token) if kid_of(token) in self.keys.current().kids else None
 
     def _verified_with(self, key_set: KeySet) -> Verified:
         """What was verified with this very set. A set that was just replaced may bring an empty one: no harm."""
@@ -136,10 +136,10 @@ def principal_of(token: str) -> Principal:
 
 
 def known_principal_of(token: str) -> Principal | None:
-    """The same without a wait for anything: None when the token has to be verified first, or cannot be judged."""
+    """The same without a wait for anything: None when a key might have to be fetched first, or it is refused."""
     try:
-        return verifier().known_principal_of(token)
-    except KeysUnavailable:
+        return verifier().principal_at_once_of(token)
+    except (TokenInvalid, KeysUnavailable):
         return None
 
 

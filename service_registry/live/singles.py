@@ -79,7 +79,8 @@ class Single(Generic[Item, Done]):
             outcomes=Counter({outcome(status, document): 1}),
             request_id=request.request_id,
             actor=asked.caller.actor,
-            namespace=asked.namespace,
+            # As Django's door says it: by what the body holds.
+            namespace=asked.namespace if "namespace" in asked.item.model_fields_set else None,
             service_name=asked.service_name,
             instance_id=asked.instance_id,
             **told,

@@ -89,9 +89,11 @@ def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, str]:
     }
 
 
+# A statement may take half a second more than the longest wait for a lock: else the two would end at the same moment,
+# and which of them it was decides what becomes of the rest of a batch.
 TIMEOUTS = """
 SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', %s, true),
-    set_config('statement_timeout', '3s', true), set_config('idle_in_transaction_session_timeout', '3s', true)
+    set_config('statement_timeout', '3500ms', true), set_config('idle_in_transaction_session_timeout', '3s', true)
 """
 
 

@@ -101,27 +101,27 @@ def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryE
 
     Outcomes otherwise: NotOwner, LeaseSuperseded, InstanceNotFound (with the reason), InvalidInput (a repeated key).
     """
-    return heartbeat_of_all(asked_by(caller, items))
+    return heartbeat_of_all(asked_by(caller, items), lock_timeout="1s")
 
 
-def heartbeat_of_all(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError]:
-    """`heartbeat`, of many callers in one batch."""
-    return each_once(asked, heartbeat_once)
+def heartbeat_of_all(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+    """`heartbeat`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
+    return each_once(asked, lambda once: heartbeat_once(once, lock_timeout))
 
 
-def heartbeat_once(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError]:
+def heartbeat_once(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
     """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
-    outcomes = beat(asked)
+    outcomes = beat(asked, lock_timeout)
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
     last = dict(zip(missing, changes.last_arrivals(key_of(asked[place]) for place in missing), strict=True))
     back = [place for place in missing if last[place] == "registered"]
-    again = dict(zip(back, beat([asked[place] for place in back]) if back else [], strict=True))
+    again = dict(zip(back, beat([asked[place] for place in back], lock_timeout) if back else [], strict=True))
     return [
         outcome or again.get(place) or InstanceNotFound.after(last[place]) for place, outcome in enumerate(outcomes)
     ]
 
 
-def beat(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError | None]:
+def beat(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError | None]:
     """One transaction. An outcome is None where there is no row.
 
     1. Lock the instances that report a status, before any lease.
@@ -130,7 +130,7 @@ def beat(asked: Sequence[Asked[Beat]]) -> list[Renewed | RegistryError | None]:
     3. Apply the statuses, and append what readers see. A beat that changes nothing appends nothing, and its commit need
        not wait for the disk: what a crash takes back, the next beat restores.
     """
-    with write(lock_timeout="1s", synchronous_commit="off"):
+    with write(lock_timeout, synchronous_commit="off"):
         standing = reported_status.lock(asked)
         found = renew(asked)
         beaten = {place: row for place, row in found.items() if row.lease}

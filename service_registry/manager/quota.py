@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from django.conf import settings
 from django.db import connection
@@ -43,16 +43,17 @@ class OwnerCounts:
     def __init__(self) -> None:
         self._counted: dict[str, tuple[int, float]] = {}
 
-    def of(self, owners: Collection[str]) -> dict[str, int]:
-        """The count of each owner; exact where it is near the limit or was not counted in the last seconds."""
+    def of(self, adding: Mapping[str, int]) -> dict[str, int]:
+        """The count of each owner, to whom so many are about to be added; exact where it would be near the limit then,
+        or was not counted in the last seconds."""
         limit, now = settings.REGISTRY_MAX_INSTANCES_PER_OWNER * NEAR, time.monotonic()
-        known = {owner: self._counted[owner] for owner in owners if owner in self._counted}
+        known = {owner: self._counted[owner] for owner in adding if owner in self._counted}
         counts = {
             owner: count
             for owner, (count, counted_at) in known.items()
-            if count < limit and now - counted_at < COUNT_MAX_AGE_SECONDS
+            if count + adding[owner] < limit and now - counted_at < COUNT_MAX_AGE_SECONDS
         }
-        others = sorted(set(owners) - counts.keys())
+        others = sorted(adding.keys() - counts.keys())
         return counts | (self.count(others, now) if others else {})
 
     def count(self, owners: list[str], now: float) -> dict[str, int]:
@@ -77,12 +78,13 @@ owner_counts = OwnerCounts()
 def refuse_over_quota(newcomers: Sequence[Entry]) -> None:
     """Refuse the new instances for which their service, or one of its owners, has no room.
 
-    A service's count is exact, since its row is locked. An owner's is taken over all its services, so that others'
-    registrations at the same moment, and in the last seconds while it is far from its limit, can pass it by a few.
+    A service's count is exact, since its row is locked. An owner's is taken over all its services and locks none of
+    them, so that it can be passed by what others register for it at the same moment, and in the last seconds if it was
+    further from its limit then than a tenth.
     """
     services = {entry.service_pk: entry.service for entry in newcomers if entry.service}
-    owners = {owner for service in services.values() for owner in service.owners}
-    counts: Counter[int | str] = Counter(owner_counts.of(owners))
+    adding = Counter(owner for entry in newcomers for owner in services[entry.service_pk].owners)
+    counts: Counter[int | str] = Counter(owner_counts.of(adding))
     with connection.cursor() as cursor:
         cursor.execute(COUNT_OF_SERVICES, [list(services)])
         counts.update(dict(cursor.fetchall()))

@@ -7,7 +7,7 @@ from typing import Any
 
 from service_registry import changes
 from service_registry.caller import Caller
-from service_registry.exceptions import RegistryError
+from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager import instances, quota, services
 from service_registry.manager.batch import Asked, asked_by, each_once, write
 from service_registry.manager.entry import Entry, going_on
@@ -26,27 +26,44 @@ class Vanished(Exception):
     """A row that was there a moment ago is gone, so its service has to be locked to make it anew."""
 
 
+class Stranded(Exception):
+    """A service that one caller had claimed came to nothing, and with it what other callers of the batch asked."""
+
+
 def register(items: Sequence[Registration], caller: Caller) -> list[Registered | RegistryError]:
     """Put instances on the list, or bring what is listed up to date.
 
     Outcomes otherwise: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
     """
-    return register_of_all(asked_by(caller, items))
+    return register_of_all(asked_by(caller, items), lock_timeout="3s")
 
 
-def register_of_all(asked: Sequence[Asked[Registration]]) -> list[Registered | RegistryError]:
-    """`register`, of many callers in one batch."""
-    return each_once(asked, register_once)
+def register_of_all(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+    """`register`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
+    return each_once(asked, lambda once: register_once(once, lock_timeout))
 
 
-def register_once(asked: Sequence[Asked[Registration]]) -> list[Registered | RegistryError]:
+def register_once(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
     try:
-        return attempt(asked)
+        return attempt(asked, lock_timeout)
     except Vanished:
-        return attempt(asked, lock_services=True)
+        return attempt(asked, lock_timeout, lock_services=True)
+    except Stranded:
+        return caller_by_caller(asked, lock_timeout)
 
 
-def attempt(asked: Sequence[Asked[Registration]], lock_services: bool = False) -> list[Registered | RegistryError]:
+def caller_by_caller(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+    """As if each caller had come alone, one after the other."""
+    outcomes: dict[int, Registered | RegistryError] = {}
+    for caller in dict.fromkeys(each.caller for each in asked):
+        places = [place for place, each in enumerate(asked) if each.caller == caller]
+        outcomes |= zip(places, register_once([asked[place] for place in places], lock_timeout), strict=True)
+    return [outcomes[place] for place in range(len(asked))]
+
+
+def attempt(
+    asked: Sequence[Asked[Registration]], lock_timeout: str, lock_services: bool = False
+) -> list[Registered | RegistryError]:
     """One transaction.
 
     1. Survey without locks. Where all instances exist their services need none; owners are taken as surveyed.
@@ -58,9 +75,10 @@ def attempt(asked: Sequence[Asked[Registration]], lock_services: bool = False) -
 
     Raises:
         Vanished: a service was deleted before step 2, or an instance removed before step 3; once.
+        Stranded: one caller's claim made a service that comes to nothing, and others' were refused because of it.
     """
     entries = [Entry(each.item, each.caller) for each in asked]
-    with write(lock_timeout="3s"):
+    with write(lock_timeout):
         services.survey(entries)
         services.refuse_foreign([entry for entry in entries if entry.service])
         created: dict[tuple[str, str], Caller] = {}
@@ -77,12 +95,24 @@ def attempt(asked: Sequence[Asked[Registration]], lock_services: bool = False) -
             if not under_lock:
                 raise Vanished
             quota.refuse_over_quota(newcomers)
-            created = services.take_back(created, entries)
+            kept = services.take_back(created, entries)
+            if stranded(entries, {key: created[key] for key in created.keys() - kept}):
+                raise Stranded
+            created = kept
         instances.update([entry for entry in going_on(entries) if entry.standing])
         instances.insert(going_on(newcomers))
         documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
         changes.append([*creations(entries, created), *events(going_on(entries))])
     return [entry.refusal or registered(entry, documents) for entry in entries]
+
+
+def stranded(entries: Sequence[Entry], emptied: Mapping[tuple[str, str], Caller]) -> bool:
+    """Whether anybody was refused as a stranger to a service that another had made, and that was taken back. With one
+    caller alone nobody is."""
+    return any(
+        isinstance(entry.refusal, NotOwner) and emptied.get(entry.service_key, entry.caller) != entry.caller
+        for entry in entries
+    )
 
 
 def registered(entry: Entry, documents: dict[int, dict[str, Any]]) -> Registered:

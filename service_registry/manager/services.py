@@ -32,16 +32,23 @@ def survey(entries: Sequence[Entry]) -> None:
 
 
 INSERT = f"""
--- Locks the new rows, in the order of their names; waits for a rival that is inserting the same name.
-INSERT INTO {SERVICE} (namespace, name, owners)
-SELECT claim.namespace, claim.name, ARRAY[claim.owner]
-FROM jsonb_to_recordset(%s) AS claim(namespace text, name text, owner text, groups text[])
-WHERE NOT EXISTS (
-    SELECT FROM {RESERVATION} r WHERE r.namespace = claim.namespace AND r.name = claim.name
-        AND r.until > statement_timestamp() AND NOT r.owners && claim.groups)
-ORDER BY claim.namespace, claim.name
-ON CONFLICT (namespace, name) DO NOTHING
-RETURNING namespace, name
+-- Locks the new rows, in the order of their names; waits for a rival that is inserting the same name. Of several claims
+-- of a name the first counts that no reservation stands against.
+WITH admitted AS MATERIALIZED (
+    SELECT DISTINCT ON (claim.namespace, claim.name) claim.*
+    FROM jsonb_to_recordset(%s) AS claim(position int, namespace text, name text, owner text, groups text[])
+    WHERE NOT EXISTS (
+        SELECT FROM {RESERVATION} r WHERE r.namespace = claim.namespace AND r.name = claim.name
+            AND r.until > statement_timestamp() AND NOT r.owners && claim.groups)
+    ORDER BY claim.namespace, claim.name, claim.position
+),
+made AS (
+    INSERT INTO {SERVICE} (namespace, name, owners)
+    SELECT namespace, name, ARRAY[owner] FROM admitted ORDER BY namespace, name
+    ON CONFLICT (namespace, name) DO NOTHING
+    RETURNING namespace, name
+)
+SELECT made.namespace, made.name, admitted.position FROM made JOIN admitted USING (namespace, name)
 """
 
 
@@ -51,23 +58,25 @@ def claim(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
 
     A rival may make one first: then its row stands, and ownership is judged by it once it is locked.
     """
-    claims: dict[tuple[str, str], tuple[str, Caller]] = {}
+    claims: dict[tuple[tuple[str, str], Caller], str] = {}
     for entry in entries:
-        if entry.service is None and entry.service_key not in claims:
+        key = entry.service_key, entry.caller
+        if entry.service is None and key not in claims:
             owner = owner_for(entry.item, entry.caller)
             if isinstance(owner, RegistryError):
                 entry.refusal = owner
             else:
-                claims[entry.service_key] = owner, entry.caller
+                claims[key] = owner
     if not claims:
         return {}
     rows = [
-        {"namespace": namespace, "name": name, "owner": owner, "groups": sorted(caller.groups)}
-        for (namespace, name), (owner, caller) in claims.items()
+        {"position": position, "namespace": namespace, "name": name, "owner": owner, "groups": sorted(caller.groups)}
+        for position, (((namespace, name), caller), owner) in enumerate(claims.items())
     ]
+    claimants = [caller for _key, caller in claims]
     with connection.cursor() as cursor:
         cursor.execute(INSERT, [json.dumps(rows)])
-        return {key: claims[key][1] for key in cursor.fetchall()}
+        return {(namespace, name): claimants[position] for namespace, name, position in cursor.fetchall()}
 
 
 def owner_for(item: Registration, caller: Caller) -> str | RegistryError:

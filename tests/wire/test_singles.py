@@ -143,21 +143,30 @@ def test_beats_of_one_instance_at_once_all_count(registry: Running) -> None:
     assert beats == [(320,)]
 
 
-def test_an_instance_that_somebody_holds_delays_nobody_for_long(registry: Running) -> None:
+HOLD = """
+SELECT FROM service_registry_{table} WHERE {key} = (
+    SELECT i.id FROM service_registry_instance i JOIN service_registry_service s ON s.id = i.service_id
+    WHERE s.name = '{service}' AND i.instance_id = 'i-3') FOR UPDATE
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "table", "key"), [("heartbeat", "lease", "instance_id"), ("register", "instance", "id")]
+)
+def test_an_instance_that_somebody_holds_delays_nobody_for_long(
+    registry: Running, verb: str, table: str, key: str
+) -> None:
     team = registry.caller("registry-services", "team")
-    ids = [f"i-{number}" for number in range(8)]
-    team.call("POST", "/registry/register", [registration("held", each) for each in ids])
+    service, ids = f"held-{verb}", [f"i-{number}" for number in range(8)]
+    team.call("POST", "/registry/register", [registration(service, each) for each in ids])
     bearer = team.headers["Authorization"].removeprefix("Bearer ")
-    hold = (
-        "SELECT FROM service_registry_lease WHERE instance_id = (SELECT i.id FROM service_registry_instance i "
-        "JOIN service_registry_service s ON s.id = i.service_id WHERE s.name = 'held' AND i.instance_id = 'i-3') "
-        "FOR UPDATE"
-    )
+    bodies = {each: registration(service, each) if verb == "register" else beat(service, each) for each in ids}
     with psycopg.connect(registry.postgres.url) as holder:
-        holder.execute(hold)
+        holder.execute(HOLD.format(table=table, key=key, service=service))
 
         def talk(instance_id: str) -> int:
-            return registry.with_bearer(bearer).call("POST", "/registry/heartbeat", beat("held", instance_id)).status
+            caller = registry.with_bearer(bearer)
+            return caller.call("POST", f"/registry/{verb}", bodies[instance_id]).status
 
         with ThreadPoolExecutor(8) as pool:
             statuses = dict(zip(ids, pool.map(talk, ids), strict=True))
