@@ -69,7 +69,10 @@ class Feed:
                     self.follow(connection)
             except psycopg.Error as error:
                 self.note_failure(error)
-                self._stopped.wait(RETRY_SECONDS)
+            except Exception:
+                # A feed that has ended leaves its process behind for ever.
+                logger.exception("The feed failed, and begins again.")
+            self._stopped.wait(RETRY_SECONDS)
 
     def follow(self, connection: Dedicated) -> None:
         """Load where nothing is known, then read on. Raises psycopg.Error when the connection is lost."""
@@ -139,8 +142,11 @@ class Feed:
 
     def wait(self, connection: Dedicated) -> None:
         """Until there is a hint, or it is time to ask anyway."""
-        sources = [self._hints, connection.fileno()] if self.direct else [self._hints]
-        hinted, _, _ = select.select(sources, [], [], POLL_SECONDS)
+        sources = select.poll()  # `select` knows no descriptor past 1,023, and each watcher has one
+        sources.register(self._hints, select.POLLIN)
+        if self.direct:
+            sources.register(connection.fileno(), select.POLLIN)
+        hinted = [descriptor for descriptor, _event in sources.poll(POLL_SECONDS * 1000)]
         if self._hints in hinted:
             os.read(self._hints, 65536)
         if connection.fileno() in hinted:

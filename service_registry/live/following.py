@@ -36,13 +36,16 @@ class Following:
         topics: list[Topic] = [(namespace, name) for name in services] or [(namespace, None)]
         self.waiter = Waiter(topics, 0)
         self.joined = False
+        self.losses = hub.losses
         # Up to here everything that is wanted has been given; and so far it has been looked for.
         self.index = index or ""
         self.at = self.index, 0
 
     @property
     def replica(self) -> Replica:
-        """Raises NotLoaded."""
+        """Raises NotLoaded, and IndexGone when the log was replaced since this began."""
+        if self.losses != self.hub.losses:
+            raise IndexGone
         if self.hub.replica is None:
             raise NotLoaded
         return self.hub.replica

@@ -30,6 +30,8 @@ class Hub:
         self.recent = Recent(0, "")
         self.waiters = Waiters()
         self.stopping = False
+        # How often the log was found to be another than before.
+        self.losses = 0
         # On the monotonic clock: when the feed asked for what it was last answered.
         self.read_at = -math.inf
         # The newest change that this process has committed itself: its callers may expect to read it.
@@ -55,6 +57,7 @@ class Hub:
     def lose(self) -> None:
         """The log does not hold any more what the replica was made of: all start over."""
         self.replica = None
+        self.losses += 1
         self.committed_pk = 0
         metrics.resyncs.inc()
         self.waiters.end_all(Ending.LOST)
@@ -90,12 +93,11 @@ class Hub:
 
     async def refreshed(self) -> bool:
         """Wait until the feed has answered a question that it asked after this moment. False when it does not."""
+        if self.stale_seconds is not None:
+            return False
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refreshes.append((time.monotonic(), answered))
         self.nudge()
-        if self.stale_seconds is not None:
-            answered.cancel()
-            return False
         done, _ = await asyncio.wait([answered], timeout=CATCH_UP_SECONDS)
         answered.cancel()
         return bool(done)

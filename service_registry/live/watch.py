@@ -31,6 +31,8 @@ BOOKMARK_SECONDS = 15.0
 CHANGES_A_WRITE = 100
 # Whoever takes nothing for so long is cut off.
 WRITE_SECONDS = 30
+EXPIRED = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
+RESYNC = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 STREAM_HEADERS: door.Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -181,6 +183,8 @@ class Watch:
         self.waiter.on_slow = pauses.cancel_current()
         try:
             await self.send_events()
+        except IndexGone:
+            await self.close(RESYNC)
         except (CutOff, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and self.waiter.ending is not Ending.SLOW:
                 raise
@@ -199,7 +203,7 @@ class Watch:
         while not self.waiter.ending:
             changes = await self.following.next(CHANGES_A_WRITE)
             if not await self.place.askers.still_good(self.exchange, WATCH):
-                return await self.close(b'event: expired\ndata: {"code":"token_invalid"}\n\n')
+                return await self.close(EXPIRED)
             if changes:
                 await self.write(b"".join(map(event, changes, self.texts(changes))))
             elif pauses.now() >= bookmark_at:
@@ -216,7 +220,7 @@ class Watch:
     async def end(self) -> None:
         ending = self.waiter.ending
         if ending is Ending.LOST:
-            await self.close(b'event: resync\ndata: {"code":"index_gone"}\n\n')
+            await self.close(RESYNC)
         elif ending is Ending.STOPPING:
             await self.close(b"")
         elif ending is Ending.SLOW:
