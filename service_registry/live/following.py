@@ -52,6 +52,7 @@ class Following:
 
     async def begin(self) -> None:
         """Find the place. Raises IndexGone when the log has none, and NotLoaded when this cannot be told now."""
+        await self.hub.fresh()
         if not self.index:
             self.at = self.replica.index, self.replica.pk
             self.index = self.replica.index

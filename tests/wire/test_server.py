@@ -149,7 +149,7 @@ def test_probes_need_no_token(registry: Running) -> None:
     assert caller.call("GET", "/livez").status == 200
     ready = caller.call("GET", "/readyz")
     assert (ready.status, ready.json["status"]) == (200, "ok")
-    assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "database", "sweep"}
+    assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "replica", "database", "sweep"}
 
 
 def test_a_database_that_is_away_is_503_and_comes_back(registry: Running, team: Caller) -> None:
