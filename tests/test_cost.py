@@ -12,7 +12,7 @@ from service_registry import catalogue, changes, manager, past
 from service_registry.caller import Caller
 from service_registry.changes.compaction import DELETE, PLAN
 from service_registry.changes.ends import ENDS, LAST_ARRIVALS
-from service_registry.changes.history import LOG, NAMESPACES, SERVICE, found
+from service_registry.changes.history import LOG, NAMESPACES, SERVICE, found, reach
 from service_registry.changes.reading import READ_AFTER
 from service_registry.expiry import census
 from service_registry.expiry.sweep import sweep
@@ -124,8 +124,10 @@ def test_history_is_read_from_its_place_on(many: None) -> None:
     asked: dict[str, Any] = {"namespaces": None, "service": None, "instance_id": None, "actor": None}
     asked |= {"kinds": ["expired"], "limit": 100, "searched": 20_000, "after": last_pk() - 1000, "stop": 2**63 - 1}
     assert "Seq Scan" not in plan(found(LOG), asked)
+    assert "Seq Scan" not in plan(reach(LOG), asked)
     of_service = asked | {"namespaces": ["default"], "service": "service-3"}
     assert "change_by_service" in plan(found(SERVICE), of_service)
+    assert "change_by_service" in plan(reach(SERVICE), of_service)
     assert "change_by_instance" in plan(found(SERVICE), of_service | {"instance_id": "i-1"})
     steps = plan(NAMESPACES, [], "EXPLAIN (ANALYZE, TIMING OFF) ")
     assert "Seq Scan" not in steps

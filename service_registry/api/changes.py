@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-from service_registry import changes, permissions
+from service_registry import permissions
 from service_registry.api import pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
@@ -42,6 +42,8 @@ class ChangeViewSet(ViewSet):
             raise PermissionMissing("view_change")
         query = from_query(ChangesQuery, request.query_params)
         after = pagination.decode_change(query.after) if query.after is not None else None
-        index, page = retried(lambda: (changes.end(), history(query, caller, after)))
+        page = retried(lambda: history(query, caller, after))
         members = {"next": pagination.encode_change(page.next) if page.next else None}
-        return as_json(with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), index)
+        return as_json(
+            with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), page.read_at
+        )

@@ -7,8 +7,9 @@ from typing import Any
 from django.db import connection
 
 from service_registry.caller import Caller
+from service_registry.changes.ends import end
 from service_registry.changes.moments import last_at
-from service_registry.changes.reading import COLUMNS, HIGHEST_PK, Recorded
+from service_registry.changes.reading import COLUMNS, Recorded, parse
 from service_registry.documents import CHANGE
 from service_registry.exceptions import NotOwner, PermissionMissing, ServiceNotFound
 from service_registry.models import Service
@@ -46,8 +47,8 @@ ORDER BY c.id
 """
 
 
-def searched(scope: str) -> str:
-    """How far the search has come, and through how many rows."""
+def reach(scope: str) -> str:
+    """How far the search for a page goes, and through how many rows."""
     return f"SELECT max(c.id), count(*) FROM ({scope}) c"
 
 
@@ -68,10 +69,11 @@ SELECT {last_at("(%(since)s::timestamptz - interval '1 microsecond')")}, {last_a
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`next` is the id from which the next page goes on, None at the end."""
+    """`next` is the id from which the next page goes on, None at the end; `read_at` the log's end, as an index."""
 
     changes: list[Recorded]
     next: int | None
+    read_at: str
 
 
 def history(query: ChangesQuery, caller: Caller, after: int | None = None, rows_searched: int = ROWS_SEARCHED) -> Page:
@@ -80,28 +82,47 @@ def history(query: ChangesQuery, caller: Caller, after: int | None = None, rows_
     Whoever may see all changes may ask for any; others for those of a service that they own, in the namespaces in which
     they own it. A page that has to search for what matches may be short, or empty, and still be followed by others.
 
+    Others append and prune meanwhile, and each statement has a snapshot of its own:
+
+    1. Read where the log ends. Ids follow commit order, so no change comes in up to there any more: what is committed
+       from now on is on later pages.
+    2. Look up the namespaces. A service that begins in another one after that has all its changes behind the end.
+    3. See how far the search goes: so many rows at most, and not past the end.
+    4. Read the page, up to there. In the other order, the search would reach over rows that the page had not seen,
+       when others before them were pruned between the two.
+
     Raises:
         PermissionMissing: the caller sees own services alone, and names none.
         ServiceNotFound, NotOwner: likewise, of the service named.
     """
-    namespaces = [query.namespace] if query.namespace else None
-    if not caller.may("view_change"):
-        namespaces = owned(query, caller)
-    elif query.service and namespaces is None:
-        namespaces = all_namespaces()
+    refuse_nameless(query.service, caller)
+    read_at = end()
+    asked = parameters(query, namespaces_for(query, caller), rows_searched) | bounds(query, after, parse(read_at)[1])
     scope = SERVICE if query.service else LOG
-    asked = parameters(query, namespaces, rows_searched) | bounds(query, after)
-    changes = [Recorded(*row) for row in rows(found(scope), asked)]
+    ((reached, count),) = rows(reach(scope), asked)
+    changes = [Recorded(*row) for row in rows(found(scope), asked | {"stop": reached})] if count else []
     if len(changes) > query.limit:
-        return Page(changes[: query.limit], changes[query.limit - 1].pk)
-    ((reached, count),) = rows(searched(scope), asked)
-    return Page(changes, reached if count == asked["searched"] else None)
+        return Page(changes[: query.limit], changes[query.limit - 1].pk, read_at)
+    return Page(changes, reached if count == asked["searched"] else None, read_at)
+
+
+def refuse_nameless(service: str | None, caller: Caller) -> None:
+    """Whoever does not see all changes has to name a service. Raises PermissionMissing."""
+    if service is None and not caller.may("view_change"):
+        raise PermissionMissing("view_change")
+
+
+def namespaces_for(query: ChangesQuery, caller: Caller) -> list[str] | None:
+    """Those to look in; None, in all alike."""
+    if not caller.may("view_change"):
+        return owned(query, caller)
+    if query.namespace:
+        return [query.namespace]
+    return all_namespaces() if query.service else None
 
 
 def owned(query: ChangesQuery, caller: Caller) -> list[str]:
     """The namespaces in which the caller owns the service asked for."""
-    if query.service is None:
-        raise PermissionMissing("view_change")
     services = Service.objects.filter(name=query.service)
     if query.namespace:
         services = services.filter(namespace=query.namespace)
@@ -131,12 +152,12 @@ def parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows_searc
     }
 
 
-def bounds(query: ChangesQuery, after: int | None) -> dict[str, int]:
-    """The ids between which the page lies."""
-    since, until = 0, HIGHEST_PK
+def bounds(query: ChangesQuery, after: int | None, last: int) -> dict[str, int]:
+    """The ids between which the page lies, of a log that ends with `last`."""
+    since, until = 0, last
     if query.since or query.until:
-        ((first, last),) = rows(BOUNDS, {"since": query.since, "until": query.until})
-        since, until = first if query.since else since, last if query.until else until
+        ((first, latest),) = rows(BOUNDS, {"since": query.since, "until": query.until})
+        since, until = first if query.since else since, min(latest, last) if query.until else last
     return {"after": max(since, after or 0), "stop": until}
 
 
