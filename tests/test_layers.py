@@ -44,3 +44,9 @@ def test_imports_point_one_way(path: Path) -> None:
     layer = path.relative_to(ROOT).parts[0].removesuffix(".py")
     imported = {name.split(".")[1] if "." in name else name for name in imports(path)}
     assert imported - {layer} <= ALLOWED.get(layer, set())
+
+
+def test_no_door_asks_for_a_permission_itself() -> None:
+    """The table says who may try an action, and the rooms behind the doors who sees what: no two doors repeat it."""
+    of_doors = [path for path in sources() if path.relative_to(ROOT).parts[0].removesuffix(".py") in DOORS]
+    assert [str(path.relative_to(ROOT)) for path in of_doors if ".may(" in path.read_text()] == []

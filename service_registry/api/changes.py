@@ -14,9 +14,8 @@ from service_registry.api.openapi import parameters
 from service_registry.api.services import as_json
 from service_registry.api.validation import from_query
 from service_registry.catalogue import with_array
-from service_registry.changes.history import history
+from service_registry.changes.history import history, refuse_nameless
 from service_registry.database.retrying import retried
-from service_registry.exceptions import PermissionMissing
 from service_registry.permissions import Action
 from service_registry.schemas import ChangePage, ChangesQuery
 
@@ -38,8 +37,7 @@ class ChangeViewSet(ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         caller = asking(request)
-        if "service" not in request.query_params and not caller.may("view_change"):
-            raise PermissionMissing("view_change")
+        refuse_nameless(request.query_params.get("service"), caller)  # a 403 goes before what else is wrong
         query = from_query(ChangesQuery, request.query_params)
         after = pagination.decode_change(query.after) if query.after is not None else None
         page = retried(lambda: history(query, caller, after))

@@ -66,7 +66,7 @@ class InstanceViewSet(ViewSet):
     def found(self, request: Request, namespace: str, service_name: str | None, instance_id: str) -> Response:
         found = retried(lambda: catalogue.find(namespace, service_name, instance_id))
         caller = asking(request)
-        may_see_changes = caller.may("view_change") or caller.owns(found.owners)
+        may_see_changes = caller.sees_authors(found.owners)
         document = found.for_owner() if may_see_changes else found.for_all()
         return Response(document, headers={INDEX_HEADER: found.index})
 
