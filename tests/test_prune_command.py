@@ -158,6 +158,13 @@ def test_what_is_no_duration_is_refused(db: None, duration: str) -> None:
         run("prune_changes", f"--older-than={duration}")
 
 
+@pytest.mark.parametrize("duration", ["3651d", "9999999d", "999999999d", "999999999s"])
+def test_what_is_longer_than_ten_years_is_refused(db: None, duration: str) -> None:
+    with pytest.raises(CommandError, match="--older-than must be at most 3650d"):
+        run("prune_changes", f"--older-than={duration}")
+    assert "0 changes pruned." in run("prune_changes", "--older-than=3650d")
+
+
 def test_beat_has_it_done_every_night(db: None, capsys: pytest.CaptureFixture[str]) -> None:
     register(1)
     register(1, weight=1)

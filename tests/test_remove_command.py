@@ -119,6 +119,7 @@ def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
         (["--metadata=a b=c"], "--metadata is not right"),
         (["--silent-for=10"], "--silent-for must be a number and a unit"),
         (["--silent-for=0s"], "--silent-for must be a number and a unit"),
+        (["--silent-for=999999999d", "--dry-run"], "--silent-for must be at most 3650d"),
         (["--service=web", "--yes"], "Say --reason"),
         (["--service=web", "--yes", "--reason= "], "Say --reason"),
         (["--service=web", "--reason=x"], "This is no terminal to ask on"),
