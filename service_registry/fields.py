@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
 from django.conf import settings
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
@@ -111,17 +111,20 @@ TtlSeconds = Annotated[int, Field(ge=5, le=86400, description="Seconds of silenc
 Epoch = Annotated[int, Field(ge=1, le=2**53, description="The number given to this process at its registration.")]
 
 
-def distinct(tags: list[str]) -> list[str]:
-    if len(set(tags)) != len(tags):
-        raise PydanticCustomError("not_distinct", "must not hold the same tag twice")
-    return tags
+def distinct(what: LiteralString) -> AfterValidator:
+    def checked(texts: list[str]) -> list[str]:
+        if len(set(texts)) != len(texts):
+            raise PydanticCustomError("not_distinct", f"must not hold the same {what} twice")
+        return texts
+
+    return AfterValidator(checked)
 
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 Tags = Annotated[
     list[Tag],
     Field(max_length=64, description="Distinct words by which callers choose; their order is kept."),
-    AfterValidator(distinct),
+    distinct("tag"),
 ]
 
 METADATA_VALUE_BYTES = 512

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -138,7 +137,7 @@ class OwnersStatement(BaseModel):
     """The body that gives a service its owners."""
 
     model_config = STRICT
-    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), AfterValidator(distinct)] = Field(
+    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), distinct("owner")] = Field(
         description="The groups whose members may register, renew and deregister its instances."
     )
     reason: Reason | None = Field(default=None, description="Why; kept with the change.")

@@ -80,3 +80,8 @@ def test_a_group_that_is_no_team_owns_nothing(admin: Api, owner: str) -> None:
     answer = put(admin, "team-payments", owner)
     assert (answer.status, list(answer.json["errors"])) == (400, ["owners.1"])
     assert not Service.objects.exists()
+
+
+def test_an_owner_named_twice_is_refused_by_that_name(admin: Api) -> None:
+    (error,) = put(admin, "team-payments", "team-payments").json["errors"]["owners"]
+    assert error == {"code": "not_distinct", "message": "must not hold the same owner twice"}

@@ -35,7 +35,7 @@ def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
     [
         (["Web!", "--owner=team"], "NAME is not right: String should match"),
         (["web", "--owner="], "--owner is not right: String should have at least 1"),
-        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not hold the same"),
+        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not hold the same owner twice"),
         (["web", "--owner=a", "--namespace=-"], "--namespace is not right"),
         (["web", "--owner=a", "--reason= "], "--reason is not right"),
         (["web", "--owner=registry-services"], "One of the groups is a role"),
