@@ -12,7 +12,7 @@ ROOT = Path(service_registry.__file__).parent
 
 DOORS = {"api", "live", "admin", "acting", "tasks", "management"}
 VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters", "past", "transfer"}
-GROUND = {"models", "schemas", "fields", "exceptions", "documents", "logs", "metrics", "database"}
+GROUND = {"models", "schemas", "fields", "exceptions", "refusals", "documents", "logs", "metrics", "database"}
 
 # What each may import of the product besides itself.
 ALLOWED = {
@@ -50,3 +50,8 @@ def test_no_door_asks_for_a_permission_itself() -> None:
     """The table says who may try an action, and the rooms behind the doors who sees what: no two doors repeat it."""
     of_doors = [path for path in sources() if path.relative_to(ROOT).parts[0].removesuffix(".py") in DOORS]
     assert [str(path.relative_to(ROOT)) for path in of_doors if ".may(" in path.read_text()] == []
+
+
+def test_who_acts_by_a_command_is_said_once() -> None:
+    named = [path for path in sources() if '"system:command"' in path.read_text()]
+    assert [str(path.relative_to(ROOT)) for path in named] == ["management/operator.py"]

@@ -35,10 +35,13 @@ def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
     [
         (["Web!", "--owner=team"], "NAME is not right: String should match"),
         (["web", "--owner="], "--owner is not right: String should have at least 1"),
-        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not hold the same owner twice"),
+        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not hold the same owner twice."),
         (["web", "--owner=a", "--namespace=-"], "--namespace is not right"),
         (["web", "--owner=a", "--reason= "], "--reason is not right"),
-        (["web", "--owner=registry-services"], "One of the groups is a role"),
+        (
+            ["web", "--owner=registry-services"],
+            "--owner is not right: is a role, or held by everybody: it cannot own services.",
+        ),
         (["web", *(f"--owner={number}" for number in range(9))], "--owner is not right: List should have at most 8"),
     ],
 )
@@ -54,5 +57,5 @@ def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -
 def test_a_process_of_its_own_knows_the_roles_too() -> None:
     line = command_line("provision_service", "web", "--owner=registry-services")
     said = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stderr.partition(":")[2][:28]) == (1, " One of the groups is a role")
+    assert (said.returncode, said.stderr.partition(":")[2][:28]) == (1, " --owner is not right: is a ")
     assert not Service.objects.exists()

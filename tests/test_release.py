@@ -116,8 +116,8 @@ def test_the_command_releases(gone: list[str]) -> None:
     ("arguments", "said"),
     [
         (["nowhere", "--reason=x"], "There is no service of this name"),
-        (["small", "--reason="], "reason is not right"),
-        (["UPPER", "--reason=x"], "name is not right"),
+        (["small", "--reason="], "^--reason is not right"),
+        (["UPPER", "--reason=x"], "^NAME is not right"),
         (["small", "--reason=x", "--namespace=other"], "There is no service of this name"),
     ],
 )

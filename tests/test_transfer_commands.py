@@ -102,6 +102,8 @@ def test_pages_join_without_a_gap(db: None) -> None:
     assert len(keys) == len(set(keys)) == 2100
 
 
+KEY = {"service_name": "web", "instance_id": "x"}
+PAST = "2001-01-01T00:00:00Z"
 WRONG: list[tuple[Any, str]] = [
     ("{", "it is no JSON object of a known type"),
     ("", "it is no JSON object of a known type"),
@@ -109,12 +111,21 @@ WRONG: list[tuple[Any, str]] = [
     ({"type": "lease"}, "it is no JSON object of a known type"),
     ({"type": []}, "it is no JSON object of a known type"),
     ({"type": "service", "name": "Web", "owners": ["a"]}, "name is not right"),
-    ({"type": "service", "name": "b", "owners": ["registry-services"]}, "see errors"),
+    ({"type": "service", "name": "b", "owners": ["team", "registry-services"]}, "owners.1 is not right: is a role"),
+    (
+        {"type": "service", "name": "b", "owners": ["a", "a"]},
+        "owners is not right: must not hold the same owner twice.",
+    ),
     ({"type": "instance", **registration("web", "x", port=0)}, "port is not right"),
     ({"type": "instance", **registration("nowhere", "x")}, "There is no service of this name"),
     ({"type": "override", "service_name": "nowhere", "instance_id": "x", "status": "UP", "reason": "x"}, "no service"),
     ({"type": "override", "service_name": "web", "instance_id": "x", "status": "UP"}, "reason is not right"),
     ({"type": "override", "instance_id": "x", "status": "UP", "reason": "x"}, "service_name is not right"),
+    (
+        {"type": "override", **KEY, "status": "UP", "reason": "x", "until": PAST},
+        "until is not right: must be a time in",
+    ),
+    ({"type": "instance", **registration("web", "x", port=0, weight=-1)}, "; weight is not right: Input should be"),
 ]
 
 
@@ -129,6 +140,22 @@ def test_a_wrong_line_is_named_and_the_others_are_taken(db: None, line: Any, sai
     assert (batch.lines, refused.line) == (3, 2)
     assert said in refused.why
     assert set(Service.objects.values_list("name", flat=True)) == {"web", "api"}
+
+
+def test_refusals_stand_in_the_order_of_lines(db: None) -> None:
+    override = {"type": "override", **KEY, "status": "UP", "reason": "x"}
+    lines = [GOOD, override | {"until": PAST}, "{", {"type": "instance", **registration("nowhere", "x")}, override, "["]
+    (batch,) = importing.take([each if isinstance(each, str) else json.dumps(each) for each in lines], OPERATOR)
+    assert [refused.line for refused in batch.refused] == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_key_that_stands_twice_is_named_by_its_first_line(db: None, dry: bool) -> None:
+    twice = {"type": "instance", **registration("web", "x")}
+    lines = [GOOD, {"type": "instance", **registration("nowhere", "x")}, twice, GOOD | {"name": "api"}, twice]
+    (batch,) = importing.take(map(json.dumps, lines), OPERATOR, dry)
+    assert batch.refused[-1] == importing.Refused(5, "instance_id is not right: repeats line 3.")
+    assert Change.objects.filter(kind="registered").count() == (0 if dry else 1)
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])

@@ -1,32 +1,15 @@
 """From what was sent to the models of `schemas`; errors name fields and never what they held."""
 
-import re
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from django.http import QueryDict
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service_registry.exceptions import InvalidInput
+from service_registry.refusals import invalid, path_of
 from service_registry.schemas import ARRAY_LIMIT
 
 Model = TypeVar("Model", bound=BaseModel)
-
-# A name that a caller made up comes back only when it cannot hurt whoever prints it.
-ERRORS_SHOWN = 20
-PRINTABLE = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
-
-
-def invalid(error: ValidationError) -> InvalidInput:
-    found: dict[str, list[dict[str, str]]] = {}
-    for entry in error.errors(include_input=False, include_url=False, include_context=False)[:ERRORS_SHOWN]:
-        found.setdefault(path_of(entry["loc"]), []).append({"code": entry["type"], "message": entry["msg"]})
-    return InvalidInput(found)
-
-
-def path_of(location: Iterable[int | str]) -> str:
-    parts = [str(part) for part in location if part != "[key]"]
-    return ".".join(part if PRINTABLE.fullmatch(part) else "?" for part in parts) or "body"
 
 
 def without_nulls(model: type[BaseModel], document: Any) -> Any:

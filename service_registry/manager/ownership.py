@@ -51,7 +51,13 @@ def set_owners(orders: Sequence[OwnersOrder], caller: Caller) -> list[Owned | Re
 
 def ruled_out(order: OwnersOrder) -> InvalidInput | None:
     found = [place for place, owner in enumerate(order.owners) if grants.are_role(owner) or is_ignored(owner)]
-    return InvalidInput.of_field(f"owners.{found[0]}", "no_team", "this group cannot own services") if found else None
+    return (
+        InvalidInput.of_field(
+            f"owners.{found[0]}", "no_team", "is a role, or held by everybody: it cannot own services"
+        )
+        if found
+        else None
+    )
 
 
 def settled(order: OwnersOrder, caller: Caller) -> Owned:

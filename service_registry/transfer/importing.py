@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from service_registry import manager
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, ServiceNotFound
+from service_registry.manager.batch import key_of
 from service_registry.models import Service
+from service_registry.refusals import invalid, sentence
 from service_registry.schemas import OverrideOrder, OverrideStatement, OwnersOrder, Registration
 
 LINES_A_BATCH = 500
@@ -60,11 +62,25 @@ def take(lines: Iterable[str], caller: Caller, dry_run: bool = False) -> Iterato
     while batch := list(islice(numbered, LINES_A_BATCH)):
         read = [(number, understood(text)) for number, text in batch]
         refused = [Refused(number, item) for number, item in read if isinstance(item, str)]
-        items = [(number, item) for number, item in read if not isinstance(item, str)]
+        items, repeated = each_once((number, item) for number, item in read if not isinstance(item, str))
+        refused += repeated
         # Runs of one type, since each has its verb, in the order of the file.
         for model, run in groupby(items, lambda each: type(each[1])):
             refused += [] if dry_run else acted(model, list(run), caller)
-        yield Batch(len(batch), refused)
+        yield Batch(len(batch), sorted(refused, key=lambda each: each.line))
+
+
+def each_once(items: Iterable[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], list[Refused]]:
+    """Without those that name an instance again, which a verb would refuse by a place that is no line."""
+    first: dict[Any, int] = {}
+    once, repeated = [], []
+    for line, item in items:
+        key = (type(item), line if isinstance(item, OwnersOrder) else key_of(item))
+        if first.setdefault(key, line) == line:
+            once.append((line, item))
+        else:
+            repeated.append(Refused(line, f"instance_id is not right: repeats line {first[key]}."))
+    return once, repeated
 
 
 def understood(text: str) -> Any:
@@ -73,12 +89,11 @@ def understood(text: str) -> Any:
         document = json.loads(text)
         reader = READERS[document.pop("type")]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        return "it is no JSON object of a known type"
+        return "it is no JSON object of a known type."
     try:
         return reader(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'it'} is not right: {first['msg']}"
+        return sentence(invalid(error))
 
 
 def acted(model: type[BaseModel], run: Sequence[tuple[int, Any]], caller: Caller) -> list[Refused]:
@@ -89,7 +104,9 @@ def acted(model: type[BaseModel], run: Sequence[tuple[int, Any]], caller: Caller
         OverrideOrder: lambda: manager.override(items, caller),
     }
     outcomes = zip(run, verbs[model](), strict=True)
-    return [Refused(number, str(outcome)) for (number, _), outcome in outcomes if isinstance(outcome, RegistryError)]
+    return [
+        Refused(number, sentence(outcome)) for (number, _), outcome in outcomes if isinstance(outcome, RegistryError)
+    ]
 
 
 def register(items: Sequence[Registration], caller: Caller) -> list[manager.Registered | RegistryError]:

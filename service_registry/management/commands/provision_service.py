@@ -1,11 +1,11 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from pydantic import ValidationError
+from django.core.management.base import BaseCommand, CommandParser
 
 from service_registry import manager
-from service_registry.exceptions import InvalidInput, RegistryError
+from service_registry.exceptions import RegistryError
 from service_registry.management.operator import OPERATOR
+from service_registry.management.orders import ordered, refused
 from service_registry.schemas import OwnersOrder
 
 
@@ -19,16 +19,9 @@ class Command(BaseCommand):
         parser.add_argument("--reason", help="kept with the change")
 
     def handle(self, *, name: str, owner: list[str], namespace: str, reason: str | None, **_: Any) -> None:
-        try:
-            order = OwnersOrder(namespace=namespace, name=name, owners=owner, reason=reason)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            flag = {"name": "NAME", "owners": "--owner"}.get(field := str(first["loc"][0]), f"--{field}")
-            raise CommandError(f"{flag} is not right: {first['msg']}.") from error
+        order = ordered(OwnersOrder, {"namespace": namespace, "name": name, "owners": owner, "reason": reason})
         (outcome,) = manager.set_owners([order], OPERATOR)
-        if isinstance(outcome, InvalidInput):
-            raise CommandError("One of the groups is a role, or one that everybody holds: it cannot own services.")
         if isinstance(outcome, RegistryError):
-            raise CommandError(str(outcome))
+            raise refused(outcome)
         done = "was made" if outcome.created else "has these owners now"
         self.stdout.write(f"{namespace}/{name} {done}: {', '.join(outcome.owners)}.")

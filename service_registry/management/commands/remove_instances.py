@@ -12,6 +12,7 @@ from service_registry import logs, manager
 from service_registry.management.durations import seconds
 from service_registry.management.interrupts import INTERRUPTED, Interrupts
 from service_registry.management.operator import OPERATOR
+from service_registry.management.orders import ordered
 from service_registry.management.progress import Progress
 from service_registry.schemas import Reason
 
@@ -19,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 INSTANCES_A_TRANSACTION = 500
 EXAMPLES = 5
-
-FLAGS = {"service_name": "service", "silent_for_seconds": "silent-for"}
 
 
 class Command(BaseCommand):
@@ -106,12 +105,7 @@ def selection_of(options: dict[str, Any]) -> manager.Selection:
     named = {name: value for name, value in asked.items() if value}
     if not named and not options["all"]:
         raise CommandError("Name a filter, or say --all to remove every instance.")
-    try:
-        return manager.Selection(**named)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = str(first["loc"][0])
-        raise CommandError(f"--{FLAGS.get(field, field)} is not right: {first['msg']}.") from error
+    return ordered(manager.Selection, named)
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:
