@@ -1,6 +1,7 @@
 """`manage.py export_registry` and `import_registry`"""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -198,8 +199,59 @@ def test_processes_of_their_own_do_it_and_an_interrupt_ends_it_after_a_batch(tmp
         command.send_signal(signal.SIGINT)
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)
-    assert "500 of 1001 read\n500 lines imported, 0 refused.\nInterrupted after 500 of 1001 lines." in said
+    assert "500 of 1001 read\n500 lines imported, 0 refused.\nInterrupted after 500 of 1001 read." in said
     assert command.returncode == 130
     assert Instance.objects.count() == 599
     assert "1001 lines imported, 0 refused." in run("import_registry", str(tmp_path / "registry.jsonl"))
     assert Instance.objects.count() == 1000
+
+
+def piped(said: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = ["sh", "-c", said, "sh", *command_line("import_registry", *arguments)]
+    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("file", ["-", "/dev/stdin"])
+def test_it_reads_from_a_pipe(tmp_path: Path, file: str) -> None:
+    lines = written(tmp_path, GOOD, GOOD | {"name": "api"})
+    done = piped(f'cat {lines} | "$@"', file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 read\n2 lines imported, 0 refused.\n", "")
+    done = piped(f'"$@" < {lines}', file)
+    assert (done.returncode, done.stdout) == (0, "2 of 2 read\n2 lines imported, 0 refused.\n")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pipe_that_turns_out_to_be_no_text_says_how_far_it_was_read(tmp_path: Path) -> None:
+    lines = written(tmp_path, *[GOOD] * 1000)
+    done = piped(f"(cat {lines}; head -c 100000 /dev/zero | tr '\\0' '\\377') | \"$@\"", "-")
+    assert done.stderr == "CommandError: 500 lines read, then: it is not UTF-8. Run it again for the others.\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("instances", [1, 1000])
+def test_an_export_whose_reader_leaves_ends_without_a_word(instances: int) -> None:
+    owner = Caller("owner", frozenset({"team"}), frozenset({"register_instance"}))
+    manager.register([Registration(**registration("web", f"i-{number:04}")) for number in range(instances)], owner)
+    pipe, end = os.pipe()
+    os.close(pipe)
+    line = command_line("export_registry")
+    done = subprocess.run(
+        line, env=environment(), cwd=ROOT, stdout=end, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(end)
+    assert done.returncode == 141
+    assert done.stderr in {b"", f"{instances + 1} lines.\n".encode()}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_so_does_what_fails_besides(tmp_path: Path) -> None:
+    pipe, end = os.pipe()
+    os.close(pipe)
+    line = command_line("import_registry", written(tmp_path, GOOD, "{"))
+    done = subprocess.run(
+        line, env=environment(), cwd=ROOT, stdout=end, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(end)
+    assert (done.returncode, done.stderr) == (141, b"line 2: it is no JSON object of a known type.\n")
