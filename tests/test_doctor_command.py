@@ -1,6 +1,7 @@
 """`manage.py doctor`: a line a check, and an exit code for scripts."""
 
 import json
+import re
 import socket
 import subprocess
 from typing import Any
@@ -13,7 +14,8 @@ from service_registry.expiry import hearing
 from service_registry.expiry.sweep import sweep
 from service_registry.management import doctor
 from service_registry.models import RegistryState, SigningKeys
-from tests import ageing
+from tests import ageing, fleets
+from tests.client import Api
 from tests.commands import ROOT, command_line, environment, run
 
 
@@ -64,6 +66,37 @@ def test_a_sweep_that_is_late_is_a_warning_and_a_stuck_one_a_failure(running: No
                 f"UPDATE {RegistryState._meta.db_table} SET swept_at = clock_timestamp() - %s::interval", [earlier]
             )
         assert found()["sweep"].level == level
+
+
+def test_who_is_held_is_a_warning_that_names_where_most_are(running: None, payments: Api) -> None:
+    small, other = (fleets.fleet(payments, {name: size}) for name, size in (("small", 8), ("other", 6)))
+    assert found()["holds"] == doctor.Finding("ok", "nobody is held past the deadline")
+    fleets.quiet(34, [*small[:5], *other[:4]])
+    sweep()
+    finding = found()["holds"]
+    assert finding.level == "warn"
+    assert finding.said.startswith("9 instances of 2 services are held past their deadline, the first since 20")
+    assert finding.said.endswith(" UTC; 5 of them of default/small")
+    assert "release_service" in finding.advice
+
+
+def test_a_silent_fleet_is_a_warning_until_it_is_heard(running: None, payments: Api) -> None:
+    ids = fleets.fleet(payments, {"a": 8, "b": 8, "c": 8})
+    assert found()["silence"].level == "ok"
+    fleets.quiet(25, ids)
+    sweep()
+    finding = found()["silence"]
+    assert finding.level == "warn"
+    assert re.fullmatch(
+        r"nobody of the fleet is heard for \d+ s: time stands still, for 60 min more or until a heartbeat",
+        finding.said,
+    )
+    assert "load balancer" in finding.advice
+    ageing.silent_since(2 * 3600)
+    assert found()["silence"].said.endswith("2 h, and the time that stood still for it is over: who is silent expires")
+    fleets.beat(payments, ids[:1])
+    sweep()
+    assert found()["silence"].level == "ok"
 
 
 def test_a_provider_that_is_away_is_a_warning(running: None, settings: Settings) -> None:

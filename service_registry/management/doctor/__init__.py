@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from service_registry.management.doctor import database, surroundings
+from service_registry.management.doctor import database, fleet, surroundings
 from service_registry.management.doctor.finding import Finding, warn
 
 BESIDE_THE_DATABASE = {
@@ -20,6 +20,8 @@ IN_THE_DATABASE = {
     "stored keys": database.stored_keys,
     "hearing": database.hearing,
     "sweep": database.swept,
+    "silence": fleet.silence,
+    "holds": fleet.holds,
 }
 
 
