@@ -39,9 +39,9 @@ class Person:
         self.follow(f"button[value='{subject}']")
         WebDriverWait(self.browser, 20).until(expected.url_contains(self.address))
 
-    def choose_action(self, action: str, instance_id: str) -> None:
-        """Search an instance in the list, tick it and begin an action."""
-        self.open(f"/admin/service_registry/instance/?q={instance_id}")
+    def choose_action(self, action: str, name: str, model: str = "instance") -> None:
+        """Search a row in its list, tick it and begin an action."""
+        self.open(f"/admin/service_registry/{model}/?q={name}")
         self.click("input.action-select")
         Select(self.find("select[name='action']")).select_by_value(action)
         self.follow("button[name='index']")

@@ -7,7 +7,9 @@ from selenium.webdriver.support.ui import Select
 
 from tests.browser.person import Person
 from tests.client import registration
+from tests.waiting import wait_for
 from tests.wire.running import Caller, Running
+from tests.wire.test_singles import beat
 
 pytestmark = [pytest.mark.wire, pytest.mark.browser]
 
@@ -113,6 +115,38 @@ def test_an_operator_reads_the_history_of_an_instance(person: Person, team: Call
     person.picture("history")
     person.follow("#change-history a")
     assert "status_changed" in person.text()
+
+
+def states(team: Caller, service_name: str) -> list[str]:
+    found = team.call("GET", f"/registry/services/{service_name}?status=all&state=all").json["instances"]
+    return [instance["state"] for instance in found]
+
+
+def test_an_operator_releases_what_a_service_holds(person: Person, registry: Running, team: Caller) -> None:
+    dead = [registration("dock", f"dock-{number}", ttl_seconds=5) for number in range(6)]
+    for verb, items in (("register", dead), ("heartbeat", [beat("dock", f"dock-{number}") for number in range(6)])):
+        assert {result["status"] for result in team.call("POST", f"/registry/{verb}", items).json["results"]} <= {
+            200,
+            201,
+        }
+    wait_for(lambda: states(team, "dock") == ["protected"] * 6, 30)
+    person.sign_in("oscar")
+    person.choose_action("release", "dock", "service")
+    assert "Release services" in person.text()
+    assert "default / dock" in person.text()
+    assert "leaves the list with the next sweep, and for 15 minutes nobody is held" in person.text()
+    person.click("input[type='submit'].default")
+    assert "default / dock" in person.text(), "the browser asks for a reason first"
+    assert states(team, "dock") == ["protected"] * 6
+    person.find("input[name='reason']").send_keys("scaled in")
+    person.picture("release")
+    person.follow("input[type='submit'].default")
+    assert "1 of 1 done" in person.find(".messagelist").text
+    person.picture("released")
+    wait_for(lambda: states(team, "dock") == ["expired"] * 6, 30)
+    query = "SELECT actor, reason, evidence FROM service_registry_change WHERE kind = 'released'"
+    ((actor, reason, evidence),) = registry.sql(query)
+    assert (actor.partition("@")[0], reason, evidence) == ("oscar", "scaled in", {"held": 6})
 
 
 @pytest.mark.parametrize("subject", ["rita", "sam"])
