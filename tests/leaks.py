@@ -3,6 +3,9 @@
 Loaded by `-p tests.leaks`. Output is what pytest captured of each test in each of its processes, and what the processes
 that tests started have written into files: `output`, and the logs of servers. Tokens are told by their look, and by
 their parts, which `note_token` keeps; metadata by a value that all shared factories give.
+
+Of a worker that crashes, what it captured in the phase of the test in which it did is lost with it, and nobody looks
+through that. Such a run fails by itself.
 """
 
 import os
@@ -60,9 +63,10 @@ class Output:
         self.told: dict[str, list[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # Each report repeats what was captured in the phases before. What pytest itself renders of log records is left
-        # out: it shows errors as they were raised. What the registry makes of them is in stderr.
-        if report.when == "teardown":
+        # Each report repeats what was captured in the phases before, but for that of a crash, which has nothing. What
+        # pytest itself renders of log records is left out: it shows errors as they were raised. What the registry makes
+        # of them is in stderr.
+        if report.sections:
             self.told[report.nodeid] = [text for title, text in report.sections if " log " not in title]
 
     def written(self) -> Iterator[tuple[str, str]]:

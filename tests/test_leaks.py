@@ -47,8 +47,8 @@ def tests() -> Iterator[Path]:
         yield Path(place)
 
 
-def run(tests: Path, said: str, *more: str) -> subprocess.CompletedProcess[str]:
-    (tests / "test_output.py").write_text(TESTS.format(said=said))
+def run(tests: Path, said: str, *more: str, source: str = TESTS) -> subprocess.CompletedProcess[str]:
+    (tests / "test_output.py").write_text(source.format(said=said))
     plugins = ("-p", "tests.leaks", "-p", "no:django", "-p", "no:cacheprovider", "-c", os.devnull)
     command = [sys.executable, "-m", "pytest", "-q", *plugins, f"--rootdir={tests}", f"--basetemp={tests}/base", *more]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
@@ -67,6 +67,25 @@ def test_a_run_that_shows_it_fails_and_says_where(tests: Path, said: str, proces
     assert "/output: " in done.stdout
     assert "test_says_nothing: " not in done.stdout
     assert said not in done.stdout
+
+
+CRASHES = """
+import os, pytest
+
+@pytest.fixture
+def crashes_at_its_end():
+    yield
+    os._exit(3)
+
+def test_prints(crashes_at_its_end): print({said!r})
+"""
+
+
+def test_what_was_told_before_a_worker_crashed_is_looked_through(tests: Path) -> None:
+    done = run(tests, TOKEN, "-n", "1", "--max-worker-restart=0", source=CRASHES)
+    assert "crashed while running" in done.stdout
+    assert "test_output.py::test_prints: what looks like a token" in done.stdout
+    assert TOKEN not in done.stdout.partition("tokens or metadata in the output")[2]
 
 
 def test_a_run_that_shows_nothing_passes(tests: Path) -> None:
