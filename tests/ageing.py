@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from django.db import connection
 from django.db.models import F
+from django.db.models.functions import Now
 
 from service_registry.models import Change, Instance, Lease, RegistryState
 
@@ -29,6 +30,11 @@ def hear_since(seconds: float) -> None:
 def deafen(seconds: float) -> None:
     """Let the registry have heard nothing for so long."""
     RegistryState.objects.update(heard_at=F("heard_at") - timedelta(seconds=seconds))
+
+
+def held_since(seconds: float) -> None:
+    """Let what is held have been held for so long."""
+    Lease.objects.filter(protected_at__isnull=False).update(protected_at=Now() - timedelta(seconds=seconds))
 
 
 def expire_since(seconds: float) -> None:

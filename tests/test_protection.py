@@ -5,9 +5,10 @@ import time
 from datetime import timedelta
 
 import pytest
+from django.db.models.functions import Now
 from pytest_django import Settings
 
-from service_registry.expiry import census, judging
+from service_registry.expiry import census, evidence, forecast, judging
 from service_registry.expiry.judging import Judging
 from service_registry.expiry.sweep import ROWS_A_TRANSACTION, sweep
 from service_registry.models import Change, Lease, RegistryState
@@ -115,6 +116,49 @@ def test_a_hold_outlasts_the_count_that_gave_it(payments: Api) -> None:
     assert sweep().expired == 1
     assert kinds(gone[:1]) == {("registered", "protected", "expired")}
     assert Change.objects.get(kind="expired").reason == "no heartbeat before the deadline, nor while it was held"
+
+
+def test_a_hold_ends_also_while_the_window_restarts_again_and_again(payments: Api) -> None:
+    """A registry that is deaf for a moment every ten minutes."""
+    ids = fleet(payments, FIVE_EACH)
+    gone = one_of_each(ids, 16)
+    quiet(DUE, gone)
+    sweep()
+    assert held() == set(gone)
+    quiet(33 + 899, gone)
+    for held_seconds, silent_seconds, expiries in ((590, 32, 0), (899, DUE, 0), (901, 32, 0), (901, DUE, 10)):
+        ageing.held_since(held_seconds)
+        ageing.hear_since(silent_seconds)
+        assert sweep().expired == expiries
+    assert len(expired()) == 10
+    assert kinds(expired()) == {("registered", "protected", "expired")}
+
+
+def test_a_hold_of_a_time_to_come_is_given_anew(payments: Api) -> None:
+    """The database's clock was set back since: the hold must not last until then, and readers are not told twice."""
+    ids = fleet(payments, FIVE_EACH)
+    gone = one_of_each(ids, 16)
+    quiet(DUE, gone)
+    sweep()
+    ageing.held_since(-86400)
+    assert sweep().expired == 0
+    assert held() == set(gone)
+    assert Lease.objects.filter(protected_at__gt=Now()).count() == 0
+    assert kinds(gone) == {("registered", "protected")}
+
+
+def test_the_evidence_says_when_a_hold_ends_by_the_clock_it_has(payments: Api) -> None:
+    ids = fleet(payments, FIVE_EACH)
+    gone = one_of_each(ids, 16)
+    quiet(DUE, gone)
+    sweep()
+    quiet(33 + 899, gone)
+    ageing.held_since(600)
+    ageing.hear_since(DUE)
+    protected_at = Lease.objects.get(instance__instance_id=gone[0]).protected_at
+    assert protected_at is not None
+    found = next(each for each in forecast.prospects(forecast.outlook()) if each.candidate.instance_id == gone[0])
+    assert found.fate.endswith(f"until {evidence.rfc3339(protected_at + timedelta(seconds=900))}")
 
 
 def test_when_a_hold_is_over_ten_leave_a_sweep(payments: Api) -> None:

@@ -62,6 +62,21 @@ def test_a_lease_that_nobody_counted_is_judged_by_what_is_known() -> None:
     assert Judgement(0.0, [], [], {}, LIMITS).verdict(Due(1, 30, 1.0, proven=True)).act == "expire"
 
 
+def test_a_restart_of_the_window_gives_no_time_of_a_hold_again() -> None:
+    """The crowd is as large as it was; past the deadline by the new window, the lease has been held for long."""
+    judgement = Judgement(0.0, [Cohort(30, 100, 60, 0, 0.0)], [], {}, LIMITS)
+    for held_seconds, act in ((899.0, "held"), (900.0, "let_go")):
+        due = Due(1, 30, 1.0, proven=True, held_by="fleet", held_seconds=held_seconds)
+        assert judgement.verdict(due).act == act
+
+
+def test_a_hold_by_a_service_counts_towards_that_by_the_fleet() -> None:
+    judgement = Judgement(0.0, [Cohort(30, 100, 60, 0, 0.0)], [], {}, LIMITS)
+    for held_seconds, act in ((899.0, "hold"), (900.0, "let_go")):
+        due = Due(1, 30, 1.0, proven=True, held_by="service", held_seconds=held_seconds)
+        assert judgement.verdict(due).act == act
+
+
 @pytest.mark.parametrize(("ttl_seconds", "grace"), [(5, 6.0), (10, 11.0), (30, 33.0), (3600, 3960.0)])
 def test_grace_is_a_tenth_and_at_least_a_second(ttl_seconds: int, grace: float) -> None:
     assert grace_seconds(ttl_seconds) == pytest.approx(grace)

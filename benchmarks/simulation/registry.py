@@ -22,6 +22,8 @@ class Lease:
     beats: int = 1
     expired_at: float | None = None
     held_by: Rule | None = None
+    # Of the hold by `held_by`, or of the last one.
+    held_at: float = 0.0
 
 
 class Registry:
@@ -78,13 +80,16 @@ class Registry:
     def judge(self, now: float, key: int, judgement: Judgement) -> None:
         lease = self.leases[key]
         overdue = now - self.heard_since(lease) - grace_seconds(lease.ttl_seconds)
-        verdict = judgement.verdict(Due(lease.service, lease.ttl_seconds, overdue, lease.beats > 0, lease.held_by))
+        held = now - lease.held_at if lease.held_by else 0.0
+        due = Due(lease.service, lease.ttl_seconds, overdue, lease.beats > 0, lease.held_by, held)
+        verdict = judgement.verdict(due)
         if verdict.leaves:
             lease.expired_at, lease.held_by = now, None
             self.events.append((now, "expired", key, verdict.act))
         elif verdict.act == "hold":
             if lease.held_by is None:
                 self.events.append((now, "protected", key, str(verdict.rule)))
+                lease.held_at = now
             lease.held_by = verdict.rule
 
     def heard_since(self, lease: Lease) -> float:

@@ -136,6 +136,19 @@ def database_down(seconds: float) -> Run:
     return run
 
 
+def cut_off_between_restarts(share: float) -> Run:
+    """A share of 1,000, while the lone web process is down for 8 s in every two minutes."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, twenty_services())
+        world.web_restarts = (2 * MINUTE, 8.0)
+        world.cut(world.share(share), BEGIN, BEGIN + TEN_TTLS)
+        world.run(BEGIN + 2 * TEN_TTLS)
+        return outcome(world)
+
+    return run
+
+
 def beats_lost(repeats: bool) -> Run:
     """One in twenty, for 20 minutes."""
 
@@ -166,6 +179,13 @@ def after_the_death_of(world: World, dead: Sequence[Client], seconds: float) -> 
         client.dies_at = BEGIN + world.chance.uniform(0, 1)
     world.run(BEGIN + seconds)
     return outcome(world, dead)
+
+
+def die_between_restarts(seed: int) -> Outcome:
+    """60 % of 200, while the lone web process is down for 8 s in every ten minutes."""
+    world = World(seed, twenty_services(200))
+    world.web_restarts = (10 * MINUTE, 8.0)
+    return after_the_death_of(world, world.share(0.6), 60 * MINUTE)
 
 
 def crash_loop(seed: int) -> Outcome:
@@ -235,6 +255,9 @@ def outages() -> Iterator[Scenario]:
             f"load balancer down for {minutes} min, TTL 5, 30, 300", cut_off(MIXED, 1, seconds), long=minutes > 2
         )
     yield Scenario("database down for 5 min", database_down(5 * MINUTE))
+    for percent in (20, 60):
+        name = f"{percent} % of 1,000 cut off, web restarts every 2 min"
+        yield Scenario(name, cut_off_between_restarts(percent / 100), long=percent != 20)
     yield Scenario("5 % of beats lost for 20 min, repeating", beats_lost(repeats=True), long=True)
 
 
@@ -244,6 +267,8 @@ def those_who_die() -> Iterator[Scenario]:
     yield Scenario("1 of 1,000 of TTL 3,600 dies", die(HOURLY, 1, 5000), 2, within=1.1 * 3600 + 5, long=True)
     most = die(twenty_services(), 600, 20 * MINUTE)
     yield Scenario("600 of 1,000 die", most, within=20 * MINUTE, shown=MINUTE, long=True)
+    within = 1.1 * TTL + 900 + 2 * MINUTE
+    yield Scenario("60 % of 200 die, web restarts every 10 min", die_between_restarts, within=within)
     within = 1.1 * 3600 + 900 + MINUTE
     yield Scenario("600 of 1,000 of TTL 3,600 die", die(HOURLY, 600, 5200), 1, within=within, long=True)
     yield Scenario("1 dies, another service's ids never beat", crash_loop, 20, within=TTL + 30)

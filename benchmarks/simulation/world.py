@@ -63,6 +63,8 @@ class World:
         self.jitter = 0.0 if lockstep else JITTER
         self.repeats = repeats
         self.database_down: tuple[float, float] = (0.0, 0.0)
+        # The lone web process restarts: every so many seconds it is down for so many.
+        self.web_restarts: tuple[float, float] | None = None
         self.lost_share = 0.0
         # Ids of the first service that register and never beat.
         self.newcomers_a_sweep = 0
@@ -95,17 +97,25 @@ class World:
 
     def reaches(self, client: Client, now: float) -> bool:
         """Whether a beat that is sent now arrives and is answered."""
-        down_from, down_until = self.database_down
-        if down_from <= now < down_until or self.chance.random() < self.lost_share:
+        if self.is_down(now) or self.chance.random() < self.lost_share:
             return False
         return not any(begin <= now < end for begin, end in self._cuts.get(client.key, ()))
 
-    def run(self, until: float) -> None:
-        """Let time pass. A web process pulses all the while, and somebody sweeps, except while the database is down."""
+    def is_down(self, now: float) -> bool:
+        """Whether nothing can be heard, nor anybody sweep."""
         down_from, down_until = self.database_down
+        if down_from <= now < down_until:
+            return True
+        if self.web_restarts is None:
+            return False
+        every_seconds, down_seconds = self.web_restarts
+        return now % every_seconds < down_seconds
+
+    def run(self, until: float) -> None:
+        """Let time pass. A web process pulses all the while, and somebody sweeps, except while that is down."""
         while self._sweep_at < until:
             self.beat_until(self._sweep_at)
-            if not down_from <= self._sweep_at < down_until:
+            if not self.is_down(self._sweep_at):
                 self.registry.pulse(self._sweep_at)
                 for _ in range(self.newcomers_a_sweep):
                     self.registry.register(self._sweep_at, 0, NEWCOMERS_TTL_SECONDS)

@@ -7,7 +7,7 @@ from django.db import connection
 
 from service_registry.documents import DEADLINE, INSTANCE, LEASE, SERVICE, STATE
 from service_registry.expiry.census import Census, epoch
-from service_registry.expiry.conditions import IS_DUE, IS_HELD, IS_PROVEN, TIME_PASSES
+from service_registry.expiry.conditions import HELD_FROM, IS_DUE, IS_HELD, IS_PROVEN, TIME_PASSES
 from service_registry.expiry.rules import Due
 
 # A census this old judges nobody any more: the sweep that took it was frozen, or has so much to do that it counts anew.
@@ -16,7 +16,9 @@ CENSUS_SECONDS = 5
 DUE = f"""
 SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.window_start,
     {epoch("%(at)s::timestamptz")} - {epoch(DEADLINE)} AS overdue, {IS_PROVEN} AS proven,
-    CASE WHEN l.protected_at IS NOT NULL THEN l.protected_by END AS held_by
+    CASE WHEN l.protected_at IS NOT NULL THEN l.protected_by END AS held_by,
+    COALESCE({epoch("%(at)s::timestamptz")} - {epoch("l.protected_at")}, 0) AS held_seconds,
+    {HELD_FROM} AS held_from
 FROM {LEASE} l CROSS JOIN {STATE} r
 WHERE {IS_DUE} AND l.instance_id > %(after)s
 """
@@ -29,7 +31,8 @@ UNDECIDED = f"""
 PAGE = "ORDER BY l.instance_id LIMIT %(at_most)s"
 NAMED = f"""
 SELECT i.id, i.service_id, due.ttl_seconds, due.overdue, due.proven, due.held_by,
-    s.namespace, s.name, i.instance_id, due.heartbeat_at, due.deadline, due.window_start, statement_timestamp()
+    due.held_seconds, s.namespace, s.name, i.instance_id, due.heartbeat_at, due.deadline, due.held_from,
+    due.window_start, statement_timestamp()
 FROM due
 JOIN {INSTANCE} i ON i.id = due.instance_id
 JOIN {SERVICE} s ON s.id = i.service_id
@@ -50,7 +53,8 @@ WITH due AS MATERIALIZED ({DUE} {PAGE})
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A lease past its deadline, whose it is, and the facts that made it due."""
+    """A lease past its deadline, whose it is, and the facts that made it due. The time of a hold counts from
+    `held_from`."""
 
     pk: int
     due: Due
@@ -59,6 +63,7 @@ class Candidate:
     instance_id: str
     heartbeat_at: datetime
     deadline: datetime
+    held_from: datetime
     window_start: datetime
     swept_at: datetime
 
@@ -90,4 +95,4 @@ def find(query: str, census: Census, after: int, at_most: int, may_let_go: bool)
     }
     with connection.cursor() as cursor:
         cursor.execute(query, parameters)
-        return [Candidate(row[0], Due(*row[1:6]), *row[6:]) for row in cursor.fetchall()]
+        return [Candidate(row[0], Due(*row[1:7]), *row[7:]) for row in cursor.fetchall()]

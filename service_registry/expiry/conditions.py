@@ -19,8 +19,12 @@ IS_LATE = f"({IS_LIVE} AND {HEARD_SINCE} < %(at)s - l.ttl_seconds * interval '{L
 IS_GONE = f"(l.expired_at > %(at)s - interval '{GONE_SECONDS} seconds' AND l.expired_at <= %(at)s)"
 IS_DUE = f"({IS_LIVE} AND {DEADLINE} <= %(at)s)"
 
-# What the sweep has nothing to do with: held, and the time of the rule that holds it is not over.
+# A hold's time counts from the deadline, or from when it was given if that is earlier: a window that restarts moves the
+# deadline, and must not make a hold longer.
+HELD_FROM = f"LEAST({DEADLINE}, l.protected_at)"
+# What the sweep has nothing to do with: held, and the time of the rule that holds it is not over. A hold that was given
+# at a time to come, by a clock that has been set back since, is given anew.
 HOLD = "make_interval(secs => CASE l.protected_by WHEN 'fleet' THEN %(fleet_seconds)s ELSE %(service_seconds)s END)"
-IS_HELD = f"(l.protected_at IS NOT NULL AND %(at)s < {DEADLINE} + {HOLD})"
+IS_HELD = f"(l.protected_at IS NOT NULL AND l.protected_at <= %(at)s AND %(at)s < {HELD_FROM} + {HOLD})"
 IS_OVER_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %s)"
 IS_OVER = "o.until <= statement_timestamp()"

@@ -69,7 +69,7 @@ def holds(candidate: Candidate, verdict: Verdict) -> Iterator[dict[str, Any]]:
 
 def until(candidate: Candidate, rule: Rule) -> str:
     """When a hold of this lease by `rule` ends."""
-    return rfc3339(candidate.deadline + timedelta(seconds=limits().seconds(rule)))
+    return rfc3339(candidate.held_from + timedelta(seconds=limits().seconds(rule)))
 
 
 def rfc3339(moment: datetime) -> str:

@@ -80,7 +80,8 @@ UPDATE {LEASE} SET expired_at = statement_timestamp(), protected_at = NULL WHERE
 """
 HOLD = f"""
 -- Locks nothing new: these leases are locked, and were judged by their rows as they are.
-UPDATE {LEASE} l SET protected_at = COALESCE(l.protected_at, statement_timestamp()), protected_by = held.rule
+-- A hold goes on from when it was first given; LEAST ignores a null, and mends a time to come.
+UPDATE {LEASE} l SET protected_at = LEAST(l.protected_at, statement_timestamp()), protected_by = held.rule
 FROM unnest(%s::bigint[], %s::text[]) AS held(pk, rule) WHERE l.instance_id = held.pk
 """
 

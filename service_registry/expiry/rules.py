@@ -48,7 +48,7 @@ class Limits:
     service_seconds: int = 120
 
     def seconds(self, rule: Rule) -> int:
-        """How long past a lease's deadline `rule` holds it."""
+        """How long past a lease's deadline `rule` holds it, if the window does not restart meanwhile."""
         return self.fleet_seconds if rule == "fleet" else self.service_seconds
 
 
@@ -198,13 +198,21 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A lease past its deadline, by `overdue_seconds`. `held_by` is the rule that holds it already."""
+    """A lease past its deadline, by `overdue_seconds`. `held_by` is the rule that holds it already, for `held_seconds`:
+    below zero when the clock has been set back since."""
 
     service: int
     ttl_seconds: int
     overdue_seconds: float
     proven: bool
     held_by: Rule | None = None
+    held_seconds: float = 0.0
+
+    @property
+    def spent_seconds(self) -> float:
+        """How much of a hold's time is over. A window that restarted since it was given has moved the deadline, and
+        does not give its time again: else a registry that restarts now and then would hold the dead for ever."""
+        return max(self.overdue_seconds, self.held_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,16 +272,17 @@ class Judgement:
 
         A hold ends by a heartbeat (then the lease is not due), by its own time or by a release, and never because
         fewer are counted now. When it ends, another rule may hold on whose time is longer; each counts from the
-        lease's own deadline.
+        lease's own deadline, as that was when the hold was given.
         """
         if not due.proven or released:
             # An unproven one would have gone without the release.
             return Verdict("expire", released=due.proven)
-        if due.held_by and due.overdue_seconds < self.limits.seconds(due.held_by):
-            return Verdict("held", due.held_by)
+        if due.held_by and due.spent_seconds < self.limits.seconds(due.held_by):
+            # One of a time to come is given anew, by the same rule.
+            return Verdict("hold" if due.held_seconds < 0 else "held", due.held_by)
         looked_at = self.findings(due)
         holding = longest(looked_at)
-        if holding and due.overdue_seconds < holding.seconds:
+        if holding and due.spent_seconds < holding.seconds:
             return Verdict("hold", holding.rule, looked_at)
         if holding is None and due.held_by is None:
             return Verdict("expire", None, looked_at)
