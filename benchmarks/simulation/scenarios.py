@@ -18,6 +18,8 @@ TTL = 30
 TEN_TTLS = 10 * TTL
 LONE_SECONDS = 1.1 * TTL + 5
 FOUR_MINUTES = 4 * MINUTE
+# As long as time may stand still, and the longest hold, each until a pause between silences lets anybody be due.
+SILENCE_AND_HOLD = 3600 + 900 + 15 * MINUTE
 
 
 def twenty_services(size: int = 1000, ttl_seconds: int = TTL) -> Services:
@@ -26,6 +28,12 @@ def twenty_services(size: int = 1000, ttl_seconds: int = TTL) -> Services:
 
 TEN_OF_FIVE = [(5, TTL)] * 10
 MIXED = [(50, (5, 30, 300)[number % 3]) for number in range(20)]
+SHORT_AMONG_LONG = {
+    "30 of TTL 5 die, beside 15 and 10 of TTL 300": [(30, 5), (15, 300), (10, 300)],
+    "11 of TTL 5 die, beside 5 and 5 of TTL 300": [(11, 5), (5, 300), (5, 300)],
+    "12 of TTL 30 die, beside 4 and 4 of TTL 300": [(12, 30), (4, 300), (4, 300)],
+    "30 of TTL 30 die, beside 5 and 5 of TTL 3,600": [(30, 30), (5, 3600), (5, 3600)],
+}
 ONE_LARGE = [(900, TTL), (50, TTL), (50, TTL)]
 HOURLY = twenty_services(1000, 3600)
 
@@ -188,6 +196,17 @@ def die_between_restarts(seed: int) -> Outcome:
     return after_the_death_of(world, world.share(0.6), 60 * MINUTE)
 
 
+def first_service_dies(services: Services) -> Run:
+    """All of one whose TTL is short: ordinary gaps between the beats of the others pass for silences then."""
+
+    def run(seed: int) -> Outcome:
+        world = World(seed, services)
+        dead = [client for client in world.clients if client.service == 0]
+        return after_the_death_of(world, dead, SILENCE_AND_HOLD)
+
+    return run
+
+
 def crash_loop(seed: int) -> Outcome:
     """One service registers a new id every second that never beats; of another one dies."""
     world = World(seed, twenty_services())
@@ -215,6 +234,7 @@ def scenarios() -> Iterator[Scenario]:
     yield from those_of_unlike_ttls_and_sizes()
     yield from outages()
     yield from those_who_die()
+    yield from short_ones_that_die()
     yield from small_ones_that_die()
     yield from those_not_covered()
 
@@ -277,6 +297,11 @@ def those_who_die() -> Iterator[Scenario]:
     yield Scenario(slow, die(twenty_services(), 1, 20 * MINUTE, 0.8), 2, within=TTL + 30, long=True)
     together = die(twenty_services(), 1, 70 * MINUTE, 0.8, lockstep=True)
     yield Scenario(f"{slow} at once", together, 2, within=65 * MINUTE, long=True)
+
+
+def short_ones_that_die() -> Iterator[Scenario]:
+    for name, services in SHORT_AMONG_LONG.items():
+        yield Scenario(name, first_service_dies(services), 20, within=SILENCE_AND_HOLD)
 
 
 def small_ones_that_die() -> Iterator[Scenario]:
