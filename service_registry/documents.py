@@ -17,8 +17,12 @@ def rfc3339(timestamp: str) -> str:
     return f"""to_char({timestamp} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-# Silence is counted from the last heartbeat, or from when the registry could hear again if that is later.
-HEARD_SINCE = "GREATEST(l.heartbeat_at, r.window_start)"
+# NULL for a heartbeat of a time to come: the clock has been set back since, which has restarted the window as well. The
+# ten seconds are for a beat that comes while the statement runs, and for a clock that is put right by a little.
+HEARTBEAT_AT = "CASE WHEN l.heartbeat_at < statement_timestamp() + interval '10 seconds' THEN l.heartbeat_at END"
+# Silence is counted from the last heartbeat, or from when the registry could hear again if that is later (GREATEST
+# ignores a null).
+HEARD_SINCE = f"GREATEST({HEARTBEAT_AT}, r.window_start)"
 GRACE = "make_interval(secs => GREATEST(1.1::float8 * l.ttl_seconds, l.ttl_seconds + 1))"
 DEADLINE = f"({HEARD_SINCE} + {GRACE})"
 

@@ -37,6 +37,15 @@ def held_since(seconds: float) -> None:
     Lease.objects.filter(protected_at__isnull=False).update(protected_at=Now() - timedelta(seconds=seconds))
 
 
+def set_clock_back(seconds: float) -> None:
+    """Let all that was written so far be of a clock that has been set back since."""
+    later = timedelta(seconds=seconds)
+    Lease.objects.update(heartbeat_at=F("heartbeat_at") + later, protected_at=F("protected_at") + later)
+    RegistryState.objects.update(
+        heard_at=F("heard_at") + later, window_start=F("window_start") + later, swept_at=F("swept_at") + later
+    )
+
+
 def expire_since(seconds: float) -> None:
     """Let what has expired have done so earlier by so much."""
     Lease.objects.filter(expired_at__isnull=False).update(expired_at=F("expired_at") - timedelta(seconds=seconds))

@@ -1,5 +1,7 @@
 """The sweep and the hearing: what leaves the list, when, and what is written about it."""
 
+from datetime import timedelta
+
 import pytest
 from django.db.models.functions import Now
 from pytest_django import Settings
@@ -111,6 +113,42 @@ def test_a_jump_restarts_the_window(payments: Api) -> None:
     state = RegistryState.objects.get()
     assert state.window_reason == "clock"
     assert (state.heard_at - state.window_start).total_seconds() < 1
+
+
+MONTH = 30 * 86400
+
+
+def test_a_clock_that_is_set_back_expires_nobody(payments: Api) -> None:
+    """Neither before the next pulse, which restarts the window, nor by that."""
+    payments.register()
+    ageing.silence(20)
+    ageing.set_clock_back(MONTH)
+    RegistryState.objects.update(window_start=Now() - timedelta(seconds=100))
+    assert sweep().expired == 0
+    hearing.Pulse().beat()
+    assert sweep().expired == 0
+    assert payments.listed() == ["web-1"]
+
+
+@pytest.mark.parametrize("ahead", [11, MONTH])
+def test_a_dead_instance_of_a_clock_that_was_ahead_expires_by_the_window(payments: Api, ahead: int) -> None:
+    """And not when that time has come."""
+    payments.register()
+    ageing.set_clock_back(ahead)
+    hearing.Pulse().beat()
+    ageing.hear_since(32)
+    assert sweep().expired == 0
+    ageing.hear_since(34)
+    assert sweep().expired == 1
+
+
+def test_a_beat_a_little_ahead_of_the_clock_counts(payments: Api) -> None:
+    """One that comes while the statement runs, or a clock that was put right by a little: the window goes on."""
+    payments.register()
+    ageing.hear_since(100)
+    Lease.objects.update(heartbeat_at=Now() + timedelta(seconds=3))
+    assert sweep().expired == 0
+    assert payments.heartbeat().json["lease"]["expires_at"] > RegistryState.objects.get().heard_at.isoformat()
 
 
 def test_a_web_process_sweeps_when_nobody_else_does(payments: Api) -> None:

@@ -338,6 +338,8 @@ def test_an_old_count_judges_nobody(payments: Api) -> None:
     counted = census.take()
     old = dataclasses.replace(counted, at=counted.at - timedelta(seconds=5))
     assert judging.judge(Judging(old, judging.judgement(old)), ROWS_A_TRANSACTION) == 0
+    to_come = dataclasses.replace(counted, at=counted.at + timedelta(days=30))
+    assert judging.judge(Judging(to_come, judging.judgement(to_come)), ROWS_A_TRANSACTION) == 0
     assert judging.judge(Judging(counted, judging.judgement(counted)), ROWS_A_TRANSACTION) == 1
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from service_registry.expiry.rules import (
     Cohort,
+    Counts,
     Due,
     Group,
     Judgement,
@@ -16,6 +17,7 @@ from service_registry.expiry.rules import (
     grace_seconds,
     may_be_silent,
     median_ttl,
+    observe,
 )
 
 LIMITS = Limits()
@@ -105,6 +107,23 @@ def test_silences_in_a_row_have_no_more_than_their_time_together() -> None:
         stood_still += max(0.0, min(standing.until, beaten_at + 40.0) - standing.since)
         standing = end_silence(standing, beaten_at + 40.0)
     assert 3600 < stood_still <= (40 * 1000 + 3600) / 2 + 40
+
+
+def test_a_silence_of_a_time_to_come_is_nothing_that_has_to_be_made_up_for() -> None:
+    """The clock has been set back by a month since it began: the next silence has its whole hour."""
+    month = 30 * 86400.0
+    cohorts = [Cohort(30, 30, 30, 0, 75.0)]
+    counts = Counts(100.0, cohorts, None)
+    ended = observe(Silence(month, month + 3600), counts, lambda: 3, LIMITS)
+    assert ended == Silence()
+    assert observe(ended, counts, lambda: 3, LIMITS) == Silence(75.0, 75.0 + 3600)
+
+
+def test_what_is_owed_for_a_month_is_not_owed() -> None:
+    """A silence that ended while the clock was ahead."""
+    assert begin_silence(Silence(repaid_at=30 * 86400.0), 75.0, LIMITS) == Silence(75.0, 75.0 + 3600)
+    owed = begin_silence(Silence(repaid_at=75.0 + 3600), 75.0, LIMITS)
+    assert owed == Silence(75.0, 75.0, repaid_at=75.0 + 3600)
 
 
 def test_what_stands_still_begins_and_ends() -> None:

@@ -214,6 +214,14 @@ def test_one_that_would_begin_in_the_future_is_over(payments: Api) -> None:
     assert state().silent_since is None
 
 
+def test_a_dead_instance_of_a_time_to_come_does_not_end_a_silence(payments: Api) -> None:
+    """Its last heartbeat was by a clock that has been set back since."""
+    ids = silenced(payments)
+    Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=F("heartbeat_at") + timedelta(days=30))
+    sweep()
+    assert state().silent_since is not None
+
+
 def test_a_registration_ends_nothing(payments: Api) -> None:
     """A job beside the registry can register, and is no sign that the fleet can."""
     silenced(payments)

@@ -11,6 +11,7 @@ from service_registry.expiry.conditions import HELD_FROM, IS_DUE, IS_HELD, IS_PR
 from service_registry.expiry.rules import Due
 
 # A census this old judges nobody any more: the sweep that took it was frozen, or has so much to do that it counts anew.
+# Nor does one of a time to come, since the clock has been set back: all would be due by it.
 CENSUS_SECONDS = 5
 
 DUE = f"""
@@ -25,7 +26,7 @@ WHERE {IS_DUE} AND l.instance_id > %(after)s
 IS_RELEASED = f"l.instance_id IN (SELECT i.id FROM {INSTANCE} i WHERE i.service_id = ANY (%(released)s::bigint[]))"
 # Those whose hold is over are not even locked when enough have left in this sweep.
 UNDECIDED = f"""
-    AND {TIME_PASSES} AND statement_timestamp() < %(at)s + interval '{CENSUS_SECONDS} seconds'
+    AND {TIME_PASSES} AND statement_timestamp() BETWEEN %(at)s AND %(at)s + interval '{CENSUS_SECONDS} seconds'
     AND (l.protected_at IS NULL OR (%(may_let_go)s AND NOT {IS_HELD}) OR {IS_RELEASED})
 """
 PAGE = "ORDER BY l.instance_id LIMIT %(at_most)s"

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.documents import HEARD_SINCE, INSTANCE, LEASE, SERVICE, STATE
+from service_registry.documents import HEARD_SINCE, HEARTBEAT_AT, INSTANCE, LEASE, SERVICE, STATE
 from service_registry.expiry.conditions import HEARS, IS_DUE, IS_GONE, IS_HELD, IS_LATE, IS_LIVE, IS_PROVEN
 from service_registry.expiry.limits import limits
 from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Counts, Crowd, Group, Silence
@@ -38,7 +38,7 @@ SELECT l.ttl_seconds,
     COALESCE({epoch(f"max({HEARD_SINCE}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE})")}, 0),
     count(*) FILTER (WHERE {IS_DUE}),
     count(*) FILTER (WHERE {IS_DUE} AND NOT {IS_HELD}),
-    {epoch(f"min(l.heartbeat_at) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE} AND l.heartbeat_at > r.silent_since)")}
+    {epoch(f"min({HEARTBEAT_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE} AND l.heartbeat_at > r.silent_since)")}
 FROM {LEASE} l CROSS JOIN {STATE} r
 WHERE {IS_LIVE} OR {IS_GONE}
 GROUP BY l.ttl_seconds

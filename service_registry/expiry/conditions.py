@@ -7,8 +7,10 @@ for the next sweep, where its cohort is counted anew.
 from service_registry.documents import DEADLINE, HEARD_SINCE
 from service_registry.expiry.rules import GONE_SECONDS, LATE_AFTER
 
-# While nobody can hear, or the whole fleet is silent, time stands still.
-HEARS = "r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'"
+# While nobody can hear, or the whole fleet is silent, time stands still. A clock that has been set back restarts the
+# window with the next pulse; until then heartbeats are of a time to come, and nothing is judged by them.
+HEARS = """r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'
+    AND r.heard_at < statement_timestamp() + interval '5 seconds'"""
 TIME_PASSES = f"{HEARS} AND (r.silent_until IS NULL OR r.silent_until <= statement_timestamp())"
 
 IS_LIVE = "l.expired_at IS NULL"

@@ -19,6 +19,8 @@ GONE_SECONDS = 60
 SILENT_AFTER = 2 / 3
 SILENCE_MINIMUM = 20
 SILENCE_SERVICES = 3
+# What is owed for silences is never more than one may last; so far it may be off by the ways that times are kept.
+ROUNDING_SECONDS = 1.0
 # Among fewer than these the registry can hardly tell their end from a fault on the way to it: short holds only.
 SMALL_FLEET = 20
 SMALL_MINIMUM = 3
@@ -142,8 +144,8 @@ def observe(standing: Silence, counts: Counts, count_services: Callable[[], int]
     it is asked only when all else speaks for silence.
     """
     if standing.since is not None:
-        if standing.since > counts.now:  # a clock has been set back since
-            return end_silence(standing, counts.now)
+        if standing.since > counts.now:  # a clock has been set back since: nothing stood still that could be told
+            return Silence()
         return standing if counts.beaten_at is None else end_silence(standing, counts.beaten_at)
     if may_be_silent(counts.now, counts.cohorts) and count_services() >= SILENCE_SERVICES:
         return begin_silence(standing, last_heard(counts.cohorts), limits)
@@ -153,6 +155,8 @@ def observe(standing: Silence, counts: Counts, count_services: Callable[[], int]
 def begin_silence(standing: Silence, heard_at: float, limits: Limits) -> Silence:
     """A silence that began when the last of the fleet was heard."""
     owed = max((standing.repaid_at or heard_at) - heard_at, 0.0)
+    if owed > limits.silence_max_seconds + ROUNDING_SECONDS:  # more than can be: a clock has been set back since
+        return Silence(heard_at, heard_at + limits.silence_max_seconds)
     left = max(limits.silence_max_seconds - owed, 0.0)
     return Silence(heard_at, heard_at + left, standing.repaid_at)
 
