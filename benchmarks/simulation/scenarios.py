@@ -207,6 +207,18 @@ def first_service_dies(services: Services) -> Run:
     return run
 
 
+def trickle(seed: int) -> Outcome:
+    """170 of 1,000 die, and then ten a minute, whose delays are told."""
+    world = World(seed, twenty_services())
+    dying = world.share(0.57)
+    for client in dying[:170]:
+        client.dies_at = BEGIN
+    for number, client in enumerate(dying[170:]):
+        client.dies_at = BEGIN + 200 + 6.0 * number
+    world.run(BEGIN + 60 * MINUTE)
+    return outcome(world, dying[170:])
+
+
 def crash_loop(seed: int) -> Outcome:
     """One service registers a new id every second that never beats; of another one dies."""
     world = World(seed, twenty_services())
@@ -261,6 +273,8 @@ def those_of_unlike_ttls_and_sizes() -> Iterator[Scenario]:
         yield Scenario(name, cut_off(MIXED, percent / 100), 3, long=percent != 20)
         large = f"{percent} % of 900 + 50 + 50 cut off"
         yield Scenario(large, cut_off(ONE_LARGE, percent / 100), long=percent != 20)
+    longer = "20 % of 1,000 of TTL 5, 30, 300 cut off for 12 min"
+    yield Scenario(longer, cut_off(MIXED, 0.2, 12 * MINUTE), 3)
     yield Scenario("the 900 of 900 + 50 + 50 cut off", services_cut_off(ONE_LARGE, 1), long=True)
     yield Scenario("20 % of 1,000 of TTL 3,600 cut off for 30 min", cut_off(HOURLY, 0.2, 30 * MINUTE), 1, long=True)
 
@@ -332,5 +346,6 @@ def those_not_covered() -> Iterator[Scenario]:
     yield told("a fleet of 10 cut off for 90 s", cut_off([(5, TTL)] * 2, 1, 90), 20)
     yield told("a fleet of 10 cut off for 5 min", cut_off([(5, TTL)] * 2, 1), 20)
     yield told("5 % of beats lost for 20 min, not repeating", beats_lost(repeats=False))
+    yield told("170 of 1,000 die, then 10 a minute", trickle, 2)
     for of in (299, 400):
         yield told(f"1 dies, another service of {of} drops 200", dropped(of), 2)
