@@ -1,14 +1,17 @@
 """`manage.py sweep`: what it prints, and what it changes."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from service_registry.models import Change, Instance, Lease
+from django.db.models import F
+
+from service_registry.expiry.evidence import rfc3339
+from service_registry.models import Change, Instance, Lease, RegistryState
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import run
-from tests.fleets import fleet, held, quiet
+from tests.fleets import beat, fleet, held, quiet
 
 
 def test_sweep_says_what_it_did(payments: Api) -> None:
@@ -82,6 +85,35 @@ def test_a_dry_sweep_says_that_the_fleet_is_silent(payments: Api) -> None:
         assert "of its whole fleet nobody since" in said
         assert "would expire 0, keep 21" in said
         assert run("sweep").startswith("0 expired, 0 protected")
+
+
+def test_a_dry_sweep_knows_that_a_heartbeat_has_ended_the_silence(payments: Api) -> None:
+    """The window restarts with it then, so that nobody is due: in the dry sweep as in the real one."""
+    ids = fleet(payments, {"a": 7, "b": 7, "c": 7})
+    quiet(60, ids)
+    run("sweep")
+    beat(payments, ids[:1])
+    before = RegistryState.objects.get()
+    said = run("sweep", "--dry-run")
+    assert "(silence): silence counts from then" in said
+    assert "A sweep would expire 0, keep 0 that are past their deadline" in said
+    assert RegistryState.objects.get().silent_since == before.silent_since
+    assert run("sweep").startswith("0 expired, 0 protected")
+
+
+def test_a_dry_sweep_counts_from_the_heartbeat_that_ended_the_silence(payments: Api) -> None:
+    """One who looks late: by the window as the sweep will restart it all are due again, and are to be held."""
+    ids = fleet(payments, {"a": 7, "b": 7, "c": 7})
+    quiet(60, ids)
+    run("sweep")
+    ageing.silent_since(200)
+    quiet(40, ids[:1])
+    RegistryState.objects.update(window_start=F("silent_since"))
+    heard_at = Lease.objects.get(instance__instance_id=ids[0]).heartbeat_at
+    said = run("sweep", "--dry-run")
+    deadline = rfc3339(heard_at + timedelta(seconds=33))
+    assert said.count(f"deadline {deadline}") == said.count("would be held by the rule fleet until") == 21
+    assert run("sweep").startswith("0 expired, 21 protected")
 
 
 def test_a_dry_sweep_says_who_waits_since_enough_leave(payments: Api) -> None:

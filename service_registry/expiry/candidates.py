@@ -5,9 +5,9 @@ from datetime import datetime
 
 from django.db import connection
 
-from service_registry.documents import DEADLINE, INSTANCE, LEASE, SERVICE, STATE
+from service_registry.documents import DEADLINE, INSTANCE, LEASE, SERVICE
 from service_registry.expiry.census import Census, epoch
-from service_registry.expiry.conditions import HELD_FROM, IS_DUE, IS_HELD, IS_PROVEN, TIME_PASSES
+from service_registry.expiry.conditions import HELD_FROM, IS_DUE, IS_HELD, IS_PROVEN, STATE_AS_OF, TIME_PASSES
 from service_registry.expiry.rules import Due
 
 # A census this old judges nobody any more: the sweep that took it was frozen, or has so much to do that it counts anew.
@@ -20,7 +20,7 @@ SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.w
     CASE WHEN l.protected_at IS NOT NULL THEN l.protected_by END AS held_by,
     COALESCE({epoch("%(at)s::timestamptz")} - {epoch("l.protected_at")}, 0) AS held_seconds,
     {HELD_FROM} AS held_from
-FROM {LEASE} l CROSS JOIN {STATE} r
+FROM {LEASE} l CROSS JOIN {STATE_AS_OF} r
 WHERE {IS_DUE} AND l.instance_id > %(after)s
 """
 IS_RELEASED = f"l.instance_id IN (SELECT i.id FROM {INSTANCE} i WHERE i.service_id = ANY (%(released)s::bigint[]))"

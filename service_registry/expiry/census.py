@@ -9,7 +9,16 @@ from typing import Any
 from django.db import connection
 
 from service_registry.documents import HEARD_SINCE, HEARTBEAT_AT, INSTANCE, LEASE, SERVICE, STATE
-from service_registry.expiry.conditions import HEARS, IS_DUE, IS_GONE, IS_HELD, IS_LATE, IS_LIVE, IS_PROVEN
+from service_registry.expiry.conditions import (
+    HEARS,
+    IS_DUE,
+    IS_GONE,
+    IS_HELD,
+    IS_LATE,
+    IS_LIVE,
+    IS_PROVEN,
+    STATE_AS_OF,
+)
 from service_registry.expiry.limits import limits
 from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Counts, Crowd, Group, Silence
 
@@ -39,7 +48,7 @@ SELECT l.ttl_seconds,
     count(*) FILTER (WHERE {IS_DUE}),
     count(*) FILTER (WHERE {IS_DUE} AND NOT {IS_HELD}),
     {epoch(f"min({HEARTBEAT_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE} AND l.heartbeat_at > r.silent_since)")}
-FROM {LEASE} l CROSS JOIN {STATE} r
+FROM {LEASE} l CROSS JOIN {STATE_AS_OF} r
 WHERE {IS_LIVE} OR {IS_GONE}
 GROUP BY l.ttl_seconds
 """
@@ -48,7 +57,7 @@ GROUPS = f"""
 -- Those that are counted lead to their services, and these to all of their leases: by keys, for in most sweeps they
 -- are few.
 WITH counted AS MATERIALIZED (
-    SELECT l.instance_id FROM {LEASE} l CROSS JOIN {STATE} r WHERE {IS_PROVEN} AND ({IS_LATE} OR {IS_GONE})
+    SELECT l.instance_id FROM {LEASE} l CROSS JOIN {STATE_AS_OF} r WHERE {IS_PROVEN} AND ({IS_LATE} OR {IS_GONE})
 ),
 named AS MATERIALIZED (
     SELECT DISTINCT i.service_id FROM {INSTANCE} i
@@ -57,7 +66,7 @@ named AS MATERIALIZED (
 SELECT i.service_id, l.ttl_seconds, count(*), count(*) FILTER (WHERE {IS_LATE} OR {IS_GONE})
 FROM {INSTANCE} i
 JOIN {LEASE} l ON l.instance_id = i.id
-CROSS JOIN {STATE} r
+CROSS JOIN {STATE_AS_OF} r
 WHERE i.service_id = ANY ((SELECT array_agg(service_id) FROM named)::bigint[])
     AND {IS_PROVEN} AND ({IS_LIVE} OR {IS_GONE})
 GROUP BY i.service_id, l.ttl_seconds
@@ -78,7 +87,7 @@ SELECT count(*) FROM (
 class Census:
     """`at` is the moment of all that is counted, `now` the same in seconds. `silence` and `crowds` stood before it.
     `due` are past their deadline, `undecided` those of them that no hold keeps; `beaten_at` is the first heartbeat seen
-    since the silence began."""
+    since the silence began; `restart_at` is when the window would restart that has not yet."""
 
     at: datetime
     now: float
@@ -90,6 +99,7 @@ class Census:
     due: int = 0
     undecided: int = 0
     beaten_at: float | None = None
+    restart_at: float | None = None
 
     @property
     def asks_for_judgement(self) -> bool:
@@ -103,20 +113,29 @@ class Census:
 
     def parameters(self) -> Mapping[str, Any]:
         """Those of the conditions."""
-        return parameters_at(self.at)
+        return parameters_at(self.at, self.restart_at)
 
 
-def parameters_at(at: datetime) -> Mapping[str, Any]:
+def parameters_at(at: datetime, restart_at: float | None) -> Mapping[str, Any]:
     allowed = limits()
-    return {"at": at, "fleet_seconds": allowed.seconds("fleet"), "service_seconds": allowed.seconds("service")}
+    return {
+        "at": at,
+        "restart_at": restart_at,
+        "fleet_seconds": allowed.seconds("fleet"),
+        "service_seconds": allowed.seconds("service"),
+    }
 
 
-def take() -> Census:
-    """Count the fleet, TTL by TTL."""
+def take(restart_at: float | None = None) -> Census:
+    """Count the fleet, TTL by TTL.
+
+    Args:
+        restart_at: count as if the window had restarted then, in seconds by the database's clock.
+    """
     with connection.cursor() as cursor:
         cursor.execute(MOMENT)
         at, now, hears, since, until, repaid_at, crowds, released = cursor.fetchone()
-        cursor.execute(COHORTS, parameters_at(at))
+        cursor.execute(COHORTS, parameters_at(at, restart_at))
         rows = cursor.fetchall()
     return Census(
         at,
@@ -129,6 +148,7 @@ def take() -> Census:
         due=sum(row[5] for row in rows),
         undecided=sum(row[6] for row in rows),
         beaten_at=min((row[7] for row in rows if row[7] is not None), default=None),
+        restart_at=restart_at,
     )
 
 

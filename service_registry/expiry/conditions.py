@@ -4,7 +4,7 @@ Counting and judging refer to one moment, `%(at)s`, which is the database's: a l
 for the next sweep, where its cohort is counted anew.
 """
 
-from service_registry.documents import DEADLINE, HEARD_SINCE
+from service_registry.documents import DEADLINE, HEARD_SINCE, STATE
 from service_registry.expiry.rules import GONE_SECONDS, LATE_AFTER
 
 # While nobody can hear, or the whole fleet is silent, time stands still. A clock that has been set back restarts the
@@ -12,6 +12,13 @@ from service_registry.expiry.rules import GONE_SECONDS, LATE_AFTER
 HEARS = """r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'
     AND r.heard_at < statement_timestamp() + interval '5 seconds'"""
 TIME_PASSES = f"{HEARS} AND (r.silent_until IS NULL OR r.silent_until <= statement_timestamp())"
+
+# The state, as it would be had the window restarted at %(restart_at)s, for those who foretell; a null changes nothing.
+STATE_AS_OF = f"""(
+    SELECT id, heard_at, silent_since, silent_until,
+        GREATEST(window_start, to_timestamp(%(restart_at)s)) AS window_start
+    FROM {STATE}
+)"""
 
 IS_LIVE = "l.expired_at IS NULL"
 IS_PROVEN = "l.beats > 0"
@@ -28,5 +35,5 @@ HELD_FROM = f"LEAST({DEADLINE}, l.protected_at)"
 # at a time to come, by a clock that has been set back since, is given anew.
 HOLD = "make_interval(secs => CASE l.protected_by WHEN 'fleet' THEN %(fleet_seconds)s ELSE %(service_seconds)s END)"
 IS_HELD = f"(l.protected_at IS NOT NULL AND l.protected_at <= %(at)s AND %(at)s < {HELD_FROM} + {HOLD})"
-IS_OVER_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %s)"
+IS_OVER_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %(retention)s)"
 IS_OVER = "o.until <= statement_timestamp()"

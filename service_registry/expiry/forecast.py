@@ -17,8 +17,9 @@ from service_registry.expiry.rules import Silence, Verdict
 PAGE = 500
 
 OUTLOOK = f"""
-SELECT {rfc3339("r.heard_at")}, {rfc3339("r.window_start")}, r.window_reason, {rfc3339("r.swept_at")},
-    {rfc3339("to_timestamp(%s)")}, {rfc3339("to_timestamp(%s)")},
+SELECT {rfc3339("r.heard_at")}, {rfc3339("GREATEST(r.window_start, to_timestamp(%(restart_at)s))")},
+    CASE WHEN %(restart_at)s IS NULL THEN r.window_reason ELSE 'silence' END, {rfc3339("r.swept_at")},
+    {rfc3339("to_timestamp(%(since)s)")}, {rfc3339("to_timestamp(%(until)s)")},
     (SELECT count(*) FROM {LEASE} l WHERE {IS_OVER_RETENTION}),
     (SELECT count(*) FROM {OVERRIDE} o WHERE {IS_OVER})
 FROM {STATE} r WHERE r.id = 1
@@ -27,7 +28,8 @@ FROM {STATE} r WHERE r.id = 1
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Times are texts by the database's clock. While time stands still, since nobody hears or the fleet is silent,
+    """Times are texts by the database's clock. A silence that has ended is over here, and the window restarts as the
+    next sweep will restart it. While time stands still, since nobody hears or the fleet is silent,
     those that are due stay, and so do those that have been retained enough."""
 
     counted: Census
@@ -47,10 +49,20 @@ class Outlook:
 
 
 def outlook() -> Outlook:
+    """Count as the sweep does, which counts anew when a heartbeat has ended a silence; nothing is written."""
     counted = census.take()
     standing = silence.observe(counted) if counted.hears else counted.silence
+    restart_at = counted.silence.restarts_window_at(counted.counts) if counted.hears else None
+    if restart_at is not None:
+        counted = census.take(restart_at)
+    parameters = {
+        "since": standing.since,
+        "until": standing.until,
+        "restart_at": restart_at,
+        "retention": settings.REGISTRY_RETENTION_SECONDS,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(OUTLOOK, [standing.since, standing.until, settings.REGISTRY_RETENTION_SECONDS])
+        cursor.execute(OUTLOOK, parameters)
         return Outlook(counted, standing, *cursor.fetchone())
 
 

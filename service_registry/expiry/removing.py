@@ -17,7 +17,7 @@ WITH old AS MATERIALIZED (
     SELECT i.id FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
     WHERE {IS_OVER_RETENTION}
         AND EXISTS (SELECT FROM {STATE} r WHERE {TIME_PASSES})
-    ORDER BY i.id LIMIT %s
+    ORDER BY i.id LIMIT %(at_most)s
     FOR UPDATE OF i SKIP LOCKED
 ),
 leased AS MATERIALIZED (
@@ -50,7 +50,7 @@ def remove(at_most: int) -> int:
     """Remove the rows that expired longer ago than they are retained, and return how many."""
     retention = settings.REGISTRY_RETENTION_SECONDS
     with connection.cursor() as cursor:
-        cursor.execute(REMOVE, [retention, at_most, retention])
+        cursor.execute(REMOVE, {"retention": retention, "at_most": at_most})
         rows = cursor.fetchall()
     changes.append(
         [
