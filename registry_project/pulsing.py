@@ -6,6 +6,8 @@ from django.db import Error, close_old_connections
 
 from service_registry.exceptions import NotMigrated
 from service_registry.expiry import hearing
+from service_registry.identity.errors import KeysUnavailable
+from service_registry.identity.keys import provider
 from service_registry.permissions import grants
 
 logger = logging.getLogger(__name__)
@@ -14,10 +16,19 @@ PULSE_SECONDS = 1
 
 
 def pulse() -> None:
-    """Pulse once on this thread's connection. A database that is away is no failure: then nobody hears, as is right."""
+    """Pulse once on this thread's connection, if this process could take a heartbeat now: one that refuses them all
+    knows nothing of who beats. A database that is away is no failure: then nobody hears, as is right.
+
+    1. Have signing keys. A refresh that failed leaves the old ones, which are good for OIDC_KEYS_MAX_AGE_SECONDS.
+    2. Know what groups grant; NotMigrated when none grants anything.
+    3. Hear. Whatever is missing before that restarts the window once it is there again.
+    """
     close_old_connections()  # as at the start of a request: one that broke is made anew
     try:
-        hearing.pulse()
+        provider().current()
         grants.keep_fresh()
+        hearing.pulse()
+    except KeysUnavailable:
+        logger.warning("No pulse: there are no signing keys, or they are too old, and so every heartbeat is refused.")
     except (Error, NotMigrated) as error:
         logger.warning("The pulse did not reach the database: %s", error)

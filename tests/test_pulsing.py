@@ -1,0 +1,72 @@
+"""The pulse of a web process says that it hears, and only one that can take a heartbeat does."""
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import Group
+
+from registry_project import pulsing
+from service_registry.identity.keys import provider
+from service_registry.models import RegistryState
+from tests import ageing
+from tests.identity.issuing import Handler, Issuer, until
+
+pytestmark = pytest.mark.django_db(transaction=True)  # a pulse closes old connections
+
+
+@pytest.fixture
+def issuer(settings: LazySettings) -> Iterator[Issuer]:
+    """The one that is configured, not yet asked."""
+    with Issuer() as issuer:
+        threading.Thread(target=issuer.serve_forever, args=[0.02], daemon=True).start()
+        settings.OIDC_ISSUER = issuer.url
+        yield issuer
+        provider().stop()
+        issuer.shutdown()
+
+
+def fails(handler: Handler) -> None:
+    handler.send_error(500)
+
+
+def heard_at() -> datetime:
+    return RegistryState.objects.get().heard_at
+
+
+def pulse_moves_heard_at() -> bool:
+    ageing.deafen(2)
+    before = heard_at()
+    pulsing.pulse()
+    return heard_at() > before
+
+
+def test_a_process_without_keys_does_not_say_that_it_hears(issuer: Issuer) -> None:
+    issuer.answers["/realm/jwks"] = fails
+    assert not pulse_moves_heard_at()
+    issuer.answers["/realm/jwks"] = lambda handler: handler.send(b"")
+    assert not pulse_moves_heard_at()
+
+
+def test_keys_that_are_too_old_are_none(issuer: Issuer) -> None:
+    assert pulse_moves_heard_at()
+    provider().max_age_seconds = 0
+    assert not pulse_moves_heard_at()
+
+
+def test_a_refresh_that_fails_stops_no_pulse(issuer: Issuer) -> None:
+    assert pulse_moves_heard_at()
+    issuer.answers["/realm/jwks"] = fails
+    fetches = issuer.fetches
+    provider().asked_again()
+    until(lambda: issuer.fetches > fetches)
+    assert pulse_moves_heard_at()
+
+
+def test_a_process_that_knows_no_grants_does_not_say_that_it_hears() -> None:
+    assert pulse_moves_heard_at()
+    Group.objects.all().delete()
+    pulsing.grants.forget()
+    assert not pulse_moves_heard_at()
