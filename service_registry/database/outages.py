@@ -3,6 +3,8 @@
 from django.db import DatabaseError, Error, InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 
+from service_registry.database.connection import DatabaseSilent
+
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; psycopg makes no OperationalError of these.
 READ_ONLY = "25006"  # a standby, or the minutes of a failover
 TRANSACTION_ENDED = ("25P03", "25P04")  # this process was frozen in the middle of it
@@ -27,6 +29,9 @@ CONNECTION_LOST = ("08", "57P", *TRANSACTION_ENDED)
 
 
 def is_lost_connection(error: Error) -> bool:
-    """Whether the connection is gone, and a new one may do."""
+    """Whether the connection is gone, and a new one may do. One that was given up may not: whoever waited for it has
+    waited long enough, and what took so long takes as long again."""
+    if isinstance(error.__cause__, DatabaseSilent):
+        return False
     state = sqlstate_of(error)
     return state.startswith(CONNECTION_LOST) or (not state and isinstance(error, OperationalError | InterfaceError))

@@ -17,8 +17,8 @@ SERIALIZATION_FAILURES = {"40P01", "40001"}
 def retried(run: Callable[[], Result]) -> Result:
     """Run an idempotent transaction or a read again: once on a lost connection, three times on a deadlock.
 
-    A killed backend makes every other connection fail once; the connection is made anew at the next use. A server that
-    is silent is not waited for twice: its next connection is refused at once, see `connection.Silence`.
+    A killed backend makes every other connection fail once; the connection is made anew at the next use. What the
+    server did not answer in time is not asked again (DatabaseSilent).
     """
     lost = failed = 0
     while True:
