@@ -19,6 +19,7 @@ from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
+UNAVAILABLE = "The registry cannot reach its database, or it is too busy; try again."
 
 STATUS_OF: dict[type[Exception], int] = {
     exceptions.InvalidInput: 400,
@@ -93,7 +94,7 @@ def judged(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, DataError | UnreadablePostError | SuspiciousOperation):
         return 400, "invalid", "The request holds a value that cannot be kept, or did not arrive whole."
     if is_outage(error):
-        return 503, "unavailable", "The registry cannot reach its database, or it is too busy; try again."
+        return 503, "unavailable", UNAVAILABLE
     return 500, "internal", "The registry failed; the request id finds the failure in its log."
 
 
@@ -147,3 +148,9 @@ def without_pages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     status = response.status_code
     body = problem(id_of(request), status, code_of_page(status), f"{HTTPStatus(status).phrase}.")
     return HttpResponse(RegistryJSONRenderer().render(body), status=status, content_type=CONTENT_TYPE)
+
+
+def unavailable_page() -> HttpResponse:
+    """What a browser is shown while the database is away. It stands alone: a page of the admin would read its user."""
+    page = f'<!doctype html>\n<html lang="en"><title>Unavailable</title><p>{UNAVAILABLE}</p></html>\n'
+    return HttpResponse(page, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

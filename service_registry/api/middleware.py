@@ -1,13 +1,16 @@
-"""What holds for every answer: it carries the request's id, under /registry/ no error is a page, and it is reported."""
+"""What holds for every answer: it carries the request's id, under /registry/ no error is a page, elsewhere a database
+that is away is a page that says so, and it is reported."""
 
 import time
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from service_registry.api.errors import without_pages
+from service_registry.api import operation
+from service_registry.api.errors import unavailable_page, without_pages
 from service_registry.api.reporting import report
 from service_registry.api.request_id import id_of
+from service_registry.database.outages import is_outage
 
 
 class AnswerMiddleware:
@@ -25,3 +28,10 @@ class AnswerMiddleware:
         response["X-Request-Id"] = request_id
         report(request, response, time.perf_counter() - began)
         return response
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Django's hook for what a view or its template raises: the admin's above all, as DRF's views raise nothing."""
+        if not is_outage(error):
+            return None
+        operation.of(request).error = error
+        return unavailable_page()

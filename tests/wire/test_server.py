@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.client import registration
-from tests.wire.running import Caller, Running
+from tests.wire.running import Caller, Running, wait_for
 
 pytestmark = pytest.mark.wire
 
@@ -167,3 +167,18 @@ def test_a_database_that_is_away_is_503_and_comes_back(registry: Running, team: 
     assert (ready.status, ready.json["status"]) == (200, "degraded")
     registry.postgres.start()
     assert team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}).status == 200
+
+
+def test_the_admin_says_so_while_the_database_is_away(registry: Running) -> None:
+    """Whoever is signed in has a session, and reading that is what fails."""
+    session = "sessionid=" + "x" * 32
+    assert registry.nobody().call("GET", "/admin/", Cookie=session).status == 302
+    registry.postgres.stop()
+    try:
+        reply = registry.nobody().call("GET", "/admin/", Cookie=session)
+    finally:
+        registry.postgres.start()
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"<p>The registry cannot reach its database" in reply.body
+    wait_for(lambda: registry.nobody().call("GET", "/admin/", Cookie=session).status == 302)
