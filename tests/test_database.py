@@ -1,5 +1,6 @@
 """Deadlines of the connection, what is tried again, and which errors are the database's trouble."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,27 @@ def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None, m
         silence.refuse()
     silence.end()
     silence.refuse()
+
+
+def test_others_are_refused_for_as_long_as_one_tries(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is longer than one address takes where the name has several; and a forked process tries for itself."""
+    monkeypatch.setattr("service_registry.database.connection.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("service_registry.database.connection.SILENT_SECONDS", 0.1)
+    silence.begin()
+    time.sleep(0.11)
+    silence.refuse()  # this one tries
+    child = os.fork()
+    if child == 0:
+        try:
+            silence.refuse()
+        except DatabaseSilent:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    time.sleep(0.3)
+    with pytest.raises(DatabaseSilent):
+        silence.refuse()
+    silence.end()
 
 
 def test_a_server_that_refuses_is_not_silent(tmp_path: Path) -> None:

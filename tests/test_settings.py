@@ -66,6 +66,7 @@ WRONG = [
     ("DATABASE_URL", "postgresql://registry@host"),
     ("DATABASE_URL", "postgresql://registry@host/registry?connect_timeout=abc"),
     ("DATABASE_URL", "postgresql://registry@host/registry?connect_timeout=0"),
+    ("DATABASE_URL", "postgresql://registry@host/registry?connect_timeout=11"),
     ("DATABASE_URL", "postgresql://registry@host/registry?keepalives_idle=soon"),
     ("DATABASE_URL", "postgresql://registry@host/registry?conect_timeout=3"),
     ("CELERY_BROKER_URL", "filesystem://"),

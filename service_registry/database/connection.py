@@ -4,6 +4,8 @@ Why the deadline stands here: `docs/decisions/0007-deadlines-on-the-database.md`
 """
 
 import contextlib
+import math
+import os
 import threading
 import time
 from typing import Any, Self
@@ -26,8 +28,8 @@ class DatabaseSilent(psycopg.OperationalError):
 class Silence:
     """What this process found out last about a server that does not answer, so that not every thread has to.
 
-    While it is silent one thread at a time tries to connect, once a second; all others are refused at once. A thread
-    that waits answers nobody.
+    While it is silent one thread at a time tries to connect, a second after the last has given up; all others are
+    refused at once, however long it takes, as by the number of its addresses. A thread that waits answers nobody.
     """
 
     def __init__(self) -> None:
@@ -42,16 +44,17 @@ class Silence:
         self._until = None
 
     def refuse(self) -> None:
-        """Raise DatabaseSilent; or return, and then the caller is the one that tries."""
+        """Raise DatabaseSilent; or return, and then the caller is the one that tries, and begins or ends the silence."""
         with self._lock:
             if self._until is None:
                 return
             if time.monotonic() < self._until:
                 raise DatabaseSilent("the database did not answer a moment ago")
-            self._until = time.monotonic() + CONNECT_SECONDS + SILENT_SECONDS
+            self._until = math.inf
 
 
 silence = Silence()
+os.register_at_fork(after_in_child=silence.end)  # the thread that tries is the parent's
 
 
 class Connection(psycopg.Connection[Any]):
