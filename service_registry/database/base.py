@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from django.db import Error
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django_prometheus.db.backends.postgresql import base
 
@@ -16,18 +17,20 @@ class SchemaEditor(DatabaseSchemaEditor):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.wait_for(None)
+        self.connection.ensure_connection()
+        self.connection.connection.deadline_seconds = None
         return self
 
     def __exit__(self, *error: Any) -> None:
+        """What the migration itself failed with is the error to be told, not that there was no way back from it."""
         try:
             super().__exit__(*error)
+        except Error:
+            if error[0] is None:
+                raise
         finally:
-            self.wait_for(DEADLINE_SECONDS)
-
-    def wait_for(self, seconds: float | None) -> None:
-        self.connection.ensure_connection()
-        self.connection.connection.deadline_seconds = seconds
+            if self.connection.connection is not None:
+                self.connection.connection.deadline_seconds = DEADLINE_SECONDS
 
 
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # the library has no types

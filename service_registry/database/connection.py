@@ -44,7 +44,7 @@ class Silence:
         self._until = None
 
     def refuse(self) -> None:
-        """Raise DatabaseSilent; or return, and then the caller is the one that tries, and begins or ends the silence."""
+        """Raise DatabaseSilent; or return, and then the caller is the one that tries, and says what came of it."""
         with self._lock:
             if self._until is None:
                 return
@@ -61,6 +61,7 @@ class Connection(psycopg.Connection[Any]):
     """One wait is one exchange with the server: a statement with all its rows, or a commit."""
 
     deadline_seconds: float | None = DEADLINE_SECONDS
+    committing = False
 
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
@@ -85,11 +86,18 @@ class Connection(psycopg.Connection[Any]):
             self.give_up()
             raise DatabaseSilent(f"the database did not answer within {self.deadline_seconds:g} s") from None
 
+    def commit(self) -> None:
+        self.committing = True
+        try:
+            super().commit()
+        finally:
+            self.committing = False
+
     def give_up(self) -> None:
-        """Close the connection. A statement outside of a transaction is cancelled first, since the server may work on
-        it for as long as it likes; in a transaction the server's own timeouts end it, and a commit must not be."""
+        """Close the connection. The statement is cancelled first, since the server may work on it for as long as it
+        likes; a commit is not, as nobody could say what became of it."""
         cancelled = False
-        if self.autocommit:
+        if not self.committing:
             with contextlib.suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_SECONDS)
                 cancelled = True
