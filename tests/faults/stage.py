@@ -1,7 +1,7 @@
 """A registry of real processes with a fleet that beats and a checker that looks, for one fault."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from tests.faults import defects
 from tests.faults.checker import Checker
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import Fleet, Host
 from tests.faults.scale import (
     HOLD_SECONDS,
     OFF_THE_LIST_SECONDS,
@@ -45,6 +45,12 @@ class Stage:
         assert dict(self.checker.missing) == {}
         assert self.fleet.lost == []
         assert self.checker.overlooked() == set()
+
+    def assert_were_held(self, hosts: Iterable[Host]) -> None:
+        """Whoever was cut off for longer than a TTL was due: else the fault has not happened, and shows nothing."""
+        held = self.checker.protected
+        never = [host for host in hosts if any(f"{host.service_name}/{name}" not in held for name in host.instance_ids)]
+        assert never == []
 
 
 def in_three(size: int) -> dict[str, int]:

@@ -33,3 +33,4 @@ def test_a_fifth_of_fifty_in_ten_services_is_cut_off(tmp_path: Path) -> None:
         time.sleep(ttls * TTL_SECONDS)
         heal(hosts)
         at.assert_none_was_off_the_list(f"20 % of 50 in 10 services cut off for {ttls} TTLs", 1)
+        at.assert_were_held(hosts)

@@ -1,4 +1,5 @@
-"""Partitions that meet: a second while the first is held, several TTLs, uneven services, and healing one by one."""
+"""Partitions that meet: a second while the first is held, several TTLs, uneven services, and healing one by one; and
+all of a fleet for a short while."""
 
 import time
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import cut_off, heal
-from tests.faults.scale import TTL_SECONDS, trials
+from tests.faults.scale import SCALE, TTL_SECONDS, trials
 from tests.faults.stage import stage
 from tests.faults.test_part7_partitions import share_of
 
@@ -28,6 +29,7 @@ def test_a_second_partition_while_the_first_is_held(tmp_path: Path) -> None:
         time.sleep(ttls * TTL_SECONDS / 2)
         heal(second)
         at.assert_none_was_off_the_list(f"a second partition while the first is held, {ttls} TTLs each", 2)
+        at.assert_were_held(first + second)
 
 
 def test_several_ttls_in_one_fleet_and_healing_one_by_one(tmp_path: Path) -> None:
@@ -45,3 +47,13 @@ def test_several_ttls_in_one_fleet_and_healing_one_by_one(tmp_path: Path) -> Non
         at.assert_none_was_off_the_list(
             f"60 % of TTLs of 5, 10 and 100 s cut off for {ttls} TTLs, healing one by one", 1
         )
+        at.assert_were_held(host for host in hosts if host.ttl_seconds < ttls * TTL_SECONDS)
+
+
+def test_the_load_balancer_is_down_for_two_minutes(tmp_path: Path) -> None:
+    """For less than a hold: see part 12 for longer ones."""
+    with stage(tmp_path) as at:
+        cut_off(at.fleet.hosts)
+        time.sleep(120 / SCALE)
+        heal(at.fleet.hosts)
+        at.assert_none_was_off_the_list("load balancer down for 2 minutes of TTL 30", 1)
