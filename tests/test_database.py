@@ -11,7 +11,7 @@ from django.db import DatabaseError, OperationalError, connection, connections, 
 
 from registry_project.embedded.postgres import Server
 from service_registry.database.base import SchemaEditor
-from service_registry.database.connection import DEADLINE_SECONDS, Connection, DatabaseSilent, silence
+from service_registry.database.connection import DEADLINE_SECONDS, Connection, DatabaseSilent, breaker
 from service_registry.database.outages import is_lost_connection, is_outage
 from service_registry.database.retrying import retried
 from service_registry.manager.batch import write
@@ -24,7 +24,7 @@ SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sl
 def server(transactional_db: None) -> Iterator[None]:
     """The suite's database outside of a transaction of the test's, and known not to be silent afterwards."""
     yield
-    silence.end()
+    breaker.reset()
     connection.close()
 
 
@@ -73,7 +73,7 @@ def test_a_commit_that_takes_too_long_is_given_up_and_not_cancelled(server: None
         connection.connection.deadline_seconds = 0.2
         with pytest.raises(OperationalError, match="did not answer"), transaction.atomic():
             execute("INSERT INTO slow VALUES (1)")
-        silence.end()
+        breaker.reset()
         connection.close()
         until(lambda: count("SELECT count(*) FROM slow") == 1)
     finally:
@@ -104,50 +104,50 @@ def test_a_read_that_takes_too_long_is_not_done_again(hurried: None) -> None:
     with pytest.raises(OperationalError, match="did not answer within"):
         retried(run)
     assert len(runs) == 1
-    silence.refuse()  # another may ask at once
+    breaker.refuse()  # another may ask at once
 
 
 def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service_registry.database.connection.SILENT_SECONDS", 0.1)
-    silence.begin()
+    breaker.trip()
     with pytest.raises(DatabaseSilent):
-        silence.refuse()
+        breaker.refuse()
     time.sleep(0.11)
-    silence.refuse()  # this one tries
+    breaker.refuse()  # this one tries
     with pytest.raises(DatabaseSilent):
-        silence.refuse()
-    silence.end()
-    silence.refuse()
+        breaker.refuse()
+    breaker.reset()
+    breaker.refuse()
 
 
 def test_others_are_refused_for_as_long_as_one_tries(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is longer than one address takes where the name has several; and a forked process tries for itself."""
     monkeypatch.setattr("service_registry.database.connection.CONNECT_SECONDS", 0.1)
     monkeypatch.setattr("service_registry.database.connection.SILENT_SECONDS", 0.1)
-    silence.begin()
+    breaker.trip()
     time.sleep(0.11)
-    silence.refuse()  # this one tries
+    breaker.refuse()  # this one tries
     child = os.fork()
     if child == 0:
         try:
-            silence.refuse()
+            breaker.refuse()
         except DatabaseSilent:
             os._exit(1)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     time.sleep(0.3)
     with pytest.raises(DatabaseSilent):
-        silence.refuse()
-    silence.end()
+        breaker.refuse()
+    breaker.reset()
 
 
 def test_a_server_that_refuses_is_not_silent(tmp_path: Path) -> None:
-    silence.begin()
+    breaker.trip()
     time.sleep(1.01)
     with pytest.raises(psycopg.OperationalError):
         Connection.connect(f"host=127.0.0.1 port={Server(tmp_path).port} connect_timeout=3")
-    silence.refuse()
-    silence.refuse()
+    breaker.refuse()
+    breaker.refuse()
 
 
 def test_an_ended_connection_is_made_anew_once(server: None) -> None:
@@ -206,7 +206,7 @@ def test_migrations_take_the_time_they_take(hurried: None) -> None:
 def test_what_a_migration_failed_with_is_said_though_the_server_is_silent_then(hurried: None) -> None:
     def migrate() -> None:
         with SchemaEditor(connections["default"]) as editor:
-            silence.begin()
+            breaker.trip()
             editor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.raises(OperationalError, match="terminating connection"):

@@ -25,7 +25,7 @@ class DatabaseSilent(psycopg.OperationalError):
     """The database did not answer in time, or did not a moment ago and has not been asked again."""
 
 
-class Silence:
+class Breaker:
     """What this process found out last about a server that does not answer, so that not every thread has to.
 
     While it is silent one thread at a time tries to connect, a second after the last has given up; all others are
@@ -36,11 +36,11 @@ class Silence:
         self._until: float | None = None
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
+    def trip(self) -> None:
         with self._lock:
             self._until = time.monotonic() + SILENT_SECONDS
 
-    def end(self) -> None:
+    def reset(self) -> None:
         self._until = None
 
     def refuse(self) -> None:
@@ -53,8 +53,8 @@ class Silence:
             self._until = math.inf
 
 
-silence = Silence()
-os.register_at_fork(after_in_child=silence.end)  # the thread that tries is the parent's
+breaker = Breaker()
+os.register_at_fork(after_in_child=breaker.reset)  # the thread that tries is the parent's
 
 
 class Connection(psycopg.Connection[Any]):
@@ -66,16 +66,16 @@ class Connection(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
         """Raises DatabaseSilent at once when it did not answer a moment ago."""
-        silence.refuse()
+        breaker.refuse()
         try:
             made = super().connect(conninfo, **options)
         except ConnectionTimeout:
-            silence.begin()
+            breaker.trip()
             raise
         except BaseException:
-            silence.end()  # a refusal is an answer
+            breaker.reset()  # a refusal is an answer
             raise
-        silence.end()
+        breaker.reset()
         return made
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
@@ -103,4 +103,4 @@ class Connection(psycopg.Connection[Any]):
                 cancelled = True
         self.close()
         if not cancelled:
-            silence.begin()
+            breaker.trip()

@@ -86,8 +86,12 @@ class Pulse:
         """Say that this process can hear, and return how long ago the last sweep finished, in seconds; None when the
         wall clock is wrong, and the process therefore deaf.
 
-        1. Read the database's clock beside our own two, to tell a jump of either from a slow answer.
-        2. In one statement, move `heard_at`, and restart the window when nobody could hear or a clock jumped.
+        1. Take this process's lock: the pulse and the sweep it runs would each take the other's reading for its own
+           earlier one, and see a jump between them.
+        2. Read the database's clock beside our own two, to tell a jump of either from a slow answer.
+        3. In one statement, move `heard_at`, and restart the window when nobody could hear or a clock jumped. Two
+           processes that pulse at once meet at the row: the second judges by what the first wrote, so that only one
+           restarts the window. A sweep under way reads it with its next page.
         """
         with self._lock:
             reading = read()

@@ -29,12 +29,14 @@ WRITES: list[tuple[str, str, Any]] = [
     ("PUT", STATUS, {"status": "DOWN", "reason": "test"}),
     ("DELETE", STATUS, None),
     ("PUT", "/registry/services/web/owners", {"owners": ["team"]}),
+    ("POST", "/registry/services/web/release", {"reason": "test"}),
     ("POST", "/registry/deregister", KEY),
 ]
 READS: list[tuple[str, str, Any]] = [
     ("GET", "/registry/services", None),
     ("GET", "/registry/instance/web/web-1", None),
     ("GET", "/registry/instance/web-1", None),
+    ("GET", "/registry/changes?service=web", None),
 ]
 # Answered from memory whatever the database does, once it is there.
 FROM_MEMORY: list[tuple[str, str, Any]] = [("GET", "/registry/services/web", None)]
