@@ -21,7 +21,7 @@ SECONDS ?= 4
 THREADS ?= 1 2 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser scale faults faults-short watch check bench simulate profile format lock
+.PHONY: help run demo test browser scale faults faults-short watch watch-short check bench simulate profile format lock
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,7 +33,7 @@ demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
 	@exec $(VENV_PYTHON) -m registry_project.embedded.demo
 
 test: $(DEV_STAMP) ## Run the tests, but for those in a browser
-	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale and not faults"
+	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale and not faults and not storm"
 
 browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is installed where it is missing
 	@.ci/chromium
@@ -54,7 +54,10 @@ faults-short: $(DEV_STAMP) ## Try some of the faults, in four minutes
 	FAULTS_SHORT=1 $(VENV_PYTHON) -m pytest tests/faults -m short -n 0 -s
 
 watch: $(DEV_STAMP) ## Let sixteen watchers see 220,000 changes, also while processes are killed, in half an hour
-	WATCH_SHARE=1 $(VENV_PYTHON) -m pytest tests/live/test_storm.py -k once -s
+	WATCH_SHARE=1 $(VENV_PYTHON) -m pytest -m storm -k once -s
+
+watch-short: $(DEV_STAMP) ## Let them see a tenth of that, and find the mistakes that are made on purpose
+	$(VENV_PYTHON) -m pytest -m storm -n 0 -s
 
 check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(VENV_PYTHON) -m ruff format --check
@@ -62,7 +65,7 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) -m mypy
 	$(PRODUCTION) $(VENV_PYTHON) manage.py check --deploy --fail-level WARNING
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
-	$(MAKE) test browser faults-short
+	$(MAKE) test browser faults-short watch-short
 
 bench: $(DEV_STAMP) ## Measure this machine, in about three minutes (SECONDS=, THREADS=)
 	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)
