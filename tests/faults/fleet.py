@@ -4,6 +4,7 @@ got no answer or a 503."""
 import asyncio
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from tests.wire.running import wait_for
 
 REPEAT_SECONDS = 1.0
 START_SECONDS = 60
+# 401 from a process whose clock is an hour off and has not noticed yet: it is tried again, at another.
+ANSWERS = {200, 401, 503}
+OUTCOMES = {200, 201, 404}  # of one instance in an array; whoever got a 404 is `lost`
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Host:
     lives: bool = True
     beats: bool = True  # False of one that lives: it is cut off
     was_heard: bool = False
+    spoken_for_at: float = 0.0  # when it was heard last, or was let beat again
 
     @property
     def interval_seconds(self) -> float:
@@ -52,6 +57,7 @@ class Fleet:
     repeats: bool = True
     hosts: list[Host] = field(default_factory=list)
     statuses: Counter[int | str] = field(default_factory=Counter)
+    outcomes: Counter[int] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)  # who was told that it is not there
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
@@ -108,6 +114,7 @@ class Fleet:
             if host.beats:
                 if await self.beat(host, connections):
                     host.was_heard = True
+                    host.spoken_for_at = time.monotonic()
                 elif self.repeats:
                     wait_seconds = REPEAT_SECONDS
             await asyncio.sleep(wait_seconds)
@@ -126,7 +133,7 @@ class Fleet:
         return True
 
     async def call(self, verb: str, host: Host, body: Any, connections: list[Connection]) -> list[Any] | None:
-        """The results, or None when there was no answer or a 503. The next call goes to the next port."""
+        """The results, or None when there was no answer or an error. The next call goes to the next port."""
         connections.append(connections.pop(0))
         try:
             status, answer = await connections[-1].call("POST", f"/registry/{verb}", body, host.ttl_seconds / 3)
@@ -134,9 +141,21 @@ class Fleet:
             self.statuses[str(error)] += 1
             return None
         self.statuses[status] += 1
-        # 401 from a process whose clock is an hour off and has not noticed yet: it is tried again, at another.
-        assert status in {200, 401, 503}, answer
-        return list(answer["results"]) if status == 200 else None
+        if status != 200:
+            return None
+        self.outcomes.update(result["status"] for result in answer["results"])
+        return list(answer["results"])
+
+    def assert_it_beats(self) -> None:
+        """Raise unless all that beat are heard and answered as they may be: a fleet that is silent is held, and then
+        nobody is off the list whatever the registry does."""
+        for task in self.tasks:
+            assert not task.done(), f"a host's life has ended: {task.exception()!r}"
+        assert {status for status in self.statuses if isinstance(status, int)} <= ANSWERS
+        assert set(self.outcomes) <= OUTCOMES
+        now = time.monotonic()
+        unheard = [host for host in self.hosts if host.beats and now - host.spoken_for_at > host.ttl_seconds]
+        assert unheard == []
 
 
 def kill(hosts: Iterable[Host]) -> set[tuple[str, str]]:
@@ -156,4 +175,5 @@ def cut_off(hosts: Iterable[Host]) -> None:
 
 def heal(hosts: Iterable[Host]) -> None:
     for host in hosts:
+        host.spoken_for_at = time.monotonic()
         host.beats = host.lives

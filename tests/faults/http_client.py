@@ -42,6 +42,9 @@ class Connection:
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         self.writer.write(head.encode() + content)
         status, length = parsed(await self.reader.readuntil(b"\r\n\r\n"))
+        if length is None:  # a page of the web server's or Django's own: its status says enough
+            self.close()
+            return status, None
         answer = await self.reader.readexactly(length)
         return status, json.loads(answer) if answer else None
 
@@ -51,8 +54,8 @@ class Connection:
         self.reader = self.writer = None
 
 
-def parsed(head: bytes) -> tuple[int, int]:
-    """Status and length of the body. Raises ValueError."""
+def parsed(head: bytes) -> tuple[int, int | None]:
+    """Status and length of the body, where it is given. Raises ValueError."""
     lines = head.lower().split(b"\r\n")
     lengths = [line.partition(b":")[2] for line in lines if line.startswith(b"content-length:")]
-    return int(lines[0].split(b" ")[1]), int(lengths[0]) if lengths else 0
+    return int(lines[0].split(b" ")[1]), int(lengths[0]) if lengths else None

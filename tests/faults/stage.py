@@ -40,6 +40,7 @@ class Stage:
             f"{len(self.checker.expired)} expired, {len(self.fleet.lost)} unknown to a beat; "
             f"{len(self.checker.protected)} protected meanwhile; beats {dict(self.fleet.statuses)}"
         )
+        self.fleet.assert_it_beats()
         assert self.checker.looks > trials
         assert dict(self.checker.expired) == {}
         assert dict(self.checker.missing) == {}
