@@ -39,6 +39,11 @@ DEFECTS = {
         f"{PARTS}/test_part5_deaths.py::test_ten_die_and_so_does_the_worker",
         "never became true",
     ),
+    "failing-beats": Defect(
+        "heartbeats are answered with 500 from some moment on",
+        f"{PARTS}/test_part10_frozen_sweeps.py::test_the_sweep_is_frozen[2]",
+        "<= ANSWERS",
+    ),
     "endless-hold": Defect(
         "a hold has no end",
         f"{PARTS}/test_part11_small_fleets.py::test_a_small_fleet_dies_whole[3]",

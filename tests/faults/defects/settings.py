@@ -3,7 +3,7 @@
 import os
 
 from registry_project.settings import *  # noqa: F403
-from registry_project.settings import INSTALLED_APPS
+from registry_project.settings import INSTALLED_APPS, MIDDLEWARE
 from service_registry import documents
 
 NAME = os.environ["FAULTS_DEFECT"]
@@ -16,6 +16,9 @@ if NAME == "endless-hold":
     from service_registry.expiry import conditions
 
     conditions.IS_HELD = "(l.protected_at IS NOT NULL)"
+
+if NAME == "failing-beats":
+    MIDDLEWARE = [*MIDDLEWARE, "tests.faults.defects.failing.FailingBeats"]
 
 # The others need what Django loads first.
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.faults.defects.late.Late"]
