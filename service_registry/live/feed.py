@@ -98,7 +98,14 @@ class Feed:
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
     def read(self, connection: Dedicated, began: float) -> int:
-        """Read on once, and hand over what came. Returns how many changes that were."""
+        """Read on once, and hand over what came. Returns how many changes that were.
+
+        1. Read what follows the last change that is known, which is read with it: a log that is another now is told by
+           that. `began` is from before, so that whoever commits later is not taken to have been read.
+        2. Have the event loop take it in, and wait for that: the next page must not come before this one is told.
+        3. A full page is not the end of the log. Nobody who asks whether memory has caught up is answered by it: an
+           index from the next page would be taken for one that the log does not hold.
+        """
         assert self.at is not None, "loaded before"
         changes = read_on(connection, *self.at, CHANGES_A_POLL)
         if changes is None:
@@ -108,7 +115,8 @@ class Feed:
             return CHANGES_A_POLL
         if changes:
             self.at = changes[-1].index, changes[-1].pk
-        self.on_loop(lambda: self.hub.advance(changes, began))
+        asked_at = began if len(changes) < CHANGES_A_POLL else None
+        self.on_loop(lambda: self.hub.advance(changes, asked_at))
         self.note_success()
         return len(changes)
 

@@ -32,7 +32,7 @@ class Hub:
         self.stopping = False
         # How often the log was found to be another than before.
         self.losses = 0
-        # On the monotonic clock: when the feed asked for what it was last answered.
+        # On the monotonic clock: when the feed last asked and was told the end of the log.
         self.read_at = -math.inf
         # The newest change that this process has committed itself: its callers may expect to read it.
         self.committed_pk = 0
@@ -44,15 +44,22 @@ class Hub:
         self.recent = Recent.of(newest)
         self._note_read(asked_at)
 
-    def advance(self, changes: Sequence[Change], asked_at: float) -> None:
-        """Go on by what the log said when it was asked at that moment of the monotonic clock."""
+    def advance(self, changes: Sequence[Change], asked_at: float | None) -> None:
+        """Go on by what the log said.
+
+        Args:
+            changes: what follows the last that is known.
+            asked_at: since when, on the monotonic clock, the log may hold more; None where it holds more already, and
+                who waits for the end of the log waits on.
+        """
         if self.replica is not None:
             for change in changes:
                 self.replica.apply(change)
                 self.recent.add(change)
             if changes:
                 self.waiters.tell(changes)
-        self._note_read(asked_at)
+        if asked_at is not None:
+            self._note_read(asked_at)
 
     def lose(self) -> None:
         """The log does not hold any more what the replica was made of: all start over."""
@@ -92,7 +99,7 @@ class Hub:
         return self.replica
 
     async def refreshed(self) -> bool:
-        """Wait until the feed has answered a question that it asked after this moment. False when it does not."""
+        """Wait until all is known that the log held at this moment. False when that takes too long."""
         if self.stale_seconds is not None:
             return False
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
