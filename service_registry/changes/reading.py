@@ -50,7 +50,8 @@ class Recorded:
 
 # Pruning leaves old rows in place that say how things stand, between gaps: nobody can go on from there, but from the
 # last of all, after which nothing was.
-IS_WHOLE_AFTER = f"""(c.at >= COALESCE((SELECT r.pruned_before FROM {STATE} r WHERE r.id = 1), '-infinity')
+PRUNED_BEFORE = f"COALESCE((SELECT r.pruned_before FROM {STATE} r WHERE r.id = 1), '-infinity')"
+IS_WHOLE_AFTER = f"""(c.at >= {PRUNED_BEFORE}
     OR c.id = (SELECT max(id) FROM {CHANGE}))"""
 READ_AFTER = f"""
 -- Locks nothing. One row of nulls when the index is good and nothing came after it, none when it is not.

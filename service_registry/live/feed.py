@@ -41,6 +41,8 @@ class Feed:
         self.hub = hub
         self.loop = loop
         self.at: tuple[str, int] | None = None
+        # On the monotonic clock: when the log was last asked and told its end.
+        self.read_at = 0.0
         self.direct = bool(settings.DATABASE_DIRECT_URL)
         self.told = False
         self.failing = False
@@ -93,7 +95,7 @@ class Feed:
             self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
         began = time.monotonic()
         replica, newest = load(connection, CHANGES)
-        self.at = replica.index, replica.pk
+        self.at, self.read_at = (replica.index, replica.pk), began
         self.on_loop(lambda: self.hub.load(replica, newest, began))
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
@@ -101,13 +103,14 @@ class Feed:
         """Read on once, and hand over what came. Returns how many changes that were.
 
         1. Read what follows the last change that is known, which is read with it: a log that is another now is told by
-           that. `began` is from before, so that whoever commits later is not taken to have been read.
+           that, and one that was pruned since. `began` is from before, so that whoever commits later is not taken to
+           have been read.
         2. Have the event loop take it in, and wait for that: the next page must not come before this one is told.
         3. A full page is not the end of the log. Nobody who asks whether memory has caught up is answered by it: an
            index from the next page would be taken for one that the log does not hold.
         """
         assert self.at is not None, "loaded before"
-        changes = read_on(connection, *self.at, CHANGES_A_POLL)
+        changes = read_on(connection, *self.at, CHANGES_A_POLL, began - self.read_at)
         if changes is None:
             logger.warning("The log does not hold %s any more: starting over.", self.at[0])
             self.at = None
@@ -116,6 +119,7 @@ class Feed:
         if changes:
             self.at = changes[-1].index, changes[-1].pk
         asked_at = began if len(changes) < CHANGES_A_POLL else None
+        self.read_at = asked_at or self.read_at
         self.on_loop(lambda: self.hub.advance(changes, asked_at))
         self.note_success()
         return len(changes)

@@ -1,11 +1,13 @@
 """Filling a replica: once from the tables, as they stand at an index, and from then on from the log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any
 
 from psycopg.errors import NoDataFound
 
-from service_registry.changes.reading import COLUMNS, Recorded
+from service_registry.changes.reading import COLUMNS, IS_WHOLE_AFTER, PRUNED_BEFORE, Recorded
 from service_registry.documents import (
     CHANGE,
     EFFECTIVE_STATUS,
@@ -42,8 +44,13 @@ FED = f"""
 {COLUMNS}, {LOGGED_DOCUMENT}::text, c.instance->>'status', c.instance->>'state',
 CASE WHEN c.kind IN ('service_created', 'owners_changed', 'service_deleted') THEN c.evidence->'owners' END
 """
-AFTER = f"SELECT c.mark, {FED} FROM {CHANGE} c WHERE c.id >= %s ORDER BY c.id LIMIT %s"
-NEWEST = f"SELECT * FROM (SELECT {FED} FROM {CHANGE} c ORDER BY c.id DESC LIMIT %s) newest ORDER BY id"
+# What was written after the log had been read to its end is younger than that reading, and not pruned while that is.
+AFTER = f"""
+-- Locks nothing. First, whether all is there that came after the row.
+SELECT {IS_WHOLE_AFTER} OR statement_timestamp() - make_interval(secs => %(read_before)s) >= {PRUNED_BEFORE}, {FED}
+FROM {CHANGE} c WHERE c.id >= %(pk)s ORDER BY c.id LIMIT %(at_most)s
+"""
+NEWEST = f"SELECT {IS_WHOLE_AFTER}, {FED} FROM {CHANGE} c ORDER BY c.id DESC LIMIT %(at_most)s"
 IS_LARGE = f"SELECT count(*) > 1000 FROM (SELECT FROM {INSTANCE} LIMIT 1001) counted"
 
 # Few words stand for many: one object each.
@@ -55,7 +62,8 @@ def word(text: str) -> str:
 
 
 def load(connection: Dedicated, changes: int) -> tuple[Replica, list[Change]]:
-    """The catalogue, and the newest `changes` of the log up to it, which those who come back soon go on from.
+    """The catalogue, and the newest of the log up to it, which those who come back soon go on from: so many at most,
+    oldest first, and none from before a gap that pruning has left.
 
     Raises psycopg.Error, also when a part does not arrive within the connection's deadline.
     """
@@ -67,12 +75,17 @@ def load(connection: Dedicated, changes: int) -> tuple[Replica, list[Change]]:
         for namespace, name, instance_id, document, status, state in streamed(connection, INSTANCES):
             entry = Entry(document.encode(), word(status), word(state))
             replica.services[namespace, name].put(instance_id, entry)
-        newest = [fed(row) for row in rows(connection, NEWEST, changes)]
+        newest = newest_of(connection, changes)
     except BaseException:
         connection.close()
         raise
     connection.execute("COMMIT")
     return replica, newest
+
+
+def newest_of(connection: Dedicated, at_most: int) -> list[Change]:
+    found = rows(connection, NEWEST, {"at_most": at_most})
+    return [fed(row[1:]) for row in takewhile(itemgetter(0), found)][::-1]
 
 
 def end(connection: Dedicated) -> tuple[str, int]:
@@ -90,8 +103,8 @@ def streamed(connection: Dedicated, query: str) -> Iterator[tuple[Any, ...]]:
         yield from cursor
 
 
-def rows(connection: Dedicated, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    return connection.execute(query, parameters or None).fetchall()
+def rows(connection: Dedicated, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    return connection.execute(query, parameters).fetchall()
 
 
 def is_large(connection: Dedicated) -> bool:
@@ -99,19 +112,29 @@ def is_large(connection: Dedicated) -> bool:
     return bool(rows(connection, IS_LARGE)[0][0])
 
 
-def read_on(connection: Dedicated, index: str, pk: int, at_most: int) -> list[Change] | None:
-    """The changes after the one that `index` names, at most so many; None when the log does not hold it any more.
+def read_on(
+    connection: Dedicated, index: str, pk: int, at_most: int, read_before_seconds: float
+) -> list[Change] | None:
+    """The changes after the one that `index` names, at most so many; None when the log does not hold all of them.
 
-    The row that is known already is read again with each, and its mark compared: a log that lost its end, or was
-    replaced by another, is told by that, whatever happened to the server.
+    The row that is known already is read again with each, and its index compared: a log that lost its end, or was
+    replaced by another, is told by that, whatever happened to the server. Pruning may have kept it, and not what
+    followed: where it is older than what is pruned, the log must have been read to its end, with this row as the last,
+    since then.
+
+    Args:
+        read_before_seconds: how long ago that was.
     """
-    found = rows(connection, AFTER, pk, at_most + 1)
-    if not found or f"{found[0][0]}-{found[0][1]}" != index:
+    found = rows(connection, AFTER, {"pk": pk, "at_most": at_most + 1, "read_before": read_before_seconds})
+    if not found:
         return None
-    return [fed(row[1:]) for row in found[1:]]
+    (whole, *first), *later = found
+    if not whole or first[1] != index:
+        return None
+    return [fed(row[1:]) for row in later]
 
 
-def fed(row: tuple[Any, ...]) -> Change:
+def fed(row: Sequence[Any]) -> Change:
     *recorded, document, status, state, owners = row
     entry = None if document is None else Entry(document.encode(), word(status), word(state))
     return rendered(Recorded(*recorded), entry, owners)

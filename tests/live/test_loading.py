@@ -1,0 +1,89 @@
+"""What a process takes out of the log into memory, with connections and rows as the feed has them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from service_registry import changes as log
+from service_registry.changes import compaction
+from service_registry.exceptions import IndexGone
+from service_registry.live.dedicated import Dedicated, connect
+from service_registry.live.loading import load, read_on
+from service_registry.live.recent import Recent
+from service_registry.live.replica import Change
+from tests import ageing
+from tests.client import Api
+
+pytestmark = pytest.mark.django_db(transaction=True)
+DAY = 86400
+
+
+@pytest.fixture
+def feed() -> Iterator[Dedicated]:
+    with connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def team() -> Api:
+    return Api("registry-services", "team")
+
+
+def prune() -> None:
+    list(compaction.prune(compaction.plan(30 * DAY)))
+
+
+def read(feed: Dedicated, index: str, read_before_days: float = 0) -> list[Change] | None:
+    return read_on(feed, index, log.parse(index)[1], 500, read_before_days * DAY)
+
+
+def with_a_gap_after_b(team: Api) -> str:
+    """The index of b's registration, which is kept; a's leaving, which came after it, is pruned. Then c's and d's."""
+    team.register("web", "a")
+    team.register("web", "b")
+    held = log.end()
+    team.deregister("web", "a")
+    team.register("web", "c")
+    ageing.date_changes_back(40 * DAY)
+    team.register("web", "d")
+    prune()
+    with pytest.raises(IndexGone):
+        log.read_after(held, 1)
+    return held
+
+
+def test_memory_begins_after_what_was_pruned(team: Api, feed: Dedicated) -> None:
+    held = with_a_gap_after_b(team)
+    replica, newest = load(feed, 5000)
+    recent = Recent.of(newest)
+    assert recent.holds(held, log.parse(held)[1]) is None
+    assert recent.after(log.parse(held)[1]) is None
+    assert recent.holds(replica.index, replica.pk)
+    following = team.register("web", "e")
+    assert following.status == 201
+    assert [change.instance_id for change in load(feed, 5000)[1]] == ["d", "e"]
+
+
+def test_memory_holds_the_last_change_however_old(team: Api, feed: Dedicated) -> None:
+    team.register("web", "a")
+    team.register("web", "b")
+    ageing.date_changes_back(40 * DAY)
+    prune()
+    replica, newest = load(feed, 5000)
+    assert [change.index for change in newest] == [replica.index] == [log.end()]
+
+
+def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, feed: Dedicated) -> None:
+    assert read(feed, with_a_gap_after_b(team), read_before_days=40) is None
+
+
+def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, feed: Dedicated) -> None:
+    team.register("web", "a")
+    ageing.date_changes_back(40 * DAY)
+    held = log.end()
+    prune()
+    assert read(feed, held, read_before_days=40) == []
+    team.register("web", "b")
+    found = read(feed, held, read_before_days=1)
+    assert found is not None
+    assert [change.instance_id for change in found] == ["b"]
