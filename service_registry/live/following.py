@@ -75,6 +75,8 @@ class Following:
         """What comes next, as far as it is there; nothing when all has been given. Raises IndexGone when the log was
         replaced meanwhile."""
         while not self.waiter.pending and not self.joined:
+            if self.waiter.ending:
+                return []
             if self.at[1] < self.hub.recent.base:
                 self.waiter.pending = await self.page()
             else:

@@ -11,6 +11,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from service_registry.live.hub import Hub
 from service_registry.live.waiting import Ending, Waiter
 
+FLUSH_POLL_SECONDS = 0.05
 STALE_HEADER = "X-Registry-Stale"
 
 now = time.monotonic
@@ -44,6 +45,13 @@ def abort(send: ASGISendCallable) -> None:
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is not None:
         transport.abort()
+
+
+async def flushed(send: ASGISendCallable) -> None:
+    """Until the client's side has taken all that was sent. With a server other than uvicorn, at once."""
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+    while transport is not None and transport.get_write_buffer_size():
+        await asyncio.sleep(FLUSH_POLL_SECONDS)
 
 
 def stale_header(hub: Hub) -> dict[str, str]:

@@ -31,7 +31,7 @@ class Waiter:
         keeps: whether the changes are kept until taken; who only has to know that there was one is woken alone.
     """
 
-    __slots__ = ("awake", "ending", "keeps", "on_slow", "pending", "position", "topics")
+    __slots__ = ("awake", "ending", "keeps", "on_end", "pending", "position", "topics")
 
     def __init__(self, topics: Iterable[Topic], position: int, keeps: bool = True) -> None:
         self.topics = tuple(topics)
@@ -40,7 +40,7 @@ class Waiter:
         self.pending: list[Change] = []
         self.ending: Ending | None = None
         self.awake = asyncio.Event()
-        self.on_slow: Callable[[], object] | None = None
+        self.on_end: Callable[[Ending], object] | None = None
 
     def wants(self, change: Change) -> bool:
         """Whether the change is of its topics."""
@@ -62,8 +62,8 @@ class Waiter:
         if self.ending is None:
             self.ending = ending
             self.awake.set()
-            if ending is Ending.SLOW and self.on_slow:
-                self.on_slow()
+            if self.on_end:
+                self.on_end(ending)
 
     def take(self, at_most: int) -> list[Change]:
         taken, self.pending = self.pending[:at_most], self.pending[at_most:]
@@ -87,17 +87,25 @@ def topics_of(change: Change) -> set[Topic]:
 
 
 class Waiters:
-    """All who wait in this process, by topic."""
+    """All who wait in this process, by topic; and those who will, but read the log yet."""
 
     def __init__(self) -> None:
+        self.present: set[Waiter] = set()
         self.by_topic: dict[Topic, set[Waiter]] = {}
 
+    def enter(self, waiter: Waiter) -> None:
+        """Have it told from now on when it has to end."""
+        self.present.add(waiter)
+
     def join(self, waiter: Waiter) -> None:
+        """Have it told of changes, too."""
+        self.enter(waiter)
         for topic in waiter.topics:
             self.by_topic.setdefault(topic, set()).add(waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Also for one who never joined."""
+        self.present.discard(waiter)
         for topic in waiter.topics:
             others = self.by_topic.get(topic, set())
             others.discard(waiter)
@@ -114,5 +122,5 @@ class Waiters:
         metrics.wakeups.inc(len(woken))
 
     def end_all(self, ending: Ending) -> None:
-        for waiter in {waiter for waiters in self.by_topic.values() for waiter in waiters}:
+        for waiter in list(self.present):
             waiter.end(ending)

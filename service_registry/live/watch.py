@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -31,6 +31,8 @@ BOOKMARK_SECONDS = 15.0
 CHANGES_A_WRITE = 100
 # Whoever takes nothing for so long is cut off.
 WRITE_SECONDS = 30
+# The same once this process is to end: it waits for all of them.
+LAST_WRITE_SECONDS = 2
 EXPIRED = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
 RESYNC = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 STREAM_HEADERS: door.Headers = [
@@ -92,6 +94,7 @@ class Watch:
         self.following = Following(place.hub, place.askers, query.service, query.namespace, query.index)
         self.waiter = self.following.waiter
         self.status = 0
+        self.writing: asyncio.Timeout | None = None
         self.told: dict[str, Any] = {"outcomes": Counter({"ok": 1})}
 
     async def answered(self) -> bool:
@@ -100,9 +103,8 @@ class Watch:
         client = asyncio.create_task(pauses.watch_client(self.exchange.receive, self.waiter))
         try:
             with self.place.limits.watch(self.exchange.asking.caller.actor, "stream" if stream else "poll"):
+                self.enter()
                 await self.following.begin()
-                if self.place.hub.stopping:
-                    self.waiter.end(Ending.STOPPING)
                 done = await (self.stream() if stream else self.poll())
         except Exception as error:  # noqa: BLE001 - each is a problem, as in DRF's hook
             done = await self.refuse(error)
@@ -112,6 +114,11 @@ class Watch:
         if done:
             self.report()
         return done
+
+    def enter(self) -> None:
+        self.place.hub.waiters.enter(self.waiter)
+        if self.place.hub.stopping:
+            self.waiter.end(Ending.STOPPING)
 
     async def refuse(self, error: Exception) -> bool:
         """The problem, where the answer has not begun; a stream can only break off, and its client comes back."""
@@ -180,16 +187,28 @@ class Watch:
         self.status = 200
         headers = [*STREAM_HEADERS, *door.headers_of(self.exchange.request)]
         await self.exchange.send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
-        self.waiter.on_slow = pauses.cancel_current()
+        self.waiter.on_end = self.hurried(pauses.cancel_current())
         try:
-            await self.send_events()
-        except IndexGone:
-            await self.close(RESYNC)
+            try:
+                await self.send_events()
+            except IndexGone:
+                await self.close(RESYNC)
         except (CutOff, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and self.waiter.ending is not Ending.SLOW:
                 raise
             self.cut()
         return True
+
+    def hurried(self, cancel: Callable[[], object]) -> Callable[[Ending], None]:
+        """What is done about a write under way when the stream has to end."""
+
+        def hurry(ending: Ending) -> None:
+            if ending is Ending.SLOW:
+                cancel()
+            elif self.writing is not None and not self.writing.expired():
+                self.writing.reschedule(asyncio.get_running_loop().time() + LAST_WRITE_SECONDS)
+
+        return hurry
 
     def cut(self) -> None:
         metrics.cut_watchers.inc()
@@ -229,16 +248,20 @@ class Watch:
     def cut_off(self) -> NoReturn:
         raise CutOff
 
-    async def write(self, text: bytes) -> None:
+    async def write(self, text: bytes, more: bool = True) -> None:
         """Raises CutOff when the client takes nothing."""
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await self.exchange.send({"type": "http.response.body", "body": text, "more_body": True})
+            async with asyncio.timeout(LAST_WRITE_SECONDS if self.waiter.ending else WRITE_SECONDS) as self.writing:
+                await self.exchange.send({"type": "http.response.body", "body": text, "more_body": more})
+                if not more:
+                    await pauses.flushed(self.exchange.send)
         except TimeoutError:
             raise CutOff from None
+        finally:
+            self.writing = None
 
     async def close(self, text: bytes) -> None:
-        await self.exchange.send({"type": "http.response.body", "body": text, "more_body": False})
+        await self.write(text, more=False)
 
 
 def event(change: Change, text: bytes) -> bytes:

@@ -383,6 +383,25 @@ def test_a_process_that_is_asked_to_end_lets_go_of_its_watchers(registry: Runnin
     wait_for(lambda: registry.ready(registry.ports[0]))
 
 
+def test_a_process_that_is_asked_to_end_lets_go_of_those_far_behind(registry: Running, team: Caller, name: str) -> None:
+    """Of one that reads the log yet, and of one that takes nothing."""
+    start = end(team)
+    metadata = {f"key-{number}": "x" * 500 for number in range(2)}
+    items = [registration(name, f"i-{number}", metadata=metadata) for number in range(500)]
+    for weight in range(24):
+        assert team.call("POST", "/registry/register", [item | {"weight": weight} for item in items]).status == 200
+    registry.kill_web()
+    with stream(registry, f"index={start}") as reading, stream(registry, f"index={start}"):
+        events = reading.events()
+        assert next(events).kind == "change"
+        registry.web[0].send_signal(signal.SIGTERM)
+        # Who had all of it would be told so, by a `sync`.
+        assert {event.kind for event in itertools.islice(events, 12_001)} == {"change"}
+        registry.web[0].wait(timeout=20)
+    registry.web[0] = registry.start_web(registry.ports[0])
+    wait_for(lambda: registry.ready(registry.ports[0]))
+
+
 class waiting:  # noqa: N801 - reads as a word of the test
     """A request whose answer is waited for. Within it is under way; called, it gives the answer."""
 
