@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from django.conf import settings
 from django.db import Error, close_old_connections
 
 from service_registry.api.authentication import caller_of
@@ -28,7 +29,7 @@ THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A caller, and until when the token is good, in seconds since the epoch."""
+    """A caller, and until when the token is good, the leeway included, in seconds since the epoch."""
 
     caller: Caller
     expires_at: float
@@ -90,4 +91,4 @@ class Askers:
 
 
 def judged(principal: Principal) -> Asking:
-    return Asking(caller_of(principal), principal.expires_at)
+    return Asking(caller_of(principal), principal.expires_at + settings.OIDC_LEEWAY_SECONDS)
