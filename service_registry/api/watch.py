@@ -15,6 +15,7 @@ from service_registry.api.openapi import parameters
 from service_registry.api.services import as_json
 from service_registry.api.validation import from_query
 from service_registry.catalogue import with_array
+from service_registry.changes.reading import Recorded, stated_owners
 from service_registry.models import Service
 from service_registry.permissions import Action
 from service_registry.schemas import Changes, WatchQuery
@@ -59,14 +60,16 @@ class WatchViewSet(ViewSet):
         end = changes.end()
         found = changes.read_after(query.index or end, CHANGES_AN_ANSWER, query.service, query.namespace)
         owners = owners_of({(change.namespace, change.service_name) for change in found})
-        texts = [
-            change.full
-            if asking(request).sees_authors(owners.get((change.namespace, change.service_name), ()))
-            else change.public
-            for change in found
-        ]
+        caller = asking(request)
+        texts = [change.full if caller.sees_authors(owners_now(change, owners)) else change.public for change in found]
         index = found[-1].index if found else end
         return as_json(with_array({"index": index}, "changes", f"[{','.join(texts)}]"), end)
+
+
+def owners_now(change: Recorded, owners: dict[tuple[str | None, str | None], Sequence[str]]) -> Sequence[str]:
+    """Whose service a change is about: as it stands, and as the change itself says of one that is gone."""
+    now = owners.get((change.namespace, change.service_name))
+    return stated_owners(change.kind, change.private) if now is None else now
 
 
 def owners_of(keys: set[tuple[str | None, str | None]]) -> dict[tuple[str | None, str | None], Sequence[str]]:

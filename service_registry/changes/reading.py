@@ -1,5 +1,6 @@
 """Reading the log on from an index, which names a row of it."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,18 @@ class Recorded:
     def full(self) -> str:
         """The JSON text for those who may see who did it and why."""
         return f"{self.public[:-1]}, {self.private[1:]}"
+
+
+STATE_OWNERS = {"service_created", "owners_changed", "service_deleted"}
+
+
+def stated_owners(change_kind: str, private: str | bytes) -> Sequence[str]:
+    """The owners that a change gave its service, or that lost it; none where it states none. Whose the service is now
+    is told by the service: this is for one that is gone."""
+    if change_kind not in STATE_OWNERS:
+        return ()
+    owners: Sequence[str] = (json.loads(private).get("evidence") or {}).get("owners", ())
+    return owners
 
 
 # Pruning leaves old rows in place that say how things stand, between gaps: nobody can go on from there, but from the

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from service_registry.changes.reading import Recorded
+from service_registry.changes.reading import Recorded, stated_owners
 
 LISTED = {"live", "protected"}
 TAKEN_OFF = {"deregistered", "removed"}
@@ -125,12 +125,10 @@ class Replica:
                 service.instances.pop(change.instance_id, None)
         service.index, service.pk = change.index, change.pk
 
-    def owners_of(self, change: Change) -> tuple[str, ...]:
-        """Whose service a change is about: as it says itself, else as it stands."""
-        if change.owners is not None:
-            return change.owners
+    def owners_of(self, change: Change) -> Sequence[str]:
+        """Whose service a change is about: as it stands, and as the change itself says of one that is gone."""
         service = self.services.get(change.service_key) if change.service_key else None
-        return service.owners if service else ()
+        return service.owners if service else stated_owners(change.kind, change.private)
 
 
 def looks_inside(parameters: dict[str, Any]) -> bool:

@@ -426,12 +426,24 @@ class waiting:  # noqa: N801 - reads as a word of the test
         return Reply(response.status, lowered, response.read())
 
 
-def test_bytes_of_the_poll_are_the_same_as_by_django(registry: Running, team: Caller, name: str) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+def test_bytes_of_the_poll_are_the_same_as_by_django(registry: Running, team: Caller, name: str, gone: bool) -> None:
+    """Of a service whose owners changed, and of one that is gone: whoever asks sees the same authors."""
     start = end(team)
     register(team, name)
+    admin = registry.caller("registry-admins")
+    owned = admin.call("PUT", f"/registry/services/{name}/owners", {"owners": ["heirs"], "reason": "moved"})
+    assert owned.status == 200, owned.body
+    if gone:
+        left = {"service_name": name, "instance_id": "a"}
+        assert admin.call("POST", "/registry/deregister", left).status == 204
+        deleted = admin.call("DELETE", f"/registry/services/{name}", {"reason": "retired"})
+        assert deleted.status in {200, 204}, deleted.body
+    wait_for(lambda: poll(team, f"index={start}&wait=0s").json["index"] == end(admin))
     twice = {"X-Twice": "1", "x-twice": "2"}
-    for groups in (("registry-readers",), ("registry-operators",), ("registry-services", "team")):
-        caller = registry.caller(*groups)
-        here, by_django = (caller.call("GET", f"/registry/watch?index={start}", None, **more) for more in ({}, twice))
+    for group in ("registry-readers", "registry-operators", "team", "heirs"):
+        caller = registry.caller("registry-readers", group)
+        path = f"/registry/watch?index={start}&service={name}"
+        here, by_django = (caller.call("GET", path, None, **more) for more in ({}, twice))
         assert here.body == by_django.body
         assert json.loads(here.body)["changes"]
