@@ -1,5 +1,6 @@
 """Keep a copy of the instances of a registry: REGISTRY=http://127.0.0.1:8000 TOKEN=... python watch.py"""
 
+import http.client
 import json
 import os
 import random
@@ -39,6 +40,7 @@ def apply(change):  # applying a change that the list had already is harmless
 
 
 while True:
+    pause = random.uniform(0.5, 1.5)  # not all at once after a restart of the registry
     try:
         if index is None:
             start()
@@ -55,6 +57,7 @@ while True:
             index = None
         elif refused.code in (401, 403):
             raise SystemExit("a new token is needed: " + str(refused)) from refused
-    except OSError:
+        pause += int(refused.headers.get("Retry-After", 0))
+    except (OSError, http.client.HTTPException):
         pass  # broken off: go on from our index
-    time.sleep(random.uniform(0.5, 1.5))  # not all at once after a restart of the registry
+    time.sleep(pause)

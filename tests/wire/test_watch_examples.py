@@ -1,16 +1,21 @@
 """The examples of docs/watching.md, run as they stand."""
 
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from service_registry.live.limits import WATCHES_A_CALLER
 from tests.client import registration, token
+from tests.live.watching import Stream
 from tests.wire.running import ROOT, Running, wait_for
 from tests.wire.test_watch import register
 
@@ -25,8 +30,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @contextmanager
-def example(registry: Running, output: Path, *command: str) -> Iterator[None]:
-    variables = {"REGISTRY": f"http://127.0.0.1:{registry.ports[0]}", "TOKEN": token("registry-readers")}
+def example(port: int, output: Path, *command: str, bearer: str = "") -> Iterator[None]:
+    variables = {"REGISTRY": f"http://127.0.0.1:{port}", "TOKEN": bearer or token("registry-readers")}
     with output.open("wb") as printed:
         process = subprocess.Popen(
             command, env=os.environ | variables, stdout=printed, stderr=printed, start_new_session=True
@@ -44,7 +49,7 @@ def test_the_example_in_python_keeps_a_copy(registry: Running, tmp_path: Path) -
     output = tmp_path / "output"
     for number in range(3):
         register(team, "python", f"i-{number}")
-    with example(registry, output, sys.executable, str(EXAMPLES / "watch.py")):
+    with example(registry.ports[0], output, sys.executable, str(EXAMPLES / "watch.py")):
         wait_for(lambda: register(team, "python", "i-3", weight=int(time.time()) % 60_000) and output.read_text())
         assert "updated python i-3 4" in output.read_text() or "registered python i-3 4" in output.read_text()
         registry.kill_web()
@@ -54,11 +59,68 @@ def test_the_example_in_python_keeps_a_copy(registry: Running, tmp_path: Path) -
         wait_for(lambda: output.read_text().endswith("registered python i-4 5\nderegistered python i-0 4\n"))
 
 
+class Relay(socketserver.ThreadingTCPServer):
+    """Stands between a client and the registry. The end of the first answer never arrives."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), Relayed)
+        self.port = port
+        self.began: list[tuple[bytes, float]] = []  # the request line of each connection, and when it came
+
+    @property
+    def watches(self) -> list[float]:
+        return [at for line, at in self.began if b"/registry/watch" in line]
+
+
+class Relayed(socketserver.BaseRequestHandler):
+    server: Relay
+
+    def handle(self) -> None:
+        request = self.request.recv(65536)
+        self.server.began.append((request.partition(b"\r\n")[0], time.monotonic()))
+        is_first = len(self.server.began) == 1
+        with socket.create_connection(("127.0.0.1", self.server.port)) as registry:
+            registry.sendall(request)
+            if is_first:
+                self.request.sendall(b"".join(iter(lambda: registry.recv(65536), b""))[:-1])
+                return
+            with suppress(OSError):
+                while answer := registry.recv(65536):
+                    self.request.sendall(answer)
+
+
+@contextmanager
+def relay(registry: Running) -> Iterator[Relay]:
+    with Relay(registry.ports[0]) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_the_example_in_python_outlasts_broken_answers_and_comes_back_when_it_is_told_to(
+    registry: Running, tmp_path: Path
+) -> None:
+    team = registry.caller("registry-services", "team")
+    bearer, output = token("registry-readers", subject="crowd"), tmp_path / "output"
+    with ExitStack() as others, relay(registry) as server:
+        for _ in range(WATCHES_A_CALLER):
+            others.enter_context(Stream(registry.ports[0], bearer))
+        with example(server.server_address[1], output, sys.executable, str(EXAMPLES / "watch.py"), bearer=bearer):
+            wait_for(lambda: len(server.watches) >= 2)
+            first, second = server.watches[:2]
+            assert second - first >= 5, "Retry-After says 5 s"
+            others.close()
+            wait_for(lambda: register(team, "broken", weight=int(time.time()) % 60_000) and output.read_text())
+    assert "Traceback" not in output.read_text()
+
+
 def test_the_example_in_shell_prints_addresses(registry: Running, tmp_path: Path) -> None:
     team = registry.caller("registry-services", "team")
     output = tmp_path / "output"
     team.call("POST", "/registry/register", registration("shell", "a", port=1001))
-    with example(registry, output, "sh", str(EXAMPLES / "watch.sh"), "shell"):
+    with example(registry.ports[0], output, "sh", str(EXAMPLES / "watch.sh"), "shell"):
         wait_for(lambda: output.read_text().rstrip().endswith(": http://10.0.0.1:1001"))
         team.call("POST", "/registry/register", registration("shell", "b", port=1002))
         wait_for(lambda: output.read_text().rstrip().endswith(": http://10.0.0.1:1001 http://10.0.0.1:1002"))
