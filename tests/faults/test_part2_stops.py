@@ -17,7 +17,7 @@ SWEPT = "SELECT swept_at FROM service_registry_registrystate"
 @pytest.mark.parametrize("size", [300, pytest.param(2, marks=pytest.mark.short)])
 def test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval(tmp_path: Path, size: int) -> None:
     """Of two nobody is held: what keeps these is that time stood still."""
-    ttls = trials(10, 3)
+    ttls = trials(10, 2)
     with stage(tmp_path, in_three(size), per_host=5 if size > 2 else 1, repeats=False) as at:
         at.registry.postgres.stop()
         time.sleep(ttls * TTL_SECONDS)
