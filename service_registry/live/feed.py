@@ -16,7 +16,6 @@ from django.conf import settings
 from service_registry.live.dedicated import Dedicated, connect
 from service_registry.live.hub import Hub
 from service_registry.live.loading import is_large, load, read_on
-from service_registry.live.recent import CHANGES
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Feed:
         if is_large(connection):
             self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
         began = time.monotonic()
-        replica, newest = load(connection, CHANGES)
+        replica, newest = load(connection)
         self.at, self.read_at = (replica.index, replica.pk), began
         self.on_loop(lambda: self.hub.load(replica, newest, began))
         logger.info("The catalogue is in memory: %d services.", len(replica.services))

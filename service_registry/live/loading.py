@@ -1,6 +1,7 @@
 """Filling a replica: once from the tables, as they stand at an index, and from then on from the log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from itertools import takewhile
 from operator import itemgetter
 from typing import Any
@@ -20,9 +21,11 @@ from service_registry.documents import (
     STATE_NAME,
 )
 from service_registry.live.dedicated import Dedicated
+from service_registry.live.recent import BYTES, CHANGES, fitting
 from service_registry.live.replica import Change, Entry, KeptService, Replica, rendered
 
-ROWS_A_FETCH = 1000
+# One fetch is one exchange, which has a deadline: 200 of the largest instances, each told twice, are 10 MB.
+ROWS_A_FETCH = 200
 
 # Index and data come from one snapshot. It cannot hold a change without all those before it, since each is committed
 # before the next gets its id.
@@ -61,9 +64,9 @@ def word(text: str) -> str:
     return WORDS.setdefault(text, text)
 
 
-def load(connection: Dedicated, changes: int) -> tuple[Replica, list[Change]]:
-    """The catalogue, and the newest of the log up to it, which those who come back soon go on from: so many at most,
-    oldest first, and none from before a gap that pruning has left.
+def load(connection: Dedicated, at_most: int = CHANGES, at_most_bytes: int = BYTES) -> tuple[Replica, list[Change]]:
+    """The catalogue, and the newest of the log up to it, which those who come back soon go on from: oldest first, none
+    from before a gap that pruning has left, and so many and so much text at most, but for the last.
 
     Raises psycopg.Error, also when a part does not arrive within the connection's deadline.
     """
@@ -75,7 +78,7 @@ def load(connection: Dedicated, changes: int) -> tuple[Replica, list[Change]]:
         for namespace, name, instance_id, document, status, state in streamed(connection, INSTANCES):
             entry = Entry(document.encode(), word(status), word(state))
             replica.services[namespace, name].put(instance_id, entry)
-        newest = newest_of(connection, changes)
+        newest = newest_of(connection, at_most, at_most_bytes)
     except BaseException:
         connection.close()
         raise
@@ -83,9 +86,12 @@ def load(connection: Dedicated, changes: int) -> tuple[Replica, list[Change]]:
     return replica, newest
 
 
-def newest_of(connection: Dedicated, at_most: int) -> list[Change]:
-    found = rows(connection, NEWEST, {"at_most": at_most})
-    return [fed(row[1:]) for row in takewhile(itemgetter(0), found)][::-1]
+def newest_of(connection: Dedicated, at_most: int, at_most_bytes: int) -> list[Change]:
+    """They are read from the last on, so that the server is not asked for what does not fit."""
+    with closing(streamed(connection, NEWEST, {"at_most": at_most})) as found:
+        changes = (fed(row[1:]) for row in takewhile(itemgetter(0), found))
+        last = next(changes)
+        return [last, *fitting(changes, at_most, at_most_bytes)][::-1]
 
 
 def end(connection: Dedicated) -> tuple[str, int]:
@@ -95,16 +101,16 @@ def end(connection: Dedicated) -> tuple[str, int]:
     return found[0][0], found[0][1]
 
 
-def streamed(connection: Dedicated, query: str) -> Iterator[tuple[Any, ...]]:
+def streamed(connection: Dedicated, query: str, parameters: dict[str, Any] | None = None) -> Generator[tuple[Any, ...]]:
     """The rows of a query through a cursor on the server, so that none of us ever holds them all."""
     with connection.cursor("load") as cursor:
         cursor.itersize = ROWS_A_FETCH
-        cursor.execute(query)  # put together from constants
+        cursor.execute(query, parameters)  # put together from constants
         yield from cursor
 
 
-def rows(connection: Dedicated, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    return connection.execute(query, parameters).fetchall()
+def rows(connection: Dedicated, query: str) -> list[tuple[Any, ...]]:
+    return connection.execute(query).fetchall()
 
 
 def is_large(connection: Dedicated) -> bool:
@@ -125,7 +131,9 @@ def read_on(
     Args:
         read_before_seconds: how long ago that was.
     """
-    found = rows(connection, AFTER, {"pk": pk, "at_most": at_most + 1, "read_before": read_before_seconds})
+    parameters = {"pk": pk, "at_most": at_most + 1, "read_before": read_before_seconds}
+    with connection.cursor() as cursor:
+        found = list(cursor.stream(AFTER, parameters))  # the deadline is for each row: a page may be 25 MB
     if not found:
         return None
     (whole, *first), *later = found

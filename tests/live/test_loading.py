@@ -9,7 +9,7 @@ from service_registry.changes import compaction
 from service_registry.exceptions import IndexGone
 from service_registry.live.dedicated import Dedicated, connect
 from service_registry.live.loading import load, read_on
-from service_registry.live.recent import Recent
+from service_registry.live.recent import Recent, size_of
 from service_registry.live.replica import Change
 from tests import ageing
 from tests.client import Api
@@ -54,14 +54,14 @@ def with_a_gap_after_b(team: Api) -> str:
 
 def test_memory_begins_after_what_was_pruned(team: Api, feed: Dedicated) -> None:
     held = with_a_gap_after_b(team)
-    replica, newest = load(feed, 5000)
+    replica, newest = load(feed)
     recent = Recent.of(newest)
     assert recent.holds(held, log.parse(held)[1]) is None
     assert recent.after(log.parse(held)[1]) is None
     assert recent.holds(replica.index, replica.pk)
     following = team.register("web", "e")
     assert following.status == 201
-    assert [change.instance_id for change in load(feed, 5000)[1]] == ["d", "e"]
+    assert [change.instance_id for change in load(feed)[1]] == ["d", "e"]
 
 
 def test_memory_holds_the_last_change_however_old(team: Api, feed: Dedicated) -> None:
@@ -69,7 +69,7 @@ def test_memory_holds_the_last_change_however_old(team: Api, feed: Dedicated) ->
     team.register("web", "b")
     ageing.date_changes_back(40 * DAY)
     prune()
-    replica, newest = load(feed, 5000)
+    replica, newest = load(feed)
     assert [change.index for change in newest] == [replica.index] == [log.end()]
 
 
@@ -87,3 +87,14 @@ def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, 
     found = read(feed, held, read_before_days=1)
     assert found is not None
     assert [change.instance_id for change in found] == ["b"]
+
+
+def test_memory_begins_with_no_more_than_fits(team: Api, feed: Dedicated) -> None:
+    for number in range(8):
+        team.register("web", f"i-{number}", metadata=dict.fromkeys("abcd", "x" * 500))
+    size = max(size_of(change) for change in load(feed)[1][-8:])
+    assert size > 4000
+    assert [change.instance_id for change in load(feed, at_most_bytes=3 * size)[1]] == ["i-4", "i-5", "i-6", "i-7"]
+    assert [change.instance_id for change in load(feed, at_most=2)[1]] == ["i-6", "i-7"]
+    assert [change.instance_id for change in load(feed, at_most_bytes=10)[1]] == ["i-7"]
+    assert load(feed)[0].services["default", "web"].instances.keys() == {f"i-{number}" for number in range(8)}
