@@ -9,6 +9,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 import psycopg
 from django.conf import settings
@@ -25,7 +26,8 @@ SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 LOAD_SPREAD_SECONDS = 2.0
 CHANGES_A_POLL = 500
-HUB_SECONDS = 30
+# How often a thread that waits for the event loop looks whether the process ends.
+STOP_SECONDS = 1.0
 CHANNEL = "service_registry_changes"
 
 
@@ -71,7 +73,9 @@ class Feed:
             except psycopg.Error as error:
                 self.note_failure(error)
             except Exception:
-                # A feed that has ended leaves its process behind for ever.
+                # A feed that has ended leaves its process behind for ever, and one that goes on may have skipped
+                # something: it loads anew.
+                self.at = None
                 logger.exception("The feed failed, and begins again.")
             self._stopped.wait(RETRY_SECONDS)
 
@@ -105,6 +109,7 @@ class Feed:
            that, and one that was pruned since. `began` is from before, so that whoever commits later is not taken to
            have been read.
         2. Have the event loop take it in, and wait for that: the next page must not come before this one is told.
+           Where that fails, all is loaded anew.
         3. A full page is not the end of the log. Nobody who asks whether memory has caught up is answered by it: an
            index from the next page would be taken for one that the log does not hold.
         """
@@ -124,21 +129,24 @@ class Feed:
         return len(changes)
 
     def on_loop(self, do: Callable[[], object]) -> None:
-        """Have the event loop do it, and wait: what is read must not run ahead of what is taken in."""
-        done = threading.Event()
+        """Have the event loop do it, and wait: what is read must not run ahead of what is taken in. Raises what it
+        raises. A loop that has been stopped may never do it."""
+        done: Future[object] = Future()
 
         def run() -> None:
             try:
-                do()
-            finally:
-                done.set()
+                done.set_result(do())
+            except Exception as error:  # noqa: BLE001 - raised on the thread
+                done.set_exception(error)
 
         try:
             self.loop.call_soon_threadsafe(run)
         except RuntimeError:  # the loop is closed: the process ends
             self._stopped.set()
-            return
-        done.wait(HUB_SECONDS)
+        while not self._stopped.is_set() and not wait([done], STOP_SECONDS).done:
+            pass
+        if done.done():
+            done.result()
 
     def tell_others(self, connection: Dedicated) -> None:
         """NOTIFY after this process's own commits: inside their transactions it would halve their throughput."""

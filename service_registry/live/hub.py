@@ -39,7 +39,10 @@ class Hub:
         self._refreshes: list[tuple[float, asyncio.Future[None]]] = []
 
     def load(self, replica: Replica, newest: Sequence[Change], asked_at: float) -> None:
-        """Begin with a replica that was loaded from the tables."""
+        """Begin with a replica that was loaded from the tables. Who waits for changes of one before starts over: nobody
+        has told what came between."""
+        if self.replica is not None:
+            self.lose()
         self.replica = replica
         self.recent = Recent.of(newest)
         self._note_read(asked_at)
@@ -51,18 +54,27 @@ class Hub:
             changes: what follows the last that is known.
             asked_at: since when, on the monotonic clock, the log may hold more; None where it holds more already, and
                 who waits for the end of the log waits on.
+
+        Raises whatever goes wrong, and has lost the replica then: half a change must not be read, or gone on from.
         """
+        try:
+            self.take_in(changes)
+        except BaseException:
+            self.lose()
+            raise
+        if asked_at is not None:
+            self._note_read(asked_at)
+
+    def take_in(self, changes: Sequence[Change]) -> None:
         if self.replica is not None:
             for change in changes:
                 self.replica.apply(change)
                 self.recent.add(change)
             if changes:
                 self.waiters.tell(changes)
-        if asked_at is not None:
-            self._note_read(asked_at)
 
     def lose(self) -> None:
-        """The log does not hold any more what the replica was made of: all start over."""
+        """The replica is not what the log tells, or the log not what the replica was made of: all start over."""
         self.replica = None
         self.losses += 1
         self.committed_pk = 0
@@ -91,11 +103,18 @@ class Hub:
 
     async def fresh(self) -> Replica | None:
         """The replica, with all that this process has committed. While the database is away as it was last, and None
-        where there is none."""
+        where there is none.
+
+        1. Note which commit has not been read, and then ask for all that the log holds.
+        2. A log that has been read to its end since, and does not hold the commit, has lost it, in a failover: nobody
+           waits for it any more. A later commit, noted meanwhile, is waited for still.
+        """
         deadline = time.monotonic() + CATCH_UP_SECONDS
-        while self.replica and self.replica.pk < self.committed_pk and time.monotonic() < deadline:
+        while self.replica and self.replica.pk < (committed := self.committed_pk) and time.monotonic() < deadline:
             if not await self.refreshed():
                 break
+            if self.replica and self.replica.pk < committed == self.committed_pk:
+                self.committed_pk = self.replica.pk
         return self.replica
 
     async def refreshed(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from service_registry.live.hub import Hub
 from service_registry.live.replica import Change, Replica
+from service_registry.live.waiting import ALL, Ending, Waiter
 
 
 def change(pk: int, size: int = 0) -> Change:
@@ -49,3 +50,48 @@ def test_a_process_that_catches_up_owns_up_to_its_age() -> None:
     assert hub.read_at == before
     advance(hub, [4])
     assert hub.read_at > before
+
+
+def test_a_commit_that_the_log_lost_is_not_waited_for_again() -> None:
+    async def ask() -> tuple[int, bool]:
+        hub = loaded(1)
+        hub.note_commit(5)
+        before = time.monotonic()
+        fresh = asyncio.create_task(hub.fresh())
+        await asyncio.sleep(0)
+        hub.advance([], before)  # asked before the commit was known: it tells nothing of it
+        assert hub.committed_pk == 5
+        advance(hub, [])
+        await fresh
+        again = asyncio.create_task(hub.fresh())
+        await asyncio.sleep(0)
+        return hub.committed_pk, again.done()
+
+    assert asyncio.run(ask()) == (1, True)
+
+
+def test_a_commit_that_comes_meanwhile_is_waited_for() -> None:
+    async def ask() -> int:
+        hub = loaded(1)
+        hub.note_commit(5)
+        fresh = asyncio.create_task(hub.fresh())
+        await asyncio.sleep(0)
+        hub.note_commit(6)
+        advance(hub, [])
+        await asyncio.sleep(0.01)
+        assert (hub.committed_pk, fresh.done()) == (6, False)
+        advance(hub, [5, 6])
+        replica = await fresh
+        assert replica is not None
+        return replica.pk
+
+    assert asyncio.run(ask()) == 6
+
+
+def test_who_waits_while_the_replica_is_loaded_anew_starts_over() -> None:
+    hub = loaded(1)
+    waiter = Waiter([ALL], 1)
+    hub.waiters.join(waiter)
+    hub.load(Replica(index(3), 3), [change(3)], time.monotonic())
+    assert (waiter.ending, hub.losses) == (Ending.LOST, 1)
+    assert hub.replica is not None

@@ -1,0 +1,66 @@
+"""The feed on its thread, with a real log, and with an event loop on which something fails."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from django.db import connections
+
+from service_registry.live.feed import Feed
+from service_registry.live.hub import Hub
+from service_registry.live.replica import Change, Replica
+from service_registry.live.waiting import ALL, Ending, Waiter
+from tests.client import Api
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class FailingOnce(Hub):
+    """Fails at the first change, half way."""
+
+    failed = False
+
+    def take_in(self, changes: Sequence[Change]) -> None:
+        super().take_in(changes[:1])
+        if changes and not self.failed:
+            self.failed = True
+            raise ZeroDivisionError
+        super().take_in(changes[1:])
+
+
+def register(instance_id: str) -> None:
+    try:
+        assert Api("registry-services", "team").register("web", instance_id).status == 201
+    finally:
+        connections.close_all()
+
+
+async def loaded(hub: Hub, instances: int) -> Replica:
+    """The replica, once it has so many of them."""
+    async with asyncio.timeout(30):
+        while not hub.replica or sum(len(kept.instances) for kept in hub.replica.services.values()) < instances:
+            await asyncio.sleep(0.01)
+    return hub.replica
+
+
+def test_it_loads_anew_after_changes_could_not_be_taken_in() -> None:
+    async def follow() -> tuple[Ending | None, Replica]:
+        hub = FailingOnce()
+        feed = Feed(hub, asyncio.get_running_loop())
+        feed.start()
+        try:
+            await loaded(hub, 0)
+            waiter = Waiter([ALL], 0)
+            hub.waiters.join(waiter)
+            await asyncio.to_thread(register, "a")
+            await loaded(hub, 1)
+            await asyncio.to_thread(register, "b")
+            return waiter.ending, await loaded(hub, 2)
+        finally:
+            feed.stop()
+            await asyncio.to_thread(feed._thread.join, 30)
+
+    ending, replica = asyncio.run(follow())
+    assert ending is Ending.LOST
+    assert replica.services["default", "web"].instances.keys() == {"a", "b"}
+    assert replica.services["default", "web"].owners == ("team",)
