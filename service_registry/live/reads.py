@@ -24,6 +24,7 @@ from service_registry.live.asking import Askers, Exchange
 from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits
 from service_registry.live.replica import Entry, KeptService, Replica, looks_inside, matching
+from service_registry.live.texts import Texts
 from service_registry.live.waiting import ALL, Ending, Topic, Waiter
 from service_registry.permissions import LIST_SERVICES
 from service_registry.schemas import DiscoveryQuery, ListQuery
@@ -41,6 +42,7 @@ class ReadsDoor:
         self.hub = hub
         self.askers = askers
         self.limits = limits
+        self.texts = Texts()
 
     async def __call__(
         self, scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -176,6 +178,17 @@ class Read:
             await door.answer_unchanged(self.exchange.send, self.exchange.request, more.items())
             self.report(304, "ok")
             return True
+        text = await self.text(query, service, index)
+        await door.answer_text(self.exchange.send, self.exchange.request, text, more.items())
+        self.report(200, "ok")
+        return True
+
+    async def text(self, query: DiscoveryQuery, service: KeptService, index: str) -> bytes:
+        """The answer, put together by whoever asks first."""
+        question = query.namespace, query.name, etag.question_of(query)
+        kept = self.place.texts.get(question, index)
+        if kept is not None:
+            return kept
         members = {
             "index": index,
             "namespace": query.namespace,
@@ -185,9 +198,8 @@ class Read:
         }
         documents = await self.documents(query, service.sorted())
         text = b'%b,"instances":[%b]}' % (dumps(members)[:-1].encode(), b", ".join(documents))
-        await door.answer_text(self.exchange.send, self.exchange.request, text, more.items())
-        self.report(200, "ok")
-        return True
+        self.place.texts.keep(question, index, text)
+        return text
 
     async def documents(self, query: DiscoveryQuery, entries: Sequence[Entry]) -> Sequence[bytes]:
         parameters = wanted(query, ["UP"], LISTED).parameters

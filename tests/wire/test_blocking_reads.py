@@ -1,9 +1,12 @@
 """Reads that wait for a change."""
 
 import itertools
+import resource
+import socket
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -208,3 +211,34 @@ def test_a_reader_whose_token_runs_out_is_refused(registry: Running, team: Calle
 
 def is_refused(caller: Caller, path: str) -> bool:
     return caller.call("GET", path).status == 401
+
+
+def test_readers_who_ask_the_same_have_one_answer_in_memory(registry: Running, team: Caller) -> None:
+    """Fifty wait for a service of 5 MB, and take nothing."""
+    name = next(names)
+    metadata = {f"key-{number}": "x" * 500 for number in range(3)}
+    for part in range(6):
+        items = [registration(name, f"{part}-{number}", metadata=metadata, ttl_seconds=3600) for number in range(500)]
+        assert team.call("POST", "/registry/register", items).status == 200
+    path = f"/registry/services/{name}"
+    index = held(team, path)
+    before = resident_bytes(registry)
+    readers = [socket.create_connection(("127.0.0.1", registry.ports[0])) for _ in range(50)]
+    try:
+        waiting_before = metric(registry, 'registry_watchers{kind="read"}')
+        for each in readers:
+            head = f"GET {path}?index={index}&wait=5m HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            each.sendall(f"{head}Authorization: {team.headers['Authorization']}\r\n\r\n".encode())
+        wait_for(lambda: metric(registry, 'registry_watchers{kind="read"}') == waiting_before + 50)
+        register(team, name, "last")
+        for each in readers:
+            assert each.recv(12) == b"HTTP/1.1 200"
+        assert resident_bytes(registry) - before < 120_000_000
+    finally:
+        for each in readers:
+            each.close()
+
+
+def resident_bytes(registry: Running) -> int:
+    pages = Path(f"/proc/{registry.web[0].pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
