@@ -1,6 +1,7 @@
 """The watch: a stream of events, or a poll that waits. Whoever waits holds a few kilobytes here, and nothing else."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -33,6 +34,8 @@ CHANGES_A_WRITE = 100
 WRITE_SECONDS = 30
 # The same once this process is to end: it waits for all of them.
 LAST_WRITE_SECONDS = 2
+# RFC 9110, section 12.4.2.
+REFUSED = re.compile(rb"q=0(\.0{0,3})?")
 EXPIRED = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
 RESYNC = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 STREAM_HEADERS: door.Headers = [
@@ -75,9 +78,12 @@ def understood(request: door.Arrived) -> WatchQuery | None:
 
 
 def wants_stream(request: door.Arrived) -> bool:
-    """Whether `Accept` names the event stream's media type."""
-    accepted = request.headers.get(b"accept", b"").lower().split(b",")
-    return any(each.partition(b";")[0].strip() == b"text/event-stream" for each in accepted)
+    """Whether `Accept` names the event stream's media type, and does not refuse it by a weight of 0."""
+    for accepted in request.headers.get(b"accept", b"").lower().split(b","):
+        media_type, *parameters = (part.strip() for part in accepted.split(b";"))
+        if media_type == b"text/event-stream":
+            return not any(REFUSED.fullmatch(each) for each in parameters)
+    return False
 
 
 class CutOff(Exception):
@@ -184,8 +190,10 @@ class Watch:
 
     async def stream(self) -> bool:
         """Send events until the client leaves, its token has run out, or it has to start over."""
-        self.status = 200
+        more = {INDEX_HEADER: self.following.replica.index} | pauses.stale_header(self.place.hub)
         headers = [*STREAM_HEADERS, *door.headers_of(self.exchange.request)]
+        headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
+        self.status = 200
         await self.exchange.send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
         self.waiter.on_end = self.hurried(pauses.cancel_current())
         try:

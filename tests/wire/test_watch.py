@@ -159,6 +159,29 @@ def poll(caller: Caller, query: str) -> Reply:
     return caller.call("GET", f"/registry/watch?{query}")
 
 
+def test_a_stream_says_how_far_the_registry_has_read(registry: Running, team: Caller, name: str) -> None:
+    index = register(team, name)
+    with stream(registry) as open_stream:
+        assert open_stream.response.getheader("X-Registry-Index") == index
+        assert open_stream.response.getheader("X-Registry-Stale") is None
+
+
+@pytest.mark.parametrize(
+    ("accept", "streams"),
+    [
+        ("text/event-stream;q=0, application/json", False),
+        ("text/event-stream; q=0.000", False),
+        ("text/event-stream;q=0.1, application/json", True),
+        ("application/json, Text/Event-Stream; charset=utf-8", True),
+    ],
+)
+def test_who_refuses_a_stream_by_its_weight_polls(registry: Running, accept: str, streams: bool) -> None:
+    reader = registry.caller("registry-readers")
+    reader.connection.request("GET", "/registry/watch", headers=reader.headers | {"Accept": accept})
+    answer = reader.connection.getresponse()
+    assert (answer.getheader("Content-Type") == "text/event-stream") == streams
+
+
 def test_a_poll_without_an_index_answers_with_the_index(reader: Caller) -> None:
     answer = poll(reader, "wait=5m")
     assert (answer.status, answer.json) == (200, {"index": end(reader), "changes": []})
