@@ -13,7 +13,7 @@ from django.db import Error, close_old_connections
 
 from service_registry.api.authentication import caller_of
 from service_registry.caller import Caller
-from service_registry.exceptions import ClockIsWrong
+from service_registry.exceptions import ClockIsWrong, TooBusy
 from service_registry.expiry import hearing
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.identity.principal import Principal
@@ -25,6 +25,9 @@ Answer = TypeVar("Answer")
 
 # Their own, beside those of Django's requests: who only reads from memory need not queue behind those who write.
 THREADS = 2
+# And those of whoever reads the log from far back, page after page: who only shows a token need not queue behind them.
+PAGING_THREADS = 2
+PAGING_AT_MOST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,22 @@ class Askers:
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="live")
+        self.paging_threads = ThreadPoolExecutor(PAGING_THREADS, thread_name_prefix="paging")
+        self.paging = 0
 
     async def on_thread(self, do: Callable[[], Answer]) -> Answer:
         """Run `do`, which may ask the database, with its connection as at the start of a request."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, with_connection(do))
 
-        def run() -> Answer:
-            close_old_connections()
-            return do()
-
-        return await asyncio.get_running_loop().run_in_executor(self.threads, run)
+    async def paged(self, do: Callable[[], Answer]) -> Answer:
+        """The same for a page of the log. Raises TooBusy when too many wait for theirs."""
+        if self.paging >= PAGING_AT_MOST:
+            raise TooBusy
+        self.paging += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.paging_threads, with_connection(do))
+        finally:
+            self.paging -= 1
 
     async def asking(self, request: Arrived, action: Action) -> Asking | None:
         """Who asks, when the token is good and the action allowed; None where Django has to say what is missing."""
@@ -88,6 +98,14 @@ class Askers:
                 return False
             exchange.asking = asking
         return True
+
+
+def with_connection(do: Callable[[], Answer]) -> Callable[[], Answer]:
+    def run() -> Answer:
+        close_old_connections()
+        return do()
+
+    return run
 
 
 def judged(principal: Principal) -> Asking:

@@ -92,9 +92,7 @@ class Following:
         it was asked for has been given, and so at least what the replica had before."""
         before = self.replica.index, self.replica.pk
         index = self.at[0]
-        found = await self.askers.on_thread(
-            lambda: log.read_after(index, CHANGES_A_PAGE, self.services, self.namespace)
-        )
+        found = await self.askers.paged(lambda: log.read_after(index, CHANGES_A_PAGE, self.services, self.namespace))
         if found:
             self.at = found[-1].index, found[-1].pk
         if len(found) < CHANGES_A_PAGE:
