@@ -16,6 +16,7 @@ from service_registry.api.services import as_json
 from service_registry.api.validation import from_query
 from service_registry.catalogue import with_array
 from service_registry.changes.reading import Recorded, stated_owners
+from service_registry.database.retrying import retried
 from service_registry.models import Service
 from service_registry.permissions import Action
 from service_registry.schemas import Changes, WatchQuery
@@ -57,6 +58,9 @@ class WatchViewSet(ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         query = asked(request.query_params, request.headers.get("Last-Event-ID"))
+        return retried(lambda: self.told(request, query))
+
+    def told(self, request: Request, query: WatchQuery) -> HttpResponse:
         end = changes.end()
         found = changes.read_after(query.index or end, CHANGES_AN_ANSWER, query.service, query.namespace)
         owners = owners_of({(change.namespace, change.service_name) for change in found})
