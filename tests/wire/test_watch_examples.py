@@ -23,7 +23,7 @@ pytestmark = pytest.mark.wire
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with Running(tmp_path_factory.mktemp("examples")) as running:
         yield running
