@@ -65,7 +65,7 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) -m mypy
 	$(PRODUCTION) $(VENV_PYTHON) manage.py check --deploy --fail-level WARNING
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
-	$(MAKE) test browser faults-short watch-short
+	$(MAKE) test browser faults-short
 
 bench: $(DEV_STAMP) ## Measure this machine, in about three minutes (SECONDS=, THREADS=)
 	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)

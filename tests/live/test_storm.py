@@ -1,6 +1,6 @@
 """Eight writers with delays inside their transactions, sixteen watchers, and nothing missed, repeated or out of order.
 
-`make check` runs a tenth of it, and less of it with feeds and web processes killed; `make watch` runs all of it.
+`make watch-short` runs a tenth of it, and less of it with feeds and web processes killed; `make watch` runs all of it.
 """
 
 import itertools
