@@ -57,20 +57,29 @@ class Bridge:
         body_limit: bytes. A longer body is not read to its end, and CONTENT_LENGTH is then larger than the limit, so
             that the application refuses it in its own words.
         ahead: what may answer in the application's place, on the event loop.
+        body_seconds: how long a body may take to arrive; 408 after that.
     """
 
-    def __init__(self, application: WSGIApplication, threads: Executor, body_limit: int, ahead: Door = no_door) -> None:
+    def __init__(
+        self,
+        application: WSGIApplication,
+        threads: Executor,
+        body_limit: int,
+        ahead: Door = no_door,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
         self.application = application
         self.threads = threads
         self.body_limit = body_limit
         self.ahead = ahead
+        self.body_seconds = body_seconds
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self.body_seconds):
                 body = await read_body(scope, receive, self.body_limit)
         except TimeoutError:
-            await refuse_slow_body(send)
+            await refuse_slow_body(send, self.body_seconds)
         except ClientGoneError:
             pass
         else:
@@ -161,7 +170,7 @@ async def send_body(send: ASGISendCallable, body: bytes, *, more: bool = False) 
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def refuse_slow_body(send: ASGISendCallable) -> None:
+async def refuse_slow_body(send: ASGISendCallable, seconds: float) -> None:
     """A problem as the application answers with, which has not seen this request."""
     request_id = secrets.token_hex(16)
     problem = {
@@ -169,7 +178,7 @@ async def refuse_slow_body(send: ASGISendCallable) -> None:
         "title": "Request Timeout",
         "status": 408,
         "code": "request_timeout",
-        "detail": f"The body did not arrive within {BODY_SECONDS} s.",
+        "detail": f"The body did not arrive within {seconds:g} s.",
         "request_id": request_id,
     }
     headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]

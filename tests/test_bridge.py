@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from registry_project import bridge
-from registry_project.bridge import Bridge, Environ, StartResponse, WSGIApplication
+from registry_project.bridge import BODY_SECONDS, Bridge, Environ, StartResponse, WSGIApplication
 
 LIMIT = 1000
 Serve = Callable[[WSGIApplication], int]
@@ -30,12 +29,12 @@ def echo(environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 
 @contextmanager
-def serving(application: WSGIApplication) -> Iterator[int]:
+def serving(application: WSGIApplication, body_seconds: float = BODY_SECONDS) -> Iterator[int]:
     """The port of a server whose bridge has one thread."""
     with ThreadPoolExecutor(1) as pool, socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         options: dict[str, Any] = {"lifespan": "off", "log_level": "critical", "timeout_graceful_shutdown": 1}
-        server = uvicorn.Server(uvicorn.Config(Bridge(application, pool, LIMIT), **options))
+        server = uvicorn.Server(uvicorn.Config(Bridge(application, pool, LIMIT, body_seconds=body_seconds), **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:
@@ -125,9 +124,9 @@ def test_slow_senders_hold_no_thread(serve: Serve) -> None:
         connection.close()
 
 
-def test_a_body_that_does_not_arrive_in_time_ends_the_request(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge, "BODY_SECONDS", 0.2)
-    status, headers, body = ask(serve(echo), b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf")
+def test_a_body_that_does_not_arrive_in_time_ends_the_request() -> None:
+    with serving(echo, body_seconds=0.2) as port:
+        status, headers, body = ask(port, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf")
     assert (status, headers["connection"], headers["content-type"]) == (408, "close", "application/problem+json")
     assert json.loads(body)["status"] == 408
 

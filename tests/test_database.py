@@ -11,7 +11,7 @@ from django.db import DatabaseError, OperationalError, connection, connections, 
 
 from registry_project.embedded.postgres import Server
 from service_registry.database.base import SchemaEditor
-from service_registry.database.connection import DEADLINE_SECONDS, Connection, DatabaseSilent, breaker
+from service_registry.database.connection import DEADLINE_SECONDS, SILENT_SECONDS, Connection, DatabaseSilent, breaker
 from service_registry.database.outages import is_lost_connection, is_outage
 from service_registry.database.retrying import retried
 from service_registry.manager.batch import write
@@ -29,9 +29,11 @@ def server(transactional_db: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def hurried(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def hurried(server: None) -> None:
+    """The connection at hand waits for a fifth of a second; one that is made anew has the usual deadline."""
     connection.close()
-    monkeypatch.setattr(Connection, "deadline_seconds", 0.2)
+    connection.ensure_connection()
+    connection.connection.deadline_seconds = 0.2
 
 
 def count(query: str) -> int:
@@ -107,12 +109,11 @@ def test_a_read_that_takes_too_long_is_not_done_again(hurried: None) -> None:
     breaker.refuse()  # another may ask at once
 
 
-def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service_registry.database.connection.SILENT_SECONDS", 0.1)
+def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None) -> None:
     breaker.trip()
     with pytest.raises(DatabaseSilent):
         breaker.refuse()
-    time.sleep(0.11)
+    time.sleep(SILENT_SECONDS)
     breaker.refuse()  # this one tries
     with pytest.raises(DatabaseSilent):
         breaker.refuse()
@@ -120,12 +121,10 @@ def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None, m
     breaker.refuse()
 
 
-def test_others_are_refused_for_as_long_as_one_tries(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_are_refused_for_as_long_as_one_tries(server: None) -> None:
     """That is longer than one address takes where the name has several; and a forked process tries for itself."""
-    monkeypatch.setattr("service_registry.database.connection.CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr("service_registry.database.connection.SILENT_SECONDS", 0.1)
     breaker.trip()
-    time.sleep(0.11)
+    time.sleep(SILENT_SECONDS)
     breaker.refuse()  # this one tries
     child = os.fork()
     if child == 0:

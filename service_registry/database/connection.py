@@ -14,7 +14,7 @@ import psycopg
 from psycopg.abc import RV, PQGen
 from psycopg.errors import ConnectionTimeout, _WaitTimeout
 
-# Longer than any timeout of the server's (3 s): its answer says more than our giving up.
+# Longer than any timeout of the server's (3.5 s): its answer says more than our giving up.
 DEADLINE_SECONDS = 4.0
 CANCEL_SECONDS = 1.0
 CONNECT_SECONDS = 3
