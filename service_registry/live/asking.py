@@ -14,11 +14,10 @@ from django.db import Error, close_old_connections
 from service_registry.api.authentication import caller_of
 from service_registry.caller import Caller
 from service_registry.exceptions import ClockIsWrong, TooBusy
-from service_registry.expiry import hearing
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.identity.principal import Principal
 from service_registry.identity.tokens import known_principal_of, principal_of
-from service_registry.live.door import Arrived
+from service_registry.live.door import Arrived, bearer_of
 from service_registry.permissions import Action, grants
 
 Answer = TypeVar("Answer")
@@ -77,15 +76,15 @@ class Askers:
 
     async def asking(self, request: Arrived, action: Action) -> Asking | None:
         """Who asks, when the token is good and the action allowed; None where Django has to say what is missing."""
-        scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip() or hearing.this_process().clock_is_wrong:
+        token = bearer_of(request)
+        if token is None:
             return None
-        principal = known_principal_of(token.strip())
+        principal = known_principal_of(token)
         try:
             if principal is not None and grants.are_fresh:
                 asking = judged(principal)
             else:
-                asking = await self.on_thread(lambda: judged(principal_of(token.strip())))
+                asking = await self.on_thread(lambda: judged(principal_of(token)))
         except (TokenInvalid, KeysUnavailable, ClockIsWrong, Error):
             return None
         return None if action.missing(asking.caller.granted) else asking

@@ -14,6 +14,7 @@ from asgiref.typing import ASGISendCallable, HTTPScope
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
+from service_registry.api.authentication import caller_of
 from service_registry.api.renderer import RegistryJSONRenderer
 from service_registry.api.reporting import Answered, tell
 from service_registry.api.request_id import sane_or_new
@@ -65,13 +66,19 @@ def is_our_host(host: bytes) -> bool:
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
-def known_caller(request: Arrived) -> Caller | None:
-    """Who asks, without a wait: None where the token was not met before, or may not be judged here."""
+def bearer_of(request: Arrived) -> str | None:
+    """The token, or None where Django has to say what is wrong: with the header, or with this process's clock."""
     scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or hearing.this_process().clock_is_wrong or not grants.are_fresh:
+    if scheme.lower() != "bearer" or hearing.this_process().clock_is_wrong:
         return None
-    principal = known_principal_of(token.strip())
-    return Caller(principal.actor, principal.groups, grants.of(principal.groups)) if principal else None
+    return token.strip() or None
+
+
+def known_caller(request: Arrived) -> Caller | None:
+    """Who asks, without a wait: None where a key or the grants would have to be fetched, or Django has to judge."""
+    token = bearer_of(request)
+    principal = known_principal_of(token) if token and grants.are_fresh else None
+    return caller_of(principal) if principal else None
 
 
 def headers_of(request: Arrived) -> Headers:

@@ -25,16 +25,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture
-def team(registry: Running) -> Caller:
-    return registry.caller("registry-services", "team")
-
-
-@pytest.fixture
-def reader(registry: Running) -> Caller:
-    return registry.caller("registry-readers", subject="reader")
-
-
-@pytest.fixture
 def name(team: Caller) -> str:
     """A service with one instance."""
     name = next(names)

@@ -19,11 +19,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture
-def team(registry: Running) -> Caller:
-    return registry.caller("registry-services", "team")
-
-
 def send(registry: Running, head: str, body: bytes = b"") -> tuple[int, bytes]:
     """Send a request as it is; its answer's status and body."""
     with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
