@@ -62,7 +62,7 @@ INSTANCE_MEMBERS = ", ".join(f"'{name}', {expression}" for name, expression in M
 LEASE_MEMBERS = {
     "heartbeat_at": rfc3339("l.heartbeat_at"),
     "expires_at": rfc3339(DEADLINE),
-    "heartbeat_interval_seconds": "round(l.ttl_seconds / 3.0, 3)::float8",
+    "heartbeat_interval_seconds": "round(l.ttl_seconds * 1000 / 3.0::float8) / 1000",
     "ttl_seconds": "l.ttl_seconds",
     "epoch": "l.epoch",
 }

@@ -1,7 +1,7 @@
 """The one parser: strict JSON, of bounded size."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 from django.conf import settings
@@ -13,9 +13,8 @@ from service_registry.exceptions import InvalidInput
 
 # A single object; an array may fill the whole body.
 OBJECT_BYTES = 64 * 1024
-
-
 LEVELS = 8
+CONTAINERS = (dict, list)
 
 
 class BodyTooLarge(APIException):
@@ -55,22 +54,24 @@ class StrictJSONParser(BaseParser):
 def loads(body: bytes) -> Any:
     """Read JSON strictly. Raises InvalidInput, without a word of what was sent."""
     try:
-        document = json.loads(
-            body.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse_constant
-        )
-        refuse_nesting(document, LEVELS)
+        document = DECODER.decode(body.decode("utf-8"))
+        refuse_nesting(document)
         return document
     except (ValueError, RecursionError) as error:
         raise InvalidInput({}, "The body is not JSON as this registry reads it.") from error
 
 
-def refuse_nesting(document: Any, levels: int) -> None:
-    if not isinstance(document, dict | list):
-        return
-    if not levels:
+def refuse_nesting(document: Any) -> None:
+    """Level by level, which for an array of a thousand objects is much cheaper than one by one."""
+    containers = [document] if isinstance(document, CONTAINERS) else []
+    for _ in range(LEVELS):
+        containers = [part for each in containers for part in parts_of(each) if isinstance(part, CONTAINERS)]
+    if containers:
         raise ValueError("nested too deeply")
-    for part in document.values() if isinstance(document, dict) else document:
-        refuse_nesting(part, levels - 1)
+
+
+def parts_of(document: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return document.values() if isinstance(document, dict) else document
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,3 +83,6 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def refuse_constant(_name: str) -> float:
     raise ValueError("no JSON number")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=without_duplicates, parse_constant=refuse_constant)

@@ -1,9 +1,9 @@
 """The one renderer, whatever a caller accepts."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import to_json
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 
@@ -20,7 +20,7 @@ class RegistryJSONRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        return b"" if data is None else json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        return b"" if data is None else to_json(data)
 
 
 class IgnoreAccept(BaseContentNegotiation):

@@ -1,5 +1,6 @@
 """From what was sent to the models of `schemas`; errors name fields and never what they held."""
 
+import functools
 from typing import Any, TypeVar
 
 from django.http import QueryDict
@@ -33,9 +34,15 @@ def many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]
         raise InvalidInput.of_field("body", "array_length", f"an array must have 1 to {ARRAY_LIMIT} items")
     documents = [without_nulls(model, document) for document in documents]
     try:
-        return [*TypeAdapter(list[model]).validate_python(documents)]  # type: ignore[valid-type]
+        return [*adapter_of(model).validate_python(documents)]
     except ValidationError:
         return [verdict(model, document) for document in documents]
+
+
+@functools.cache
+def adapter_of(model: type[Model]) -> TypeAdapter[list[Model]]:
+    """There are as many as verbs, and making one costs as much as reading an array."""
+    return TypeAdapter(list[model])  # type: ignore[valid-type]
 
 
 def verdict(model: type[Model], document: Any) -> Model | InvalidInput:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -100,6 +101,7 @@ class Feed:
         replica, newest = load(connection)
         self.at, self.read_at = (replica.index, replica.pk), began
         self.on_loop(lambda: self.hub.load(replica, newest, began))
+        gc.freeze()  # hundreds of thousands of objects that stay, at which the collector would look again and again
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
     def read(self, connection: Dedicated, began: float) -> int:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from operator import attrgetter
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from django.db import DataError, IntegrityError, connection, transaction
 
 from service_registry.caller import Caller
 from service_registry.database.retrying import retried
+from service_registry.documents import SERVICE
 from service_registry.exceptions import InvalidInput, RegistryError
 
 Result = TypeVar("Result")
@@ -29,12 +30,10 @@ Item = TypeVar("Item", bound=Keyed)
 Key = tuple[str, str, str]
 
 
-def key_of(item: Keyed) -> Key:
-    return item.namespace, item.service_name, item.instance_id
+key_of: Callable[[Keyed], Key] = attrgetter("namespace", "service_name", "instance_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked(Generic[Item]):
+class Asked(NamedTuple, Generic[Item]):
     """An item and who asks for it, where a batch is of many callers."""
 
     item: Item
@@ -57,9 +56,8 @@ def asked_by(caller: Caller, items: Sequence[Item]) -> list[Asked[Item]]:
     return [Asked(item, caller) for item in items]
 
 
-# A batch as columns, a row an item. Of its callers each one's groups stand once, and rows have their caller's place.
-# The columns are joined texts, as names hold no control characters: PostgreSQL splits them at once, whereas psycopg
-# writes an array of 500 element by element, which took as long as the statement.
+# A batch as columns, a row an item. The columns are joined texts, as names hold no control characters: PostgreSQL
+# splits them at once, whereas psycopg writes an array of 500 element by element, which took as long as the statement.
 BETWEEN, BETWEEN_CALLERS = "\x1f", "\x1e"
 
 
@@ -67,25 +65,42 @@ def split(parameter: str) -> str:
     return f"string_to_array(%({parameter})s, E'\\x1f', '')"
 
 
-KEYS = f"{split('namespaces')}, {split('services')}, {split('instances')}, {split('callers')}::int[]"
-GROUPS = "string_to_array((string_to_array(%(groups)s, E'\\x1e'))[{row}.caller], E'\\x1f')"
+# Each service stands once for each caller who asks about it, and each caller's groups once: there are few of them in a
+# batch of many items. `ours` says whether the caller owns the service.
+ASKED_SERVICES = f"""
+asked_service AS MATERIALIZED (
+    SELECT asked.place, s.id,
+        s.owners && string_to_array((string_to_array(%(groups)s, E'\\x1e'))[asked.caller], E'\\x1f') AS ours
+    FROM unnest({split("namespaces")}, {split("services")}, {split("callers")}::int[])
+        WITH ORDINALITY AS asked(namespace, service_name, caller, place)
+    JOIN {SERVICE} s ON s.namespace = asked.namespace AND s.name = asked.service_name
+)"""
+# The items, each with its service's place.
+ITEMS = f"{split('places')}::bigint[], {split('instances')}"
 
 
 def column(values: Iterable[object]) -> str:
     """A parameter that `split` splits; None becomes null."""
-    return BETWEEN.join("" if value is None else str(value) for value in values)
+    return BETWEEN.join(["" if value is None else str(value) for value in values])
 
 
 def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, str]:
-    """The parameters of KEYS and GROUPS."""
-    places: dict[Caller, int] = {}
-    callers = [places.setdefault(each.caller, len(places) + 1) for each in asked]
+    """The parameters of ASKED_SERVICES and ITEMS."""
+    services: dict[tuple[str, str, int], int] = {}
+    callers: dict[int, Caller] = {}
+    places, instances = [], []
+    for item, caller in asked:
+        callers[id(caller)] = caller
+        places.append(services.setdefault((item.namespace, item.service_name, id(caller)), len(services) + 1))
+        instances.append(item.instance_id)
+    place_of = {key: place for place, key in enumerate(callers, 1)}
     return {
-        "namespaces": column(each.item.namespace for each in asked),
-        "services": column(each.item.service_name for each in asked),
-        "instances": column(each.item.instance_id for each in asked),
-        "callers": column(callers),
-        "groups": BETWEEN_CALLERS.join(column(sorted(caller.groups)) for caller in places),
+        "namespaces": column(namespace for namespace, _name, _caller in services),
+        "services": column(name for _namespace, name, _caller in services),
+        "callers": column(place_of[caller] for _namespace, _name, caller in services),
+        "groups": BETWEEN_CALLERS.join(column(sorted(caller.groups)) for caller in callers.values()),
+        "places": column(places),
+        "instances": BETWEEN.join(instances),
     }
 
 
@@ -112,11 +127,14 @@ def each_once(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
     """Run a verb over the items whose key stands for the first time; the others are refused before SQL sees them."""
-    first: dict[Key, int] = {}
+    keys = [key_of(item) for item in items]
+    first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+    if len(first) == len(items):
+        return in_halves(items, run)
     repeats = {
-        place: InvalidInput.of_field("instance_id", "repeated", f"repeats item {first[key_of(item)]}")
-        for place, item in enumerate(items)
-        if first.setdefault(key_of(item), place) != place
+        place: InvalidInput.of_field("instance_id", "repeated", f"repeats item {first[key]}")
+        for place, key in enumerate(keys)
+        if first[key] != place
     }
     outcomes = iter(in_halves([item for place, item in enumerate(items) if place not in repeats], run))
     return [repeats[place] if place in repeats else next(outcomes) for place in range(len(items))]

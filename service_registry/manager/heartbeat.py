@@ -1,19 +1,18 @@
 """heartbeat: an instance says that it is still there, and may report a new status of itself."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from django.db import connection
 
 from service_registry import changes
 from service_registry.caller import Caller
-from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, SERVICE, STATE
+from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, STATE
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
 from service_registry.manager.batch import (
-    GROUPS,
-    KEYS,
+    ASKED_SERVICES,
+    ITEMS,
     Asked,
     asked_by,
     column,
@@ -26,8 +25,7 @@ from service_registry.manager.batch import (
 from service_registry.schemas import Beat
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(NamedTuple):
     """The lease is renewed. `recovered` when the instance had expired and is listed again; `changed` when a reader sees
     a difference; `status` is effective."""
 
@@ -40,23 +38,24 @@ class Renewed:
 NO_LEASE = ", ".join(["NULL"] * len(LEASE_MEMBERS))
 BEAT = f"""
 -- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
-WITH beat AS (
-    SELECT * FROM unnest({KEYS}, {split("epochs")}::bigint[]) WITH ORDINALITY
-        AS beat(namespace, service_name, instance_id, caller, epoch, position)
+WITH {ASKED_SERVICES},
+beat AS MATERIALIZED (
+    SELECT * FROM unnest({ITEMS}, {split("epochs")}::bigint[]) WITH ORDINALITY
+        AS beat(place, instance_id, epoch, position)
 ),
-found AS MATERIALIZED (
-    SELECT beat.position, beat.epoch, s.owners && {GROUPS.format(row="beat")} AS owned, i.id,
-        {EFFECTIVE_STATUS} AS status
-    FROM beat
-    JOIN {SERVICE} s ON s.namespace = beat.namespace AND s.name = beat.service_name
-    LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
-    LEFT JOIN {OVERRIDE} o ON o.service_id = s.id AND o.instance_id = beat.instance_id
+overridden AS MATERIALIZED (
+    SELECT o.service_id, o.instance_id, o.status FROM asked_service s JOIN {OVERRIDE} o ON o.service_id = s.id
 ),
 locked AS MATERIALIZED (
-    SELECT found.position, l.instance_id, found.status, found.epoch IS NULL OR found.epoch = l.epoch AS current,
+    SELECT beat.position, l.instance_id, {EFFECTIVE_STATUS} AS status,
+        beat.epoch IS NULL OR beat.epoch = l.epoch AS current,
         l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected
-    FROM found JOIN {LEASE} l ON l.instance_id = found.id
-    WHERE found.owned
+    FROM beat
+    JOIN asked_service s ON s.place = beat.place
+    JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
+    JOIN {LEASE} l ON l.instance_id = i.id
+    LEFT JOIN overridden o ON o.service_id = s.id AND o.instance_id = beat.instance_id
+    WHERE s.ours
     ORDER BY l.instance_id
     FOR NO KEY UPDATE OF l
 ),
@@ -66,34 +65,36 @@ l AS (
     FROM locked WHERE l.instance_id = locked.instance_id AND locked.current
     RETURNING l.*, locked.position, locked.status, locked.expired, locked.protected
 )
--- What was found out of each item: an item that has a lease comes twice. No join here: the planner expects one row
--- where 500 come, and then compares each with each.
-SELECT l.position - 1, true, l.instance_id, l.status, l.expired, l.protected, {", ".join(LEASE_MEMBERS.values())}
+-- Nothing comes of an item that has no row. No join of `l` here but with the state: the planner expects one row where
+-- 500 come, and then compares each with each.
+SELECT l.position - 1, l.instance_id, l.status, l.expired, l.protected, {", ".join(LEASE_MEMBERS.values())}
 FROM l CROSS JOIN {STATE} r
 UNION ALL
-SELECT position - 1, true, instance_id, status, NULL, NULL, {NO_LEASE} FROM locked WHERE NOT current
+SELECT position - 1, instance_id, status, NULL, NULL, {NO_LEASE} FROM locked WHERE NOT current
 UNION ALL
-SELECT position - 1, owned, NULL, status, NULL, NULL, {NO_LEASE} FROM found
+SELECT beat.position - 1, NULL, NULL, NULL, NULL, {NO_LEASE}
+FROM beat JOIN asked_service s USING (place) WHERE NOT s.ours
 """
 
 
-@dataclass(slots=True)
-class Found:
-    """A beat's row: whose it is, and how it stood just before this beat. `lease` is None when the epoch differs, and
-    `instance_pk` too when there is no such row."""
+class Found(NamedTuple):
+    """A beat's row, with the place of its item, and how it stood just before this beat. All is None where the service is not the caller's, and all
+    but status and key where the epoch differs."""
 
-    owned: bool
+    place: int
     instance_pk: int | None
     status: str
     expired: bool | None
     protected: bool | None
-    lease: dict[str, Any] | None
-    reported: bool = field(default=False)
+    heartbeat_at: str | None
+    expires_at: str
+    heartbeat_interval_seconds: float
+    ttl_seconds: int
+    epoch: int
 
     @property
-    def changed(self) -> bool:
-        """Whether this beat changes something that a reader sees."""
-        return bool(self.expired or self.protected or self.reported)
+    def beaten(self) -> bool:
+        return self.heartbeat_at is not None
 
 
 def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
@@ -133,56 +134,57 @@ def beat(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | Regi
     with write(lock_timeout, synchronous_commit="off"):
         standing = reported_status.lock(asked)
         found = renew(asked)
-        beaten = {place: row for place, row in found.items() if row.lease}
         reports = {
             row.instance_pk: status
-            for place, row in beaten.items()
-            if row.instance_pk is not None and (status := asked[place].item.status)
+            for place, row in found.items()
+            if (status := asked[place].item.status) and row.beaten and row.instance_pk is not None
         }
         applied = reported_status.apply(standing, reports)
-        for row in beaten.values():
-            row.reported = row.instance_pk in applied
-        changes.append([event for place, row in sorted(beaten.items()) for event in events(asked[place], row)])
+        news = [(asked[place], row) for place, row in sorted(found.items()) if is_news(row, applied)]
+        changes.append([event(each, row, row.instance_pk in applied) for each, row in news])
     return [outcome(each.item, found.get(place), applied) for place, each in enumerate(asked)]
 
 
 def renew(asked: Sequence[Asked[Beat]]) -> dict[int, Found]:
     with connection.cursor() as cursor:
         cursor.execute(BEAT, columns_of(asked) | {"epochs": column(each.item.epoch for each in asked)})
-        rows = cursor.fetchall()
-    found: dict[int, Found] = {}
-    for place, owned, instance_pk, status, expired, protected, *lease in rows:
-        if place not in found or instance_pk is not None:
-            members = dict(zip(LEASE_MEMBERS, lease, strict=True)) if lease[0] else None
-            found[place] = Found(owned, instance_pk, status, expired, protected, members)
-    return found
+        return {row[0]: Found._make(row) for row in cursor.fetchall()}
 
 
-def events(asked: Asked[Beat], row: Found) -> list[changes.Event]:
-    if not row.changed:
-        return []
-    return [
-        changes.Event(
-            "recovered" if row.expired or row.protected else "status_changed",
-            asked.namespace,
-            asked.service_name,
-            asked.caller.actor,
-            asked.instance_id,
-            row.instance_pk,
-            changed=["reported_status", "status"] if row.reported else None,
-            reported=row.reported,
-        )
-    ]
+def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
+    """Whether this beat changes something that a reader sees."""
+    return bool(row.expired or row.protected or row.instance_pk in applied)
 
 
-def outcome(item: Beat, row: Found | None, applied: dict[int, bool]) -> Renewed | RegistryError | None:
+def event(asked: Asked[Beat], row: Found, reported: bool) -> changes.Event:
+    return changes.Event(
+        "recovered" if row.expired or row.protected else "status_changed",
+        asked.namespace,
+        asked.service_name,
+        asked.caller.actor,
+        asked.instance_id,
+        row.instance_pk,
+        changed=["reported_status", "status"] if reported else None,
+        reported=reported,
+    )
+
+
+def outcome(item: Beat, row: Found | None, applied: Mapping[int, bool]) -> Renewed | RegistryError | None:
     if row is None:
         return None
-    if not row.owned:
-        return NotOwner()
     if row.instance_pk is None:
-        return None
-    if row.lease is None:
+        return NotOwner()
+    if not row.beaten:
         return LeaseSuperseded()
     shown = item.status if item.status and applied.get(row.instance_pk) else row.status
-    return Renewed(shown, bool(row.expired), row.changed, row.lease)
+    return Renewed(shown, bool(row.expired), is_news(row, applied), lease_of(row))
+
+
+def lease_of(row: Found) -> dict[str, Any]:
+    return {
+        "heartbeat_at": row.heartbeat_at,
+        "expires_at": row.expires_at,
+        "heartbeat_interval_seconds": row.heartbeat_interval_seconds,
+        "ttl_seconds": row.ttl_seconds,
+        "epoch": row.epoch,
+    }

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from django.db import connection
 
 from service_registry.documents import INSTANCE, OVERRIDE, SERVICE
-from service_registry.manager.batch import GROUPS, KEYS, Asked, columns_of
+from service_registry.manager.batch import ASKED_SERVICES, ITEMS, Asked, columns_of
 from service_registry.schemas import Beat
 
 CHANGES_A_MINUTE = 6
 
 LOCK = f"""
 -- Locks the instances whose status is reported, in the order of their keys.
+WITH {ASKED_SERVICES}
 SELECT i.id, i.reported_status, i.pending_status,
     COALESCE(statement_timestamp() >= i.status_minute_at + interval '1 minute', true), i.status_changes
-FROM unnest({KEYS}) AS beat(namespace, service_name, instance_id, caller)
-JOIN {SERVICE} s ON s.namespace = beat.namespace AND s.name = beat.service_name
+FROM unnest({ITEMS}) AS beat(place, instance_id)
+JOIN asked_service s ON s.place = beat.place
 JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
-WHERE s.owners && {GROUPS.format(row="beat")}
+WHERE s.ours
 ORDER BY i.id
 FOR NO KEY UPDATE OF i
 """
