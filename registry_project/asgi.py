@@ -19,6 +19,7 @@ from registry_project import liveness, pulsing  # noqa: E402 - what follows need
 from registry_project.bridge import Bridge  # noqa: E402
 from service_registry.api import health  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
+from service_registry.live.arrays import Arrays  # noqa: E402
 from service_registry.live.doors import LiveDoors  # noqa: E402
 from service_registry.live.singles import Singles  # noqa: E402
 
@@ -27,14 +28,17 @@ logger = logging.getLogger(__name__)
 OBJECTS_A_COLLECTION = 20_000
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
-singles = Singles(threads)
+singles, arrays = Singles(threads), Arrays(threads)
 live_doors = LiveDoors()
 health.requirements["replica"] = live_doors.check
 
 
 async def ahead(scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable) -> bool:
     """What is answered on the event loop."""
-    return await singles(scope, body, receive, send) or await live_doors(scope, body, receive, send)
+    for each in (singles, arrays, live_doors):
+        if await each(scope, body, receive, send):
+            return True
+    return False
 
 
 bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE, ahead)

@@ -33,5 +33,9 @@ def of_beaten_item(done: manager.Renewed) -> dict[str, Any]:
     return {"status": 200, "lease": done.lease}
 
 
+def of_deregistered_item(_done: object) -> dict[str, Any]:
+    return {"status": 204}
+
+
 def of_refused_item(error: RegistryError) -> dict[str, Any]:
     return {"status": STATUS_OF[type(error)], "error": item_error(error)}

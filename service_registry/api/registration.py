@@ -1,6 +1,6 @@
 """The verbs over HTTP: an object is a batch of one, an array a batch of its items."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, cast
 
 from drf_spectacular.utils import extend_schema
@@ -10,10 +10,10 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
-from service_registry.api import answers, operation
+from service_registry.api import answers, arrays, operation
+from service_registry.api.arrays import Verb
 from service_registry.api.authentication import asking
-from service_registry.api.validation import from_query, many, one
-from service_registry.caller import Caller
+from service_registry.api.validation import from_query, one
 from service_registry.exceptions import RegistryError
 from service_registry.permissions import Action
 from service_registry.schemas import (
@@ -32,7 +32,6 @@ from service_registry.schemas import (
 
 Model = TypeVar("Model", bound=BaseModel)
 Outcome = TypeVar("Outcome")
-Verb = Callable[[Sequence[Model], Caller], list[Outcome | RegistryError]]
 
 
 class RegistrationViewSet(ViewSet):
@@ -80,9 +79,11 @@ class RegistrationViewSet(ViewSet):
     )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Beat, request, beating(request), answers.of_beaten_item)
+            return in_array(Beat, request, manager.heartbeat, answers.of_beaten_item)
         beat = one(Beat, request.data)
-        _status, document = answers.of_heartbeat(beat, unwrapped(beating(request)([beat], asking(request))))
+        outcomes = manager.heartbeat([beat], asking(request))
+        note_unchanged(request, outcomes)
+        _status, document = answers.of_heartbeat(beat, unwrapped(outcomes))
         return Response(document)
 
     @extend_schema(
@@ -94,21 +95,9 @@ class RegistrationViewSet(ViewSet):
     )
     def deregister(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Deregistration, request, manager.deregister, lambda _done: {"status": 204})
+            return in_array(Deregistration, request, manager.deregister, answers.of_deregistered_item)
         unwrapped(manager.deregister([one(Deregistration, request.data)], asking(request)))
         return Response(status=204)
-
-
-def beating(request: Request) -> Verb[Beat, manager.Renewed]:
-    """heartbeat, which leaves on the request how many beats changed nothing: those are counted, and not logged."""
-
-    def run(beats: Sequence[Beat], caller: Caller) -> list[manager.Renewed | RegistryError]:
-        outcomes = manager.heartbeat(beats, caller)
-        renewed = [outcome for outcome in outcomes if isinstance(outcome, manager.Renewed)]
-        operation.of(request).unchanged = sum(not outcome.changed for outcome in renewed)
-        return outcomes
-
-    return run
 
 
 def unwrapped(outcomes: list[Outcome | RegistryError]) -> Outcome:
@@ -122,15 +111,11 @@ def unwrapped(outcomes: list[Outcome | RegistryError]) -> Outcome:
 def in_array(
     model: type[Model], request: Request, verb: Verb[Model, Outcome], shown: Callable[[Outcome], dict[str, Any]]
 ) -> Response:
-    """One outcome an item, in order. Items that break the contract never reach the verb."""
-    verdicts = many(model, cast(list[Any], request.data))
-    good = [verdict for verdict in verdicts if not isinstance(verdict, RegistryError)]
-    outcomes = iter(verb(good, asking(request)))
-    results = [verdict if isinstance(verdict, RegistryError) else next(outcomes) for verdict in verdicts]
-    return Response(
-        {
-            "results": [
-                answers.of_refused_item(each) if isinstance(each, RegistryError) else shown(each) for each in results
-            ]
-        }
-    )
+    done = arrays.outcomes(model, cast(list[Any], request.data), verb, asking(request))
+    note_unchanged(request, done)
+    return Response(arrays.document(done, shown))
+
+
+def note_unchanged(request: Request, outcomes: Iterable[object]) -> None:
+    """Leave on the request how many beats changed nothing: those are counted, and not logged."""
+    operation.of(request).unchanged = arrays.unchanged(outcomes)

@@ -4,7 +4,7 @@ import functools
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from service_registry import logs, metrics
 from service_registry.acting import name_of
+from service_registry.api import arrays
 from service_registry.api.errors import code_of_page
 from service_registry.api.operation import of
 from service_registry.api.request_id import id_of
@@ -87,7 +88,7 @@ def outcomes_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str
     data = getattr(response, "data", None)
     items = of(request).items
     if items and response.status_code == 200 and isinstance(data, dict):
-        return Counter(outcome(item["status"], item.get("error")) for item in data["results"])
+        return arrays.counts(data)
     return Counter({outcome(response.status_code, data): items or 1})
 
 
@@ -156,9 +157,12 @@ def tell(this: Answered, seconds: float) -> None:
 def refusals_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str]:
     """The beats that renewed nothing, by the reason of the problem where it has one, else by its code."""
     data = getattr(response, "data", None) or {}
-    errors = [item["error"] for item in data.get("results", ()) if "error" in item]
     if response.status_code >= 400:
-        errors = [{"code": outcome(response.status_code, data)} | data] * (of(request).items or 1)
+        return refusals([{"code": outcome(response.status_code, data)} | data] * (of(request).items or 1))
+    return refusals(arrays.errors(data) if "results" in data else [])
+
+
+def refusals(errors: Iterable[Mapping[str, Any]]) -> Counter[str]:
     return Counter(str(error.get("reason") or error["code"]) for error in errors)
 
 

@@ -66,6 +66,12 @@ def is_our_host(host: bytes) -> bool:
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
+def is_plain_json(request: Arrived) -> bool:
+    """Whether the body is announced as JSON, and the URL asks for nothing besides."""
+    media_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return media_type == b"application/json" and not request.scope["query_string"]
+
+
 def bearer_of(request: Arrived) -> str | None:
     """The token, or None where Django has to say what is wrong: with the header, or with this process's clock."""
     scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")

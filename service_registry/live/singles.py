@@ -12,7 +12,7 @@ from service_registry import manager, permissions
 from service_registry.api import answers
 from service_registry.api.errors import headers_of, is_failure, problem_of
 from service_registry.api.parser import OBJECT_BYTES, loads
-from service_registry.api.reporting import Answered, outcome
+from service_registry.api.reporting import Answered, outcome, refusals
 from service_registry.api.validation import one
 from service_registry.exceptions import InvalidInput, RegistryError
 from service_registry.live import door
@@ -65,7 +65,7 @@ class Single(Generic[Item, Done]):
         door.report(request, self.answered(request, asked, (status, document), told))
 
     def refusals(self, problem: dict[str, Any]) -> dict[str, int]:
-        return {str(problem.get("reason") or problem["code"]): 1} if self.verb == "heartbeat" else {}
+        return refusals([problem]) if self.verb == "heartbeat" else {}
 
     def answered(
         self, request: door.Arrived, asked: Asked[Item], answer: answers.Answer, told: dict[str, Any]
@@ -89,10 +89,11 @@ class Single(Generic[Item, Done]):
 
 def understood(model: type[Item], request: door.Arrived) -> Item | None:
     """The one object in the body, or None where Django has to say what is wrong with it, or it is an array."""
-    media_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != b"application/json" or request.scope["query_string"]:
-        return None
-    if len(request.body) > OBJECT_BYTES or not request.body.lstrip().startswith(b"{"):
+    if (
+        not door.is_plain_json(request)
+        or len(request.body) > OBJECT_BYTES
+        or not request.body.lstrip().startswith(b"{")
+    ):
         return None
     try:
         return one(model, loads(request.body))

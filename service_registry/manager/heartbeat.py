@@ -78,8 +78,8 @@ FROM beat JOIN asked_service s USING (place) WHERE NOT s.ours
 
 
 class Found(NamedTuple):
-    """A beat's row, with the place of its item, and how it stood just before this beat. All is None where the service is not the caller's, and all
-    but status and key where the epoch differs."""
+    """The row of the item at `place`, and how it stood just before this beat. All else is None where the service is not
+    the caller's, and all but its key and status where the epoch differs."""
 
     place: int
     instance_pk: int | None
