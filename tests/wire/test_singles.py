@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.client import registration, token
-from tests.wire.running import Caller, Reply, Running
+from tests.wire.running import Caller, Reply, Running, wait_for
 
 pytestmark = pytest.mark.wire
 
@@ -45,7 +45,7 @@ def shape(document: Any) -> Any:
     if isinstance(document, dict):
         moving = {"request_id", "heartbeat_at", "expires_at"}
         return {name: shape(value) for name, value in document.items() if name not in moving}
-    return document
+    return [shape(each) for each in document] if isinstance(document, list) else document
 
 
 def test_both_doors_give_the_same_answer(registry: Running) -> None:
@@ -71,11 +71,77 @@ def test_both_doors_give_the_same_answer(registry: Running) -> None:
     ):
         gathered, alone = caller.call("POST", path, body), through_django(caller, path, body)
         assert (gathered.status, alone.status) == (status, status), (path, body, gathered.body)
-        if not isinstance(body, list):
-            assert shape(gathered.json) == shape(alone.json)
-        for name in OWN_TO_AN_ANSWER | {"vary", "allow"}:
-            gathered.headers.pop(name, None), alone.headers.pop(name, None)
-        assert gathered.headers == alone.headers
+        same(gathered, alone)
+
+
+def same(gathered: Reply, alone: Reply) -> None:
+    assert shape(gathered.json) == shape(alone.json)
+    for name in OWN_TO_AN_ANSWER | {"vary", "allow"}:
+        gathered.headers.pop(name, None), alone.headers.pop(name, None)
+    assert gathered.headers == alone.headers
+
+
+def test_both_doors_give_the_same_answer_to_arrays(registry: Running) -> None:
+    ours, theirs = registry.caller("registry-services", "team"), registry.caller("registry-services", "others")
+    for caller in (ours, theirs):
+        caller.call("POST", "/registry/heartbeat", [beat("nowhere", "unknown")])
+    standing = [registration("arrays", f"i-{number}") for number in range(3)]
+    epoch = ours.call("POST", "/registry/register", standing).json["results"][0]["instance"]["lease"]["epoch"]
+    mixed: list[Any] = [
+        beat("arrays", "i-0", epoch=epoch),
+        beat("arrays", "i-1", epoch=epoch - 1),
+        beat("arrays", "i-1", unknown=1),
+        beat("arrays", "i-2", status="OUT_OF_SERVICE"),
+        beat("arrays", "i-2"),
+        beat("arrays", "never"),
+        beat("nowhere", "i-0"),
+        None,
+    ]
+    leaving = [beat("arrays", "never"), beat("arrays", "i-1", epoch=epoch - 1)]
+    for caller, path, body, status, outcomes in (
+        (ours, "/registry/heartbeat", mixed, 200, [200, 409, 400, 200, 400, 404, 404, 400]),
+        (theirs, "/registry/heartbeat/", mixed[:2], 200, [403, 403]),
+        (ours, "/registry/register", [*standing, registration("arrays", "i-0"), {}], 200, [200, 200, 200, 400, 400]),
+        (theirs, "/registry/register", standing, 200, [403] * 3),
+        (ours, "/registry/deregister", leaving, 200, [404, 409]),
+        (ours, "/registry/heartbeat", [], 400, None),
+        (ours, "/registry/heartbeat", [beat("arrays", "i-0")] * 1001, 400, None),
+        (ours, "/registry/heartbeat", [[[[[[[[[]]]]]]]]], 400, None),
+    ):
+        ahead, alone = caller.call("POST", path, body), through_django(caller, path, body)
+        assert (ahead.status, alone.status) == (status, status), (path, ahead.body)
+        if outcomes:
+            assert [item["status"] for item in ahead.json["results"]] == outcomes
+        same(ahead, alone)
+
+
+def test_arrays_are_counted_and_told_alike_by_both_doors(registry: Running) -> None:
+    team, reader = registry.caller("registry-services", "team"), registry.caller("registry-readers")
+    team.call("POST", "/registry/register", registration("counted", "i-0"))
+    path, body = "/registry/heartbeat", [beat("counted", "i-0"), beat("counted", "i-1"), beat("counted", "i-0")]
+
+    def counted() -> Counter[str]:
+        text = reader.call("GET", "/metrics").body.decode()
+        kept = ("registry_operations_total", "registry_heartbeats_refused_total", "registry_http_requests_total")
+        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith(kept)]
+        return Counter({name: int(float(value)) for name, _, value in lines if "metrics" not in name})
+
+    def told() -> list[dict[str, Any]]:
+        """Log lines of arrays, without what differs from one request to the next."""
+        output = (registry.directory / "output").read_text().splitlines()
+        documents = [json.loads(line) for line in output if line.startswith("{")]
+        moving = {"time", "request_id", "duration_ms"}
+        return [{name: each[name] for name in each.keys() - moving} for each in documents if each.get("items") == 3]
+
+    seen = []
+    for call in (lambda: team.call("POST", path, body), lambda: through_django(team, path, body)):
+        before, lines = counted(), len(told())
+        assert call().status == 200
+        wait_for(lambda lines=lines: len(told()) > lines)
+        seen.append((counted() - before, told()[lines:]))
+    ahead, alone = seen
+    assert ahead == alone
+    assert ahead[0].total() == 3 + 2 + 1
 
 
 def test_a_request_id_comes_back(registry: Running) -> None:
