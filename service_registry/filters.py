@@ -50,3 +50,10 @@ def prefix_pattern(name: str | None) -> str | None:
         return None
     escaped = name.removesuffix("*").replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
     return escaped + ("%" if name.endswith("*") else "")
+
+
+def is_named(name: str, asked: str | None) -> bool:
+    """The same in memory: whether `name` is the one, or has the prefix, that is asked for."""
+    if asked is None:
+        return True
+    return name.startswith(asked[:-1]) if asked.endswith("*") else name == asked

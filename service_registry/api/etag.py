@@ -3,7 +3,7 @@
 import re
 from zlib import crc32
 
-from service_registry.schemas import DiscoveryQuery
+from service_registry.schemas import DiscoveryQuery, ListQuery
 
 TAG = re.compile(r'(?:W/)?("[!#-~]*")')
 
@@ -13,7 +13,7 @@ def tag_of(index: str, question: str) -> str:
     return f'"{index}.{crc32(question.encode()):08x}"'
 
 
-def question_of(query: DiscoveryQuery) -> str:
+def question_of(query: DiscoveryQuery | ListQuery) -> str:
     """What was asked, however long somebody was ready to wait for it."""
     return query.model_dump_json(exclude={"index", "wait"})
 

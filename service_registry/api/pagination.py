@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.signing import BadSignature, Signer
 
-from service_registry.catalogue import Position
+from service_registry.catalogue import Page, Position, with_array
 from service_registry.exceptions import InvalidInput
 
 SIGNER = Signer(salt="service_registry.cursor")
@@ -19,6 +19,17 @@ def decode(cursor: str) -> Position:
     """Raises InvalidInput for anything that `encode` has not made."""
     index, namespace, name = unsigned(SIGNER, cursor)
     return Position(index, namespace, name)
+
+
+def place_of(cursor: str | None) -> Position | None:
+    """Where the page begins that a query asks for; None at the beginning."""
+    return None if cursor is None else decode(cursor)
+
+
+def written(page: Page) -> str:
+    """The answer that a page of the list is."""
+    members = {"index": page.index, "next": encode(page.next) if page.next else None}
+    return with_array(members, "services", page.services)
 
 
 def encode_change(pk: int) -> str:

@@ -66,10 +66,9 @@ class ServiceViewSet(ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         query = from_query(ListQuery, request.query_params)
-        after = pagination.decode(query.after) if query.after is not None else None
+        after = pagination.place_of(query.after)
         page = retried(lambda: catalogue.page(query, after))
-        members = {"index": page.index, "next": pagination.encode(page.next) if page.next else None}
-        return as_json(catalogue.with_array(members, "services", page.services), page.read_at)
+        return as_json(pagination.written(page), page.read_at)
 
     @extend_schema(
         operation_id="discover",

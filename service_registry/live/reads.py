@@ -1,4 +1,4 @@
-"""Reads from memory: discovery, and those that wait for a change first."""
+"""Reads from memory: discovery, the list while the database is away, and those that wait for a change first."""
 
 import asyncio
 import re
@@ -17,12 +17,20 @@ from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.reporting import Answered, outcome
 from service_registry.api.validation import from_query
 from service_registry.catalogue import dumps
-from service_registry.exceptions import IndexGone, InvalidInput, RegistryError, ServiceNotFound, TooManyWatches
+from service_registry.exceptions import (
+    IndexGone,
+    InvalidInput,
+    RegistryError,
+    ServiceNotFound,
+    TooBusy,
+    TooManyWatches,
+)
 from service_registry.filters import LISTED, wanted
 from service_registry.live import door, pauses
 from service_registry.live.asking import Askers, Exchange
 from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits
+from service_registry.live.listing import Listing
 from service_registry.live.replica import Entry, KeptService, Replica, looks_inside, matching
 from service_registry.live.texts import Texts
 from service_registry.live.waiting import ALL, Ending, Topic, Waiter
@@ -36,23 +44,23 @@ DOCUMENTS_AT_ONCE = 200
 
 
 class ReadsDoor:
-    """Answers GET /registry/services/{name}, and lets GET /registry/services wait."""
+    """Answers GET /registry/services/{name}; lets GET /registry/services wait, and answers it while Django cannot."""
 
     def __init__(self, hub: Hub, askers: Askers, limits: Limits) -> None:
         self.hub = hub
         self.askers = askers
         self.limits = limits
         self.texts = Texts()
+        self.listing = Listing(hub, self.texts)
 
     async def __call__(
         self, scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> bool:
-        """Answer the request, or return False: then it is for Django, which has the list, and every refusal."""
+        """Answer the request, or return False: then it is for Django, which has the list and every refusal."""
         if scope["method"] != "GET":
             return False
         discovery = DISCOVERY.fullmatch(scope["path"])
-        waits = b"index=" in scope["query_string"]
-        if not discovery and not (waits and LIST.fullmatch(scope["path"])):
+        if not discovery and not (LIST.fullmatch(scope["path"]) and self.has_to_list(scope)):
             return False
         request = door.arrived(scope, body)
         asking = await self.askers.asking(request, LIST_SERVICES) if request else None
@@ -60,7 +68,11 @@ class ReadsDoor:
         if request is None or asking is None or query is None or is_of_the_past(query):
             return False
         read = Read(self, Exchange(request, asking, receive, send), query)
-        return await (read.discover(query) if isinstance(query, DiscoveryQuery) else read.wait_for_list())
+        return await (read.discover(query) if isinstance(query, DiscoveryQuery) else read.list_services(query))
+
+    def has_to_list(self, scope: HTTPScope) -> bool:
+        """Whether somebody waits, or nobody else can answer."""
+        return b"index=" in scope["query_string"] or self.listing.is_needed
 
 
 def understood(request: door.Arrived, name: str | None) -> DiscoveryQuery | ListQuery | None:
@@ -85,15 +97,25 @@ class Read:
         self.exchange = exchange
         self.query = query
 
-    async def wait_for_list(self) -> bool:
-        """Wait for a change of the log; the list is Django's, so that this never answers but to say it cannot wait."""
-        await self.reach(self.query.index)
-        if await self.hub.fresh() is None:
-            return False
+    async def list_services(self, query: ListQuery) -> bool:
+        """Wait for a change of the log where an index is held. Then the list is Django's, except while the database is
+        away."""
         try:
-            return await self.wait(ALL) is Ending.GONE
-        except TooManyWatches as error:
+            if query.index and await self.wait_for_log(query.index) is Ending.GONE:
+                return True
+            if not self.place.listing.is_needed or not await self.place.askers.still_good(self.exchange, LIST_SERVICES):
+                return False
+            page = await self.place.listing.page(query)
+        except InvalidInput:  # the cursor
+            return False
+        except (TooManyWatches, TooBusy) as error:
             return await self.refuse(error)
+        if page is None:
+            return False
+        text, more = page
+        await door.answer_text(self.exchange.send, self.exchange.request, text, more.items())
+        self.report(200, "ok")
+        return True
 
     async def discover(self, query: DiscoveryQuery) -> bool:
         """Answer from memory; False where there is none, or the database has to be asked whether there is such a
@@ -139,6 +161,11 @@ class Read:
         finally:
             client.cancel()
             self.hub.waiters.leave(waiter)
+
+    async def wait_for_log(self, index: str) -> Ending | None:
+        """Where there is no memory, nobody waits. Raises TooManyWatches."""
+        await self.reach(index)
+        return await self.wait(ALL) if await self.hub.fresh() else None
 
     async def reach(self, index: str | None) -> None:
         """An index that is newer than memory may be of another process, whose changes come in a moment."""

@@ -6,12 +6,11 @@ the event loop: only there is it read and changed.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from service_registry.changes.reading import Recorded, stated_owners
 
-LISTED = {"live", "protected"}
 TAKEN_OFF = {"deregistered", "removed"}
 
 
@@ -40,6 +39,10 @@ class KeptService:
     def put(self, instance_id: str, entry: Entry) -> None:
         self.in_order = self.in_order and instance_id in self.instances
         self.instances[instance_id] = entry
+
+    def copy(self) -> "KeptService":
+        """As it stands now, for a thread to look at."""
+        return replace(self, instances=self.instances.copy())
 
     def sorted(self) -> Sequence[Entry]:
         """By instance id, byte by byte, as the database has it: ids are ASCII. They are put in order when asked for."""

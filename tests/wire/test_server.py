@@ -154,7 +154,7 @@ def test_a_database_that_is_away_is_503_and_comes_back(registry: Running, team: 
         ("POST", "/registry/register", registration()),
         ("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}),
         ("POST", "/registry/deregister", {"service_name": "web", "instance_id": "kept"}),
-        ("GET", "/registry/services", None),
+        ("GET", "/registry/instance/web/kept", None),
     ]:
         reply = team.call(method, path, body)
         assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "unavailable", "1")

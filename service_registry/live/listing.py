@@ -1,0 +1,83 @@
+"""The list from memory, for while the database is away: the pages that `catalogue.page` would give, byte for byte."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from service_registry.api import pagination
+from service_registry.api.etag import question_of
+from service_registry.api.renderer import INDEX_HEADER
+from service_registry.catalogue import Position
+from service_registry.exceptions import TooBusy
+from service_registry.live.draft import Draft, in_order, parts
+from service_registry.live.hub import Hub
+from service_registry.live.pauses import stale_header
+from service_registry.live.replica import Replica
+from service_registry.live.texts import Texts
+from service_registry.schemas import ListQuery
+
+# How many may wait for their page.
+QUEUE_AT_MOST = 200
+
+Result = TypeVar("Result")
+
+
+class Listing:
+    """Puts pages together on a thread of its own, one after the other: many who ask the same have it made once."""
+
+    def __init__(self, hub: Hub, texts: Texts) -> None:
+        self.hub = hub
+        self.texts = texts
+        self.turn = asyncio.Lock()
+        self.queueing = 0
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="list")
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the database is away, and there is something to answer from."""
+        return self.hub.replica is not None and self.hub.stale_seconds is not None
+
+    async def page(self, query: ListQuery) -> tuple[bytes, dict[str, str]] | None:
+        """A page's text, and the headers that say how old it is; None when the database is there again.
+
+        Raises InvalidInput for a cursor that is none, and TooBusy when too many wait for their page.
+        """
+        after = pagination.place_of(query.after)
+        if self.queueing >= QUEUE_AT_MOST:
+            raise TooBusy
+        self.queueing += 1
+        try:
+            async with self.turn:
+                replica = self.hub.replica
+                if replica is None or not self.is_needed:
+                    return None
+                headers = {INDEX_HEADER: replica.index} | stale_header(self.hub)
+                return await self.text(replica, query, after), headers
+        finally:
+            self.queueing -= 1
+
+    async def text(self, replica: Replica, query: ListQuery, after: Position | None) -> bytes:
+        question, index = ("", "", question_of(query)), replica.index
+        kept = self.texts.get(question, index)
+        if kept is not None:
+            return kept
+        draft = await self.drafted(replica, query, after)
+        text = await self.on_thread(lambda: pagination.written(draft.page(after)).encode())
+        self.texts.keep(question, index, text)
+        return text
+
+    async def drafted(self, replica: Replica, query: ListQuery, after: Position | None) -> Draft:
+        """The replica is read on the event loop, part by part, and each part is looked at on the thread. What comes
+        between two parts is newer than the page's index, as it may be where the database is asked."""
+        draft = Draft(query, replica.index)
+        keys = await self.on_thread(partial(in_order, list(replica.services), query, after))
+        for part in parts(replica, keys, query.owner):
+            await self.on_thread(partial(draft.add, part))
+            if draft.more:
+                break
+        return draft
+
+    async def on_thread(self, do: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self.thread, do)

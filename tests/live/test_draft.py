@@ -1,0 +1,71 @@
+"""Pages that are put together while the replica goes on, and for many at once."""
+
+import asyncio
+import time
+
+import pytest
+
+from service_registry.exceptions import InvalidInput, TooBusy
+from service_registry.live.draft import SERVICES_AT_ONCE, parts
+from service_registry.live.hub import Hub
+from service_registry.live.listing import QUEUE_AT_MOST, Listing
+from service_registry.live.replica import Entry, KeptService, Replica
+from service_registry.live.texts import Texts
+from service_registry.schemas import ListQuery
+
+INDEX = "0123abcd-7"
+KEYS = [("default", f"s-{number:04}") for number in range(2 * SERVICES_AT_ONCE)]
+
+
+def replica(*owners: str) -> Replica:
+    """Of many services without instances."""
+    return Replica(INDEX, 7, {key: KeptService(owners) for key in KEYS})
+
+
+def listing(seconds_ago: float) -> Listing:
+    hub = Hub()
+    hub.replica, hub.read_at = replica("team"), time.monotonic() - seconds_ago
+    return Listing(hub, Texts())
+
+
+def test_what_changes_between_two_parts_is_read_as_it_is_then() -> None:
+    whole = replica("team")
+    taken = parts(whole, KEYS, None)
+    first = next(taken)
+    whole.services[KEYS[0]].put("late", Entry(b"{}", "UP", "live"))
+    whole.services[KEYS[-2]].put("in-time", Entry(b"{}", "UP", "live"))
+    del whole.services[KEYS[-1]]
+    second = next(taken)
+    assert [key for key, _service in first] == KEYS[:SERVICES_AT_ONCE]
+    assert [key for key, _service in second] == KEYS[SERVICES_AT_ONCE:-1]
+    assert not first[0][1].instances
+    assert second[-1][1].instances.keys() == {"in-time"}
+
+
+def test_services_of_others_are_looked_through_part_by_part() -> None:
+    assert [len(part) for part in parts(replica("team"), KEYS, "other")] == [0, 0, 0]
+    assert [len(part) for part in parts(replica("team", "other"), KEYS, "other")] == [SERVICES_AT_ONCE] * 2 + [0]
+
+
+def test_many_who_ask_the_same_get_one_text_and_more_are_turned_away() -> None:
+    async def ask() -> list[object]:
+        pages = listing(seconds_ago=10)
+        queue = [pages.page(ListQuery()) for _ in range(QUEUE_AT_MOST + 1)]
+        answers = await asyncio.gather(*queue, return_exceptions=True)
+        assert await pages.page(ListQuery())
+        return list(answers)
+
+    *served, refused = asyncio.run(ask())
+    assert isinstance(refused, TooBusy)
+    assert len({id(page[0]) for page in served if isinstance(page, tuple)}) == 1
+    assert all(isinstance(page, tuple) for page in served)
+
+
+def test_a_database_that_is_there_again_is_asked() -> None:
+    assert asyncio.run(listing(seconds_ago=0).page(ListQuery())) is None
+    assert asyncio.run(Listing(Hub(), Texts()).page(ListQuery())) is None
+
+
+def test_a_cursor_of_nobodys_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        asyncio.run(listing(seconds_ago=10).page(ListQuery(after="nonsense")))
