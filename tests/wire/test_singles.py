@@ -3,8 +3,9 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -115,6 +116,10 @@ def test_both_doors_give_the_same_answer_to_arrays(registry: Running) -> None:
         same(ahead, alone)
 
 
+def has_more_than(listed: Callable[[], Sequence[Any]], number: int) -> bool:
+    return len(listed()) > number
+
+
 def test_arrays_are_counted_and_told_alike_by_both_doors(registry: Running) -> None:
     team, reader = registry.caller("registry-services", "team"), registry.caller("registry-readers")
     team.call("POST", "/registry/register", registration("counted", "i-0"))
@@ -134,10 +139,10 @@ def test_arrays_are_counted_and_told_alike_by_both_doors(registry: Running) -> N
         return [{name: each[name] for name in each.keys() - moving} for each in documents if each.get("items") == 3]
 
     seen = []
-    for call in (lambda: team.call("POST", path, body), lambda: through_django(team, path, body)):
+    for ask in (partial(team.call, "POST"), partial(through_django, team)):
         before, lines = counted(), len(told())
-        assert call().status == 200
-        wait_for(lambda lines=lines: len(told()) > lines)
+        assert ask(path, body).status == 200
+        wait_for(partial(has_more_than, told, lines))
         seen.append((counted() - before, told()[lines:]))
     ahead, alone = seen
     assert ahead == alone
