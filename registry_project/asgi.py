@@ -3,7 +3,6 @@ on the same ones."""
 
 import asyncio
 import gc
-import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,8 +21,6 @@ from service_registry.identity.keys import provider  # noqa: E402
 from service_registry.live.arrays import Arrays  # noqa: E402
 from service_registry.live.doors import LiveDoors  # noqa: E402
 from service_registry.live.singles import Singles  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 OBJECTS_A_COLLECTION = 20_000
 
@@ -80,8 +77,5 @@ async def keep_pulsing() -> None:
     """Pulse through the pool of the requests: a process whose requests are stuck must not say that it hears."""
     loop = asyncio.get_running_loop()
     while True:
-        pulse = loop.run_in_executor(threads, pulsing.pulse)
-        await asyncio.wait([pulse])
-        if pulse.exception():
-            logger.error("The pulse failed.", exc_info=pulse.exception())
+        await loop.run_in_executor(threads, pulsing.pulse)
         await asyncio.sleep(pulsing.PULSE_SECONDS)

@@ -32,3 +32,6 @@ def pulse() -> None:
         logger.warning("No pulse: there are no signing keys, or they are too old, and so every heartbeat is refused.")
     except (Error, NotMigrated) as error:
         logger.warning("The pulse did not reach the database: %s", error)
+    except Exception:
+        # A pulse that ends for good would restart the window again and again, and nothing would expire.
+        logger.exception("The pulse failed.")

@@ -57,6 +57,16 @@ def test_keys_that_are_too_old_are_none(issuer: Issuer) -> None:
     assert not pulse_moves_heard_at()
 
 
+def test_a_pulse_that_fails_for_no_known_reason_is_not_the_last(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, provider().max_age_seconds = provider().max_age_seconds, "no number"  # type: ignore[assignment]
+    assert not pulse_moves_heard_at()
+    assert "The pulse failed." in caplog.messages
+    provider().max_age_seconds = before
+    assert pulse_moves_heard_at()
+
+
 def test_a_refresh_that_fails_stops_no_pulse(issuer: Issuer) -> None:
     assert pulse_moves_heard_at()
     issuer.answers["/realm/jwks"] = fails
