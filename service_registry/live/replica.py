@@ -31,18 +31,26 @@ class KeptService:
     pk: int = 0
     instances: dict[str, Entry] = field(default_factory=dict)
     in_order: bool = False
+    # Kept rather than counted: each answer says whether there are any.
+    protected_instances: int = 0
 
     @property
     def protected(self) -> bool:
-        return any(entry.state == "protected" for entry in self.instances.values())
+        return self.protected_instances > 0
 
     def put(self, instance_id: str, entry: Entry) -> None:
-        self.in_order = self.in_order and instance_id in self.instances
+        before = self.instances.get(instance_id)
+        self.in_order = self.in_order and before is not None
+        self.protected_instances += is_protected(entry) - is_protected(before)
         self.instances[instance_id] = entry
 
     def copy(self) -> "KeptService":
         """As it stands now, for a thread to look at."""
         return replace(self, instances=self.instances.copy())
+
+    def take_off(self, instance_id: str) -> None:
+        """Also one that is not there: a change may be applied twice."""
+        self.protected_instances -= is_protected(self.instances.pop(instance_id, None))
 
     def sorted(self) -> Sequence[Entry]:
         """By instance id, byte by byte, as the database has it: ids are ASCII. They are put in order when asked for."""
@@ -50,6 +58,10 @@ class KeptService:
             self.instances = dict(sorted(self.instances.items()))
             self.in_order = True
         return list(self.instances.values())
+
+
+def is_protected(entry: Entry | None) -> bool:
+    return entry is not None and entry.state == "protected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,7 @@ class Replica:
             if change.entry is not None:
                 service.put(change.instance_id, change.entry)
             elif change.kind in TAKEN_OFF:
-                service.instances.pop(change.instance_id, None)
+                service.take_off(change.instance_id)
         service.index, service.pk = change.index, change.pk
 
     def owners_of(self, change: Change) -> Sequence[str]:

@@ -1,0 +1,53 @@
+"""The catalogue in memory, change by change."""
+
+import random
+
+from service_registry.live.replica import Change, Entry, Replica
+
+KEY = "default", "web"
+
+
+def change(pk: int, kind: str, instance_id: str | None, state: str | None = None) -> Change:
+    entry = Entry(b"{}", "UP", state) if state else None
+    return Change(pk, f"0123abcd-{pk}", kind, *KEY, instance_id, b"{}", b"{}", entry)
+
+
+def test_a_service_is_protected_while_an_instance_of_it_is() -> None:
+    replica = Replica("0123abcd-0", 0)
+    told = []
+    for pk, (kind, instance_id, state) in enumerate(
+        [
+            ("registered", "a", "live"),
+            ("protected", "a", "protected"),
+            ("protected", "a", "protected"),  # a change may be applied twice
+            ("protected", "b", "protected"),
+            ("recovered", "a", "live"),
+            ("expired", "b", "expired"),
+            ("protected", "c", "protected"),
+            ("deregistered", "c", None),
+            ("removed", "c", None),
+            ("released", None, None),
+        ],
+        start=1,
+    ):
+        replica.apply(change(pk, kind, instance_id, state))
+        told.append(replica.services[KEY].protected)
+    assert told == [False, True, True, True, True, False, True, False, False, False]
+
+
+def test_the_protected_are_counted_right_whatever_comes() -> None:
+    """10,000 changes of 20 instances, in an order of chance."""
+    chance = random.Random(12)
+    replica = Replica("0123abcd-0", 0)
+    kinds = {
+        "registered": "live",
+        "protected": "protected",
+        "expired": "expired",
+        "deregistered": None,
+        "removed": None,
+    }
+    for pk in range(1, 10_001):
+        kind = chance.choice(list(kinds))
+        replica.apply(change(pk, kind, f"i-{chance.randrange(20)}", kinds[kind]))
+        service = replica.services[KEY]
+        assert service.protected_instances == sum(entry.state == "protected" for entry in service.instances.values())
