@@ -21,7 +21,6 @@ from service_registry.models import Service
 from service_registry.permissions import Action
 from service_registry.schemas import Changes, WatchQuery
 
-CHANGES_AN_ANSWER = 500
 LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID", str, OpenApiParameter.HEADER, description="Where a stream broke off; stands before `index`."
 )
@@ -62,7 +61,7 @@ class WatchViewSet(ViewSet):
 
     def told(self, request: Request, query: WatchQuery) -> HttpResponse:
         end = changes.end()
-        found = changes.read_after(query.index or end, CHANGES_AN_ANSWER, query.service, query.namespace)
+        found = changes.read_after(query.index or end, changes.CHANGES_AT_ONCE, query.service, query.namespace)
         owners = owners_of({(change.namespace, change.service_name) for change in found})
         caller = asking(request)
         texts = [change.full if caller.sees_authors(owners_now(change, owners)) else change.public for change in found]

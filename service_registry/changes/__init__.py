@@ -2,9 +2,10 @@
 
 from service_registry.changes.appending import Event, append, commit_listeners, start_log
 from service_registry.changes.ends import end, ends, last_arrivals
-from service_registry.changes.reading import Recorded, parse, read_after
+from service_registry.changes.reading import CHANGES_AT_ONCE, Recorded, parse, read_after
 
 __all__ = [
+    "CHANGES_AT_ONCE",
     "Event",
     "Recorded",
     "append",

@@ -13,6 +13,8 @@ from service_registry.exceptions import IndexGone, InvalidInput
 
 INDEX = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})", re.ASCII)
 HIGHEST_PK = 2**63 - 1
+# As many as are read, or answered, in one go: of the largest 25 MB.
+CHANGES_AT_ONCE = 500
 
 PUBLIC_MEMBERS = f"""
     'index', c.mark || '-' || c.id, 'at', {rfc3339("c.at")}, 'kind', c.kind, 'namespace', c.namespace,

@@ -15,6 +15,7 @@ from concurrent.futures import Future, wait
 import psycopg
 from django.conf import settings
 
+from service_registry.changes import CHANGES_AT_ONCE
 from service_registry.live.dedicated import Dedicated, connect
 from service_registry.live.hub import Hub
 from service_registry.live.loading import is_large, load, read_on
@@ -26,7 +27,6 @@ POLL_SECONDS = 0.1
 SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 LOAD_SPREAD_SECONDS = 2.0
-CHANGES_A_POLL = 500
 # How often a thread that waits for the event loop looks whether the process ends.
 STOP_SECONDS = 1.0
 CHANNEL = "service_registry_changes"
@@ -88,7 +88,7 @@ class Feed:
             if self.at is None:
                 self.load(connection)
             began = time.monotonic()
-            if self.read(connection, began) < CHANGES_A_POLL:
+            if self.read(connection, began) < CHANGES_AT_ONCE:
                 self.tell_others(connection)
                 self.wait(connection)
                 self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
@@ -116,15 +116,15 @@ class Feed:
            index from the next page would be taken for one that the log does not hold.
         """
         assert self.at is not None, "loaded before"
-        changes = read_on(connection, *self.at, CHANGES_A_POLL, began - self.read_at)
+        changes = read_on(connection, *self.at, CHANGES_AT_ONCE, began - self.read_at)
         if changes is None:
             logger.warning("The log does not hold %s any more: starting over.", self.at[0])
             self.at = None
             self.on_loop(self.hub.lose)
-            return CHANGES_A_POLL
+            return CHANGES_AT_ONCE
         if changes:
             self.at = changes[-1].index, changes[-1].pk
-        asked_at = began if len(changes) < CHANGES_A_POLL else None
+        asked_at = began if len(changes) < CHANGES_AT_ONCE else None
         self.read_at = asked_at or self.read_at
         self.on_loop(lambda: self.hub.advance(changes, asked_at))
         self.note_success()

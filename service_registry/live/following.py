@@ -9,8 +9,6 @@ from service_registry.live.hub import Hub
 from service_registry.live.replica import Change, Replica, rendered
 from service_registry.live.waiting import Topic, Waiter
 
-CHANGES_A_PAGE = 500
-
 
 class Following:
     """One who follows the log.
@@ -92,10 +90,12 @@ class Following:
         it was asked for has been given, and so at least what the replica had before."""
         before = self.replica.index, self.replica.pk
         index = self.at[0]
-        found = await self.askers.paged(lambda: log.read_after(index, CHANGES_A_PAGE, self.services, self.namespace))
+        found = await self.askers.paged(
+            lambda: log.read_after(index, log.CHANGES_AT_ONCE, self.services, self.namespace)
+        )
         if found:
             self.at = found[-1].index, found[-1].pk
-        if len(found) < CHANGES_A_PAGE:
+        if len(found) < log.CHANGES_AT_ONCE:
             self.at = max(self.at, before, key=lambda place: place[1])
         return [rendered(recorded) for recorded in found]
 

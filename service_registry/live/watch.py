@@ -14,7 +14,8 @@ from service_registry import metrics
 from service_registry.api.errors import headers_of, is_failure, problem_of
 from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.reporting import Answered, outcome
-from service_registry.api.watch import CHANGES_AN_ANSWER, asked
+from service_registry.api.watch import asked
+from service_registry.changes import CHANGES_AT_ONCE
 from service_registry.exceptions import IndexGone, InvalidInput
 from service_registry.live import door, pauses
 from service_registry.live.asking import Askers, Exchange
@@ -165,12 +166,12 @@ class Watch:
 
     async def poll(self) -> bool:
         """Answer with the next changes, when there are some or the time is up."""
-        changes = await self.following.next(CHANGES_AN_ANSWER)
+        changes = await self.following.next(CHANGES_AT_ONCE)
         if self.query.index:
             until = pauses.now() + pauses.with_jitter(self.query.wait)
             while not changes and not self.waiter.ending and pauses.now() < until:
                 await self.waiter.nap(until - pauses.now())
-                changes = await self.following.next(CHANGES_AN_ANSWER)
+                changes = await self.following.next(CHANGES_AT_ONCE)
         if self.waiter.ending is Ending.GONE:
             return True
         if self.waiter.ending is Ending.LOST:
