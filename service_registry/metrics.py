@@ -64,7 +64,7 @@ replica_age = Gauge(
 wakeups = Counter("registry_wakeups", "Waiting callers that were woken by a change.")
 resyncs = Counter("registry_resyncs", "Times a web process started over, since the log was not the one it had read.")
 cut_watchers = Counter(
-    "registry_watchers_cut", "Watchers that were cut off, since they did not take what they asked for."
+    "registry_watchers_cut", "Watchers, and readers, cut off since they did not take what they had asked for."
 )
 
 

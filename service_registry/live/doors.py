@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -22,8 +23,8 @@ class LiveDoors:
     def __init__(self) -> None:
         self.hub = Hub()
         self.askers = Askers()
-        limits = Limits()
-        self.doors = (ReadsDoor(self.hub, self.askers, limits), WatchDoor(self.hub, self.askers, limits))
+        self.limits = Limits()
+        self.doors = (ReadsDoor(self.hub, self.askers, self.limits), WatchDoor(self.hub, self.askers, self.limits))
         self.feed: Feed | None = None
         self.loaded = False
         self.measuring: asyncio.Task[None] | None = None
@@ -50,11 +51,17 @@ class LiveDoors:
         feed.start()
         self.measuring = loop.create_task(self.measure())
         if threading.current_thread() is threading.main_thread():
-            end_waiting_at_signals(self.hub, loop)
+            call_at_signals(self.let_go, loop)
+
+    def let_go(self) -> None:
+        """Of all who wait, and soon of those who take nothing, when the process is asked to end: the web server would
+        wait for them, and they for it."""
+        self.hub.stop()
+        self.limits.answers.hurry()
 
     async def close(self) -> None:
         """The process ends."""
-        self.hub.stop()
+        self.let_go()
         changes.commit_listeners.clear()
         if self.feed:
             self.feed.stop()
@@ -74,13 +81,13 @@ class LiveDoors:
         return "ok" if self.loaded else "not loaded yet"
 
 
-def end_waiting_at_signals(hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
-    """Let go of all who wait when the process is asked to end: the web server would wait for them, and they for it."""
+def call_at_signals(do: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+    """On the event loop, when the process is asked to end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
 
         def handle(signum: int, frame: Any, before: Any = before) -> None:
-            loop.call_soon_threadsafe(hub.stop)
+            loop.call_soon_threadsafe(do)
             if callable(before):
                 before(signum, frame)
 

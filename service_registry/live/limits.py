@@ -1,4 +1,4 @@
-"""How many may wait at once."""
+"""How many may wait at once, and how much may be on its way to them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from service_registry import metrics
 from service_registry.exceptions import TooManyWatches
+from service_registry.live.sending import Answers
 
 WATCHES_A_CALLER = 50
 WAITING_A_PROCESS = 5_000
@@ -13,9 +14,10 @@ WAITING_A_PROCESS = 5_000
 
 class Limits:
     """Counts who waits for this process. Reads that wait count for the process alone: a caller that discovers many
-    services waits for each."""
+    services waits for each. `answers` are those under way."""
 
     def __init__(self) -> None:
+        self.answers = Answers()
         self.watches: Counter[str] = Counter()
         self.waiting = 0
 

@@ -17,14 +17,7 @@ from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.reporting import Answered, outcome
 from service_registry.api.validation import from_query
 from service_registry.catalogue import dumps
-from service_registry.exceptions import (
-    IndexGone,
-    InvalidInput,
-    RegistryError,
-    ServiceNotFound,
-    TooBusy,
-    TooManyWatches,
-)
+from service_registry.exceptions import IndexGone, InvalidInput, RegistryError, ServiceNotFound, TooBusy, TooManyWatches
 from service_registry.filters import LISTED, wanted
 from service_registry.live import door, pauses
 from service_registry.live.asking import Askers, Exchange
@@ -136,7 +129,7 @@ class Read:
                     return False
                 raise ServiceNotFound
             return await self.give(query, replica, service)
-        except (ServiceNotFound, TooManyWatches) as error:
+        except (ServiceNotFound, TooBusy, TooManyWatches) as error:
             return await self.refuse(error)
 
     # --- Waiting ------------------------------------------------------------------------------------------------
@@ -206,8 +199,8 @@ class Read:
             self.report(304, "ok")
             return True
         text = await self.text(query, service, index)
-        await door.answer_text(self.exchange.send, self.exchange.request, text, more.items())
-        self.report(200, "ok")
+        whole = await self.place.limits.answers.give(self.exchange.send, self.exchange.request, text, more.items())
+        self.report(200, "ok" if whole else "too_slow")
         return True
 
     async def text(self, query: DiscoveryQuery, service: KeptService, index: str) -> bytes:
@@ -224,6 +217,7 @@ class Read:
             "protected": service.protected,
         }
         documents = await self.documents(query, service.sorted())
+        await self.place.limits.answers.wait_for_room(sum(map(len, documents)))
         text = b'%b,"instances":[%b]}' % (dumps(members)[:-1].encode(), b", ".join(documents))
         self.place.texts.keep(question, index, text)
         return text

@@ -182,10 +182,13 @@ class Watch:
         return True
 
     async def give(self, changes: Sequence[Change]) -> None:
+        texts = self.texts(changes)
+        self.place.limits.answers.demand_room(sum(map(len, texts)))
         self.status = 200
-        body = b'{"index":"%b","changes":[%b]}' % (self.following.index.encode(), b",".join(self.texts(changes)))
+        body = b'{"index":"%b","changes":[%b]}' % (self.following.index.encode(), b",".join(texts))
         more = {INDEX_HEADER: self.following.replica.index} | pauses.stale_header(self.place.hub)
-        await door.answer_text(self.exchange.send, self.exchange.request, body, more.items())
+        if not await self.place.limits.answers.give(self.exchange.send, self.exchange.request, body, more.items()):
+            self.told = {"outcomes": Counter({"too_slow": 1})}
 
     # --- The stream ---------------------------------------------------------------------------------------------
 

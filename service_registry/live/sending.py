@@ -1,0 +1,168 @@
+"""What is on its way to clients: written as fast as they take it, so that slow ones hold little memory of ours."""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+
+from asgiref.typing import ASGISendCallable, ASGISendEvent
+
+from service_registry import metrics
+from service_registry.exceptions import TooBusy
+from service_registry.live import door, pauses
+
+# Whoever takes nothing for so long is cut off.
+WRITE_SECONDS = 30.0
+# The same once this process is to end: it waits for all of them.
+LAST_WRITE_SECONDS = 2.0
+# As much as the web server's own buffer takes before it lets us wait.
+SLICE_BYTES = 64 * 1024
+# Of all answers under way in one process; one that two wait for counts once.
+AT_MOST_BYTES = 64 * 1024 * 1024
+# Once there is so much: how long a client may take nothing, and how long one who asks waits for room. It is longer, so
+# that those who only hold on to answers cannot keep others from theirs.
+STALLED_SECONDS = 1.0
+ROOM_SECONDS = 2.5
+ROOM_POLL_SECONDS = 0.05
+
+
+class CutOff(Exception):
+    """The client does not take what it asked for."""
+
+
+class Outlet:
+    """ASGI's `send` to a client that has to take what it asked for.
+
+    Arguments:
+        send: the web server's.
+        seconds: how long the client may take nothing.
+    """
+
+    def __init__(self, send: ASGISendCallable, seconds: float = WRITE_SECONDS) -> None:
+        self.send = send
+        self.seconds = seconds
+        # On the monotonic clock: when it took something last, as far as the web server tells.
+        self.taken_at = pauses.now()
+        self.is_cut = False
+        self._deadline: asyncio.Timeout | None = None
+
+    async def __call__(self, message: ASGISendEvent) -> None:
+        """Send it as soon as the client has taken most of what came before; the end of a body until its side has taken
+        all. Raises CutOff when it takes nothing for too long, or was cut meanwhile."""
+        try:
+            async with asyncio.timeout(self.seconds) as self._deadline:
+                await self.send(message)
+                if message["type"] == "http.response.body" and not message["more_body"]:
+                    await pauses.flushed(self.send)
+        except TimeoutError:
+            raise CutOff from None
+        finally:
+            self._deadline = None
+        if self.is_cut:
+            raise CutOff
+        self.taken_at = pauses.now()
+
+    async def write(self, text: bytes, more: bool = True) -> None:
+        """Send a part of the body. Raises CutOff."""
+        await self({"type": "http.response.body", "body": text, "more_body": more})
+
+    def hurry(self) -> None:
+        """The process is to end: a write under way, and each after it, has less time."""
+        self.seconds = min(self.seconds, LAST_WRITE_SECONDS)
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
+
+    def cut(self) -> None:
+        """Close the connection without what it has not taken. Who waits for it to take more finds out."""
+        self.is_cut = True
+        pauses.abort(self.send)
+
+
+class Answers:
+    """The answers that are under way, and the memory they hold. Belongs to the event loop.
+
+    There is room for another while they have less than `at_most_bytes`, so that they never have more than that and one
+    answer. Small ones need no room: the web server holds that much of each connection anyway.
+
+    Arguments:
+        at_most_bytes: of the texts of all answers.
+        write_seconds: how long a client may take nothing.
+    """
+
+    def __init__(self, at_most_bytes: int = AT_MOST_BYTES, write_seconds: float = WRITE_SECONDS) -> None:
+        self.at_most_bytes = at_most_bytes
+        self.write_seconds = write_seconds
+        self.held_bytes = 0
+        # Who took something last comes last.
+        self.under_way: OrderedDict[Outlet, bytes] = OrderedDict()
+        self._shares: Counter[int] = Counter()
+        self._turn = asyncio.Lock()
+
+    async def wait_for_room(self, size: int) -> None:
+        """Until another answer of so many bytes may be put together, and at once after this. Raises TooBusy."""
+        if self.has_room(size):
+            return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS), self._turn:
+                while not self.makes_room(size):
+                    await asyncio.sleep(ROOM_POLL_SECONDS)
+        except TimeoutError:
+            raise TooBusy from None
+
+    def demand_room(self, size: int) -> None:
+        """The same for those who cannot wait, since they hold memory themselves. Raises TooBusy."""
+        if not self.makes_room(size):
+            raise TooBusy
+
+    def has_room(self, size: int) -> bool:
+        return size <= SLICE_BYTES or self.held_bytes < self.at_most_bytes
+
+    def makes_room(self, size: int) -> bool:
+        """Cut those who have taken nothing for a while, for the longest first, as far as it has to be."""
+        while not self.has_room(size):
+            slowest = next(iter(self.under_way))
+            if pauses.now() - slowest.taken_at < STALLED_SECONDS:
+                return False
+            slowest.cut()
+            self.leave(slowest)
+        return True
+
+    async def give(
+        self, send: ASGISendCallable, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]] = ()
+    ) -> bool:
+        """Send a whole answer that is JSON already, slice by slice. False when its client was cut off."""
+        outlet = Outlet(send, self.write_seconds)
+        self.enter(outlet, text)
+        try:
+            await door.begin_answer(outlet, request, len(text), more)
+            for at in range(0, len(text), SLICE_BYTES):
+                await outlet.write(text[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(text))
+                self.under_way.move_to_end(outlet)
+        except CutOff:
+            outlet.cut()
+            metrics.cut_watchers.inc()
+            return False
+        finally:
+            self.leave(outlet)
+        return True
+
+    def enter(self, outlet: Outlet, text: bytes) -> None:
+        self.under_way[outlet] = text
+        self._shares[id(text)] += 1
+        if self._shares[id(text)] == 1:
+            self.held_bytes += len(text)
+
+    def leave(self, outlet: Outlet) -> None:
+        """Also for one that has been cut, and left with it."""
+        text = self.under_way.pop(outlet, None)
+        if text is None:
+            return
+        self._shares[id(text)] -= 1
+        if not self._shares[id(text)]:
+            del self._shares[id(text)]
+            self.held_bytes -= len(text)
+
+    def hurry(self) -> None:
+        """The process is to end."""
+        self.write_seconds = LAST_WRITE_SECONDS
+        for outlet in self.under_way:
+            outlet.hurry()

@@ -1,0 +1,171 @@
+"""Readers that take little or nothing of large answers from memory, and those beside them."""
+
+import contextlib
+import re
+import signal
+import socket
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service_registry.live.sending import AT_MOST_BYTES, SLICE_BYTES
+from service_registry.live.texts import AT_MOST_BYTES as KEPT_BYTES
+from tests.client import registration
+from tests.wire.running import Caller, Reply, Running, wait_for
+from tests.wire.test_watch import metric, register
+
+pytestmark = pytest.mark.wire
+READERS = 50
+NAME = "large"
+TAGS = [f"tag-{number}" for number in range(READERS)]
+ANSWER_BYTES = 5_000_000
+# What the web server holds of a connection, and the answer's headers.
+BUFFERED_BYTES = 3 * SLICE_BYTES
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """With a service whose answer has 5 MB, and by each of fifty tags the same instances."""
+    with Running(tmp_path_factory.mktemp("slow")) as running:
+        team = running.caller("registry-services", "team")
+        metadata = {f"key-{number}": "x" * 480 for number in range(2)}
+        for part in range(6):
+            items = [
+                registration(NAME, f"{part}-{number}", tags=TAGS, metadata=metadata, ttl_seconds=3600)
+                for number in range(500)
+            ]
+            assert team.call("POST", "/registry/register", items).status == 200
+        assert len(team.call("GET", f"/registry/services/{NAME}").body) > ANSWER_BYTES
+        yield running
+
+
+class Slow:
+    """Asks, and takes nothing before `take`. What lies between the sockets is little."""
+
+    def __init__(self, caller: Caller, path: str) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.settimeout(60)
+        self.socket.connect(("127.0.0.1", caller.connection.port))
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        self.socket.sendall(f"{head}Authorization: {caller.headers['Authorization']}\r\n\r\n".encode())
+
+    def begin(self) -> int:
+        """The status of the answer, once it begins."""
+        return int(self.socket.recv(12).removeprefix(b"HTTP/1.1 "))
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def slow_readers(caller: Caller, paths: list[str]) -> Iterator[list[Slow]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(Slow(caller, path))) for path in paths]
+
+
+class Probing:
+    """Asks on a thread, again and again, whether the process lives."""
+
+    def __init__(self, registry: Running) -> None:
+        self.caller = registry.nobody()
+        self.seconds: list[float] = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.probe)
+
+    def __enter__(self) -> "Probing":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def probe(self) -> None:
+        while not self.ended.wait(0.005):
+            began = time.monotonic()
+            assert self.caller.call("GET", "/livez").status == 200
+            self.seconds.append(time.monotonic() - began)
+
+    def __str__(self) -> str:
+        p50, worst = statistics.median(self.seconds) * 1000, max(self.seconds) * 1000
+        return f"{len(self.seconds)} probes, p50 {p50:.1f} ms, worst {worst:.0f} ms"
+
+
+def highest_bytes(registry: Running) -> int:
+    """The most memory that the web process ever had."""
+    status = Path(f"/proc/{registry.web[0].pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
+def forget_highest(registry: Running) -> None:
+    """Count it anew from here."""
+    Path(f"/proc/{registry.web[0].pid}/clear_refs").write_text("5")
+
+
+def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
+    registry: Running, team: Caller, reader: Caller
+) -> None:
+    """All wait for one change, and then take nothing of 5 MB each. Who asks beside them for as much is served."""
+    path = f"/registry/services/{NAME}"
+    index = reader.call("GET", path).json["index"]
+    waiting = metric(registry, 'registry_watchers{kind="read"}')
+    cut = metric(registry, "registry_watchers_cut_total")
+    forget_highest(registry)
+    before = highest_bytes(registry)
+    with (
+        slow_readers(reader, [f"{path}?index={index}&wait=5m&tag={tag}" for tag in TAGS]) as slow,
+        Probing(registry) as probing,
+    ):
+        wait_for(lambda: metric(registry, 'registry_watchers{kind="read"}') == waiting + READERS)
+        register(team, NAME, "last")
+        began = time.monotonic()
+        answer = wait_for(lambda: served(reader, path))
+        took = time.monotonic() - began
+        assert len(answer.json["instances"]) == 3001
+        statuses = Counter(each.begin() for each in slow)
+    grown = highest_bytes(registry) - before
+    print(
+        f"{READERS} slow readers: +{grown / 1e6:.0f} MB, {dict(statuses)}; a quick one {took:.2f} s; /livez: {probing}"
+    )
+    assert set(statuses) <= {200, 503}
+    # Without a bound it is what all of them ask for. Answers to the same question are kept beside those under way.
+    assert grown < AT_MOST_BYTES + KEPT_BYTES + ANSWER_BYTES + READERS * BUFFERED_BYTES
+    assert grown < READERS * ANSWER_BYTES * 0.6
+    assert metric(registry, "registry_watchers_cut_total") > cut
+
+
+def served(caller: Caller, path: str) -> Reply | None:
+    """The answer; none while there is no room for it, which is said as the contract says it."""
+    answer = caller.call("GET", path)
+    if answer.status == 503:
+        assert (answer.json["code"], answer.headers["retry-after"]) == ("unavailable", "1")
+        return None
+    assert answer.status == 200
+    return answer
+
+
+def test_a_small_answer_needs_no_room(registry: Running, team: Caller, reader: Caller) -> None:
+    register(team, "small")
+    path = f"/registry/services/{NAME}"
+    with slow_readers(reader, [f"{path}?tag={tag}" for tag in TAGS]) as slow:
+        assert slow[0].begin() == 200
+        for _ in range(100):
+            assert reader.call("GET", "/registry/services/small").status == 200
+
+
+def test_a_process_that_is_asked_to_end_lets_go_of_readers_who_take_nothing(registry: Running, reader: Caller) -> None:
+    path = f"/registry/services/{NAME}"
+    with slow_readers(reader, [f"{path}?tag={tag}" for tag in TAGS[:5]]) as slow:
+        assert [each.begin() for each in slow] == [200] * 5
+        registry.web[0].send_signal(signal.SIGTERM)
+        registry.web[0].wait(timeout=20)
+    registry.web[0] = registry.start_web(registry.ports[0])
+    wait_for(lambda: registry.ready(registry.ports[0]))
