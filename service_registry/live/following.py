@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from service_registry import changes as log
+from service_registry.caller import Caller
 from service_registry.exceptions import IndexGone, NotLoaded
 from service_registry.live.asking import Askers
 from service_registry.live.hub import Hub
-from service_registry.live.replica import Change, Replica, rendered
+from service_registry.live.notices import Notice
+from service_registry.live.replica import Replica, rendered
 from service_registry.live.waiting import Topic, Waiter
 
 
@@ -69,9 +71,17 @@ class Following:
             raise NotLoaded
         return self.hub.knows(self.replica, self.index)
 
-    async def next(self, at_most: int) -> list[Change]:
+    async def next(self, at_most: int) -> list[Notice]:
         """What comes next, as far as it is there; nothing when all has been given. Raises IndexGone when the log was
-        replaced meanwhile."""
+        replaced meanwhile.
+
+        1. Where all that was found has been given, and this is not told of changes yet: find more, in the log while
+           that reaches back further than memory, else in memory. From then on the rest is told.
+        2. Take from what was found, or told.
+        3. Where there is nothing, all that the replica holds has been looked through: the end of that is the place.
+           This comes after the taking and without a wait between, so that no change told meanwhile is passed over.
+        4. The index names the last change given, and the place where none was.
+        """
         while not self.waiter.pending and not self.joined:
             if self.waiter.ending:
                 return []
@@ -82,10 +92,10 @@ class Following:
         taken = self.waiter.take(at_most)
         if not taken and self.replica.pk > self.at[1]:
             self.at = self.replica.index, self.replica.pk
-        self.index = taken[-1].index if taken else self.at[0]
+        self.index = taken[-1].change.index if taken else self.at[0]
         return taken
 
-    async def page(self) -> list[Change]:
+    async def page(self) -> list[Notice]:
         """A page of the log, for one who is further back than memory. When it is the last, all that the log had when
         it was asked for has been given, and so at least what the replica had before."""
         before = self.replica.index, self.replica.pk
@@ -97,16 +107,20 @@ class Following:
             self.at = found[-1].index, found[-1].pk
         if len(found) < log.CHANGES_AT_ONCE:
             self.at = max(self.at, before, key=lambda place: place[1])
-        return [rendered(recorded) for recorded in found]
+        return [Notice(rendered(recorded)) for recorded in found]
 
     def join(self) -> None:
         """Take the rest out of memory and be told from now on, in one go on the event loop, so that nothing comes
         between."""
         recent = self.hub.recent.after(self.at[1]) or ()
-        self.waiter.pending = [change for change in recent if self.waiter.wants(change)]
+        self.waiter.pending = [Notice(change) for change in recent if self.waiter.wants(change)]
         self.waiter.position = max(self.at[1], self.replica.pk)
         self.hub.waiters.join(self.waiter)
         self.joined = True
+
+    def shows_author(self, notice: Notice, caller: Caller) -> bool:
+        """Whether the caller may know who did it, and why."""
+        return caller.sees_authors(self.replica.owners_of(notice.change))
 
     def leave(self) -> None:
         self.hub.waiters.leave(self.waiter)

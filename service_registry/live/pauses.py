@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
@@ -27,13 +26,6 @@ async def watch_client(receive: ASGIReceiveCallable, waiter: Waiter) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     waiter.end(Ending.GONE)
-
-
-def cancel_current() -> Callable[[], object]:
-    """What cancels the task that calls this."""
-    task = asyncio.current_task()
-    assert task is not None, "called in a task"
-    return task.cancel
 
 
 def abort(send: ASGISendCallable) -> None:

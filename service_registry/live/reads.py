@@ -218,8 +218,10 @@ class Read:
         }
         documents = await self.documents(query, service.sorted())
         await self.place.limits.answers.wait_for_room(sum(map(len, documents)))
-        text = b'%b,"instances":[%b]}' % (dumps(members)[:-1].encode(), b", ".join(documents))
-        self.place.texts.keep(question, index, text)
+        text = self.place.texts.get(question, index)  # another may have put it together meanwhile
+        if text is None:
+            text = b'%b,"instances":[%b]}' % (dumps(members)[:-1].encode(), b", ".join(documents))
+            self.place.texts.keep(question, index, text)
         return text
 
     async def documents(self, query: DiscoveryQuery, entries: Sequence[Entry]) -> Sequence[bytes]:

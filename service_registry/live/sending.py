@@ -48,6 +48,8 @@ class Outlet:
     async def __call__(self, message: ASGISendEvent) -> None:
         """Send it as soon as the client has taken most of what came before; the end of a body until its side has taken
         all. Raises CutOff when it takes nothing for too long, or was cut meanwhile."""
+        if self.is_cut:
+            raise CutOff
         try:
             async with asyncio.timeout(self.seconds) as self._deadline:
                 await self.send(message)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from service_registry import metrics
+from service_registry.live.notices import Notice
 from service_registry.live.replica import Change
 
 # How many changes somebody who does not take them may be behind.
@@ -37,7 +38,7 @@ class Waiter:
         self.topics = tuple(topics)
         self.position = position
         self.keeps = keeps
-        self.pending: list[Change] = []
+        self.pending: list[Notice] = []
         self.ending: Ending | None = None
         self.awake = asyncio.Event()
         self.on_end: Callable[[Ending], object] | None = None
@@ -46,13 +47,13 @@ class Waiter:
         """Whether the change is of its topics."""
         return not topics_of(change).isdisjoint(self.topics)
 
-    def give(self, change: Change) -> bool:
+    def give(self, notice: Notice) -> bool:
         """Called for changes of its topics in the order of the log. Returns whether it is news to this waiter."""
-        if change.pk <= self.position or self.ending:
+        if notice.change.pk <= self.position or self.ending:
             return False
-        self.position = change.pk
+        self.position = notice.change.pk
         if self.keeps:
-            self.pending.append(change)
+            self.pending.append(notice)
             if len(self.pending) > BACKLOG_CHANGES:
                 self.end(Ending.SLOW)
         self.awake.set()
@@ -65,7 +66,7 @@ class Waiter:
             if self.on_end:
                 self.on_end(ending)
 
-    def take(self, at_most: int) -> list[Change]:
+    def take(self, at_most: int) -> list[Notice]:
         taken, self.pending = self.pending[:at_most], self.pending[at_most:]
         return taken
 
@@ -114,10 +115,10 @@ class Waiters:
 
     def tell(self, changes: Iterable[Change]) -> None:
         woken: set[Waiter] = set()
-        for change in changes:
-            for topic in topics_of(change):
+        for notice in map(Notice, changes):
+            for topic in topics_of(notice.change):
                 for waiter in self.by_topic.get(topic, ()):
-                    if waiter.give(change):
+                    if waiter.give(notice):
                         woken.add(waiter)
         metrics.wakeups.inc(len(woken))
 
