@@ -12,7 +12,7 @@ from service_registry import changes, metrics
 from service_registry.live.asking import Askers
 from service_registry.live.feed import Feed
 from service_registry.live.hub import Hub
-from service_registry.live.limits import Limits
+from service_registry.live.limits import Limits, allow_files
 from service_registry.live.reads import ReadsDoor
 from service_registry.live.watch import WatchDoor
 
@@ -40,6 +40,7 @@ class LiveDoors:
 
     def open(self) -> None:
         """On the event loop: begin to load, and hear of this process's own commits."""
+        allow_files()
         loop = asyncio.get_running_loop()
         feed = self.feed = Feed(self.hub, loop)
         self.hub.nudge = feed.nudge

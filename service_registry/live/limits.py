@@ -1,5 +1,6 @@
 """How many may wait at once, and how much may be on its way to them."""
 
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from service_registry.live.sending import Answers
 
 WATCHES_A_CALLER = 50
 WAITING_A_PROCESS = 5_000
+# Beside those who wait: files, the database, and callers who are served.
+OTHER_FILES = 1_000
 
 
 class Limits:
@@ -47,3 +50,13 @@ class Limits:
         finally:
             self.waiting -= 1
             metrics.watchers.labels(kind).dec()
+
+
+def allow_files() -> None:
+    """Let this process have a connection for each who may wait, as far as its hard limit goes: shells and service
+    managers give 1,024 files to those who ask for nothing, and a process without one takes no connection at all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WAITING_A_PROCESS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
