@@ -1,44 +1,46 @@
 """From an index on: first out of the log, then out of memory, then as changes come. Nothing twice, and no gap."""
 
+import asyncio
+import math
 from collections.abc import Sequence
 
 from service_registry import changes as log
 from service_registry.caller import Caller
-from service_registry.exceptions import IndexGone, NotLoaded
+from service_registry.changes.reading import Recorded
+from service_registry.exceptions import IndexGone, NotLoaded, TooBusy
+from service_registry.live import pauses
 from service_registry.live.asking import Askers
 from service_registry.live.hub import Hub
 from service_registry.live.notices import Notice
 from service_registry.live.replica import Replica, rendered
+from service_registry.live.sending import ROOM_SECONDS, Outlet
 from service_registry.live.waiting import Topic, Waiter
+from service_registry.schemas import WatchQuery
+
+# Between two tries to read a page that there is no room for.
+RETRY_SECONDS = 0.5
 
 
 class Following:
     """One who follows the log.
 
     Arguments:
-        services: their names, or none for all.
-        namespace: None for all.
-        index: where to go on from; None, from now.
+        outlet: of the client for whom this is read: it holds the memory.
+        query: which services, and from which index on; without one, from now.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        askers: Askers,
-        services: Sequence[str] = (),
-        namespace: str | None = None,
-        index: str | None = None,
-    ) -> None:
+    def __init__(self, hub: Hub, askers: Askers, outlet: Outlet, query: WatchQuery) -> None:
         self.hub = hub
         self.askers = askers
-        self.services = services
-        self.namespace = namespace
-        topics: list[Topic] = [(namespace, name) for name in services] or [(namespace, None)]
+        self.outlet = outlet
+        self.services = query.service
+        self.namespace = query.namespace
+        topics: list[Topic] = [(query.namespace, name) for name in query.service] or [(query.namespace, None)]
         self.waiter = Waiter(topics, 0)
         self.joined = False
         self.losses = hub.losses
         # Up to here everything that is wanted has been given; and so far it has been looked for.
-        self.index = index or ""
+        self.index = query.index or ""
         self.at = self.index, 0
 
     @property
@@ -71,9 +73,9 @@ class Following:
             raise NotLoaded
         return self.hub.knows(self.replica, self.index)
 
-    async def next(self, at_most: int) -> list[Notice]:
-        """What comes next, as far as it is there; nothing when all has been given. Raises IndexGone when the log was
-        replaced meanwhile.
+    async def next(self, at_most: int, enough_bytes: float = math.inf) -> list[Notice]:
+        """What comes next, as far as it is there, until it is so many or so much; nothing when all has been given.
+        Raises IndexGone when the log was replaced meanwhile, and TooBusy.
 
         1. Where all that was found has been given, and this is not told of changes yet: find more, in the log while
            that reaches back further than memory, else in memory. From then on the rest is told.
@@ -89,7 +91,7 @@ class Following:
                 self.waiter.pending = await self.page()
             else:
                 self.join()
-        taken = self.waiter.take(at_most)
+        taken = self.waiter.take(at_most, enough_bytes)
         if not taken and self.replica.pk > self.at[1]:
             self.at = self.replica.index, self.replica.pk
         self.index = taken[-1].change.index if taken else self.at[0]
@@ -99,19 +101,32 @@ class Following:
         """A page of the log, for one who is further back than memory. When it is the last, all that the log had when
         it was asked for has been given, and so at least what the replica had before."""
         before = self.replica.index, self.replica.pk
-        index = self.at[0]
-        found = await self.askers.paged(
-            lambda: log.read_after(index, log.CHANGES_AT_ONCE, self.services, self.namespace)
-        )
+        found = await self.read_log(self.at[0])
         if found:
             self.at = found[-1].index, found[-1].pk
         if len(found) < log.CHANGES_AT_ONCE:
             self.at = max(self.at, before, key=lambda place: place[1])
         return [Notice(rendered(recorded)) for recorded in found]
 
+    async def read_log(self, index: str) -> Sequence[Recorded]:
+        """What comes after `index`, counted as held by the client from now on. Nobody knows before how much that is:
+        where there is no room for it, it was read in vain, and is read again. Raises TooBusy when that lasts."""
+        until = pauses.now() + ROOM_SECONDS
+        while True:
+            found = await self.askers.paged(
+                lambda: log.read_after(index, log.CHANGES_AT_ONCE, self.services, self.namespace)
+            )
+            if self.outlet.answers.admits(self.outlet, sum(map(size_of, found))):
+                return found
+            if pauses.now() > until:
+                raise TooBusy
+            del found
+            await asyncio.sleep(RETRY_SECONDS)
+
     def join(self) -> None:
         """Take the rest out of memory and be told from now on, in one go on the event loop, so that nothing comes
         between."""
+        self.outlet.answers.leave(self.outlet)
         recent = self.hub.recent.after(self.at[1]) or ()
         self.waiter.pending = [Notice(change) for change in recent if self.waiter.wants(change)]
         self.waiter.position = max(self.at[1], self.replica.pk)
@@ -123,4 +138,11 @@ class Following:
         return caller.sees_authors(self.replica.owners_of(notice.change))
 
     def leave(self) -> None:
+        """What was not taken goes at once, and not when Python collects what refers to itself."""
         self.hub.waiters.leave(self.waiter)
+        self.waiter.forget()
+        self.outlet.answers.leave(self.outlet)
+
+
+def size_of(recorded: Recorded) -> int:
+    return len(recorded.public) + len(recorded.private)

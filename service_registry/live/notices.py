@@ -18,6 +18,11 @@ class Notice:
     def __init__(self, change: Change) -> None:
         self.change = change
 
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        return len(self.change.public) + len(self.change.private)
+
     def document(self, with_author: bool) -> bytes:
         """As JSON."""
         return self.full_document if with_author else self.change.public

@@ -9,7 +9,6 @@ from service_registry.live import pauses
 from service_registry.live.asking import Exchange
 from service_registry.live.following import Following
 from service_registry.live.notices import Notice
-from service_registry.live.sending import Answers
 from service_registry.live.waiting import Ending
 from service_registry.permissions import WATCH
 from service_registry.schemas import WatchQuery
@@ -20,11 +19,11 @@ class Poll:
 
     kind = "poll"
 
-    def __init__(self, exchange: Exchange, query: WatchQuery, following: Following, answers: Answers) -> None:
+    def __init__(self, exchange: Exchange, query: WatchQuery, following: Following) -> None:
         self.exchange = exchange
         self.query = query
         self.following = following
-        self.answers = answers
+        self.outlet = following.outlet
         self.begun = False
 
     async def give(self) -> str | None:
@@ -34,7 +33,7 @@ class Poll:
             return "ok" if self.following.waiter.ending is Ending.GONE else None
         more = {INDEX_HEADER: self.following.replica.index} | pauses.stale_header(self.following.hub)
         self.begun = True
-        whole = await self.answers.give(self.exchange.send, self.exchange.request, body, more.items())
+        whole = await self.outlet.answers.give(self.outlet, self.exchange.request, body, more.items())
         return "ok" if whole else "too_slow"
 
     async def awaited(self) -> bytes | None:
@@ -58,8 +57,8 @@ class Poll:
         return notices
 
     def put_together(self, notices: Sequence[Notice]) -> bytes:
-        """Nobody waits for room here: changes of a page of the log are in memory for this poll alone."""
+        """Nobody waits for room here: what has been read of the log is in memory for this poll alone."""
         caller = self.exchange.asking.caller
         documents = [notice.document(self.following.shows_author(notice, caller)) for notice in notices]
-        self.answers.demand_room(sum(map(len, documents)))
+        self.outlet.answers.demand_room(sum(map(len, documents)))
         return b'{"index":"%b","changes":[%b]}' % (self.following.index.encode(), b",".join(documents))

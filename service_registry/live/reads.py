@@ -25,6 +25,7 @@ from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits
 from service_registry.live.listing import Listing
 from service_registry.live.replica import Entry, KeptService, Replica, looks_inside, matching
+from service_registry.live.sending import Outlet
 from service_registry.live.texts import Texts
 from service_registry.live.waiting import ALL, Ending, Topic, Waiter
 from service_registry.permissions import LIST_SERVICES
@@ -199,7 +200,8 @@ class Read:
             self.report(304, "ok")
             return True
         text = await self.text(query, service, index)
-        whole = await self.place.limits.answers.give(self.exchange.send, self.exchange.request, text, more.items())
+        answers = self.place.limits.answers
+        whole = await answers.give(Outlet(self.exchange.send, answers), self.exchange.request, text, more.items())
         self.report(200, "ok" if whole else "too_slow")
         return True
 

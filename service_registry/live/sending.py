@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from asgiref.typing import ASGISendCallable, ASGISendEvent
 
@@ -34,12 +35,13 @@ class Outlet:
 
     Arguments:
         send: the web server's.
-        seconds: how long the client may take nothing.
+        answers: those of this process, of which this is one while it holds memory.
     """
 
-    def __init__(self, send: ASGISendCallable, seconds: float = WRITE_SECONDS) -> None:
+    def __init__(self, send: ASGISendCallable, answers: "Answers") -> None:
         self.send = send
-        self.seconds = seconds
+        self.answers = answers
+        self.seconds = answers.write_seconds
         # On the monotonic clock: when it took something last, as far as the web server tells.
         self.taken_at = pauses.now()
         self.is_cut = False
@@ -61,7 +63,7 @@ class Outlet:
             self._deadline = None
         if self.is_cut:
             raise CutOff
-        self.taken_at = pauses.now()
+        self.answers.note_taken(self)
 
     async def write(self, text: bytes, more: bool = True) -> None:
         """Send a part of the body. Raises CutOff."""
@@ -79,14 +81,22 @@ class Outlet:
         pauses.abort(self.send)
 
 
+class Held(NamedTuple):
+    """What an answer keeps in memory: a text that others may share, or something of its own; and how many bytes."""
+
+    what: object
+    size: int
+
+
 class Answers:
-    """The answers that are under way, and the memory they hold. Belongs to the event loop.
+    """The answers that are under way, and the memory they hold: texts, and pages of the log that streams have read for
+    themselves. Belongs to the event loop.
 
     There is room for another while they have less than `at_most_bytes`, so that they never have more than that and one
     answer. Small ones need no room: the web server holds that much of each connection anyway.
 
     Arguments:
-        at_most_bytes: of the texts of all answers.
+        at_most_bytes: of all answers.
         write_seconds: how long a client may take nothing.
     """
 
@@ -95,7 +105,7 @@ class Answers:
         self.write_seconds = write_seconds
         self.held_bytes = 0
         # Who took something last comes last.
-        self.under_way: OrderedDict[Outlet, bytes] = OrderedDict()
+        self.under_way: OrderedDict[Outlet, Held] = OrderedDict()
         self._shares: Counter[int] = Counter()
         self._turn = asyncio.Lock()
 
@@ -128,17 +138,24 @@ class Answers:
             self.leave(slowest)
         return True
 
+    def admits(self, outlet: Outlet, size: int) -> bool:
+        """Whether a stream may hold a page of so many bytes, in the place of the one before; it does from now on."""
+        self.leave(outlet)
+        if not self.makes_room(size):
+            return False
+        self.enter(outlet, Held(object(), size))
+        return True
+
     async def give(
-        self, send: ASGISendCallable, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]] = ()
+        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]] = ()
     ) -> bool:
         """Send a whole answer that is JSON already, slice by slice. False when its client was cut off."""
-        outlet = Outlet(send, self.write_seconds)
-        self.enter(outlet, text)
+        self.leave(outlet)
+        self.enter(outlet, Held(text, len(text)))
         try:
             await door.begin_answer(outlet, request, len(text), more)
             for at in range(0, len(text), SLICE_BYTES):
                 await outlet.write(text[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(text))
-                self.under_way.move_to_end(outlet)
         except CutOff:
             outlet.cut()
             metrics.cut_watchers.inc()
@@ -147,21 +164,27 @@ class Answers:
             self.leave(outlet)
         return True
 
-    def enter(self, outlet: Outlet, text: bytes) -> None:
-        self.under_way[outlet] = text
-        self._shares[id(text)] += 1
-        if self._shares[id(text)] == 1:
-            self.held_bytes += len(text)
+    def enter(self, outlet: Outlet, held: Held) -> None:
+        outlet.taken_at = pauses.now()
+        self.under_way[outlet] = held
+        self._shares[id(held.what)] += 1
+        if self._shares[id(held.what)] == 1:
+            self.held_bytes += held.size
+
+    def note_taken(self, outlet: Outlet) -> None:
+        outlet.taken_at = pauses.now()
+        if outlet in self.under_way:
+            self.under_way.move_to_end(outlet)
 
     def leave(self, outlet: Outlet) -> None:
-        """Also for one that has been cut, and left with it."""
-        text = self.under_way.pop(outlet, None)
-        if text is None:
+        """Also for one that holds nothing, or was cut and left with it."""
+        held = self.under_way.pop(outlet, None)
+        if held is None:
             return
-        self._shares[id(text)] -= 1
-        if not self._shares[id(text)]:
-            del self._shares[id(text)]
-            self.held_bytes -= len(text)
+        self._shares[id(held.what)] -= 1
+        if not self._shares[id(held.what)]:
+            del self._shares[id(held.what)]
+            self.held_bytes -= held.size
 
     def hurry(self) -> None:
         """The process is to end."""

@@ -1,6 +1,6 @@
 """A stream of the watch: events until the client leaves, its token has run out, or it has to start over."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from service_registry import metrics
 from service_registry.api.renderer import INDEX_HEADER
@@ -9,13 +9,13 @@ from service_registry.live import door, pauses
 from service_registry.live.asking import Exchange
 from service_registry.live.following import Following
 from service_registry.live.notices import EXPIRED, RESYNC, bookmark
-from service_registry.live.sending import CutOff, Outlet
+from service_registry.live.sending import CutOff
 from service_registry.live.waiting import Ending
 from service_registry.permissions import WATCH
 
 BOOKMARK_SECONDS = 15.0
-# One turn, and one write: large enough to be cheap, small enough that a slow client holds little of ours.
-CHANGES_A_TURN = 100
+# One write: large enough to be cheap, small enough that a slow client holds little of ours.
+CHANGES_A_WRITE = 100
 WRITE_BYTES = 64 * 1024
 HEADERS: door.Headers = [
     (b"content-type", b"text/event-stream"),
@@ -36,7 +36,7 @@ class Stream:
         self.exchange = exchange
         self.following = following
         self.waiter = following.waiter
-        self.outlet = Outlet(exchange.send)
+        self.outlet = following.outlet
         self.waiter.on_end = self.let_go
         self.begun = False
         self.caught_up = False
@@ -84,12 +84,11 @@ class Stream:
     async def next_events(self) -> list[bytes]:
         """As this caller may see them; none when all has been sent."""
         caller = self.exchange.asking.caller
-        notices = await self.following.next(CHANGES_A_TURN)
+        notices = await self.following.next(CHANGES_A_WRITE, WRITE_BYTES)
         return [notice.event(self.following.shows_author(notice, caller)) for notice in notices]
 
     async def send(self, events: Sequence[bytes]) -> None:
-        for text in joined(events):
-            await self.outlet.write(text)
+        await self.outlet.write(b"".join(events))
         if self.caught_up:
             self.bookmark_at = pauses.now() + BOOKMARK_SECONDS
 
@@ -103,17 +102,3 @@ class Stream:
         self.caught_up = True
         await self.outlet.write(bookmark(self.following.index))
         self.bookmark_at = pauses.now() + BOOKMARK_SECONDS
-
-
-def joined(events: Iterable[bytes]) -> Iterator[bytes]:
-    """Texts to write at once: of WRITE_BYTES, and one event more at most."""
-    several: list[bytes] = []
-    size = 0
-    for event in events:
-        several.append(event)
-        size += len(event)
-        if size >= WRITE_BYTES:
-            yield b"".join(several)
-            several, size = [], 0
-    if several:
-        yield b"".join(several)

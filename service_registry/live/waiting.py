@@ -1,6 +1,7 @@
 """Who waits for which changes, on the event loop: no thread, no database connection, and nobody is woken for others."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from enum import Enum
 
@@ -66,9 +67,22 @@ class Waiter:
             if self.on_end:
                 self.on_end(ending)
 
-    def take(self, at_most: int) -> list[Notice]:
-        taken, self.pending = self.pending[:at_most], self.pending[at_most:]
+    def take(self, at_most: int, enough_bytes: float = math.inf) -> list[Notice]:
+        """The next, until they are so many or so much."""
+        taken: list[Notice] = []
+        size = 0
+        for notice in self.pending[:at_most]:
+            if size >= enough_bytes:
+                break
+            taken.append(notice)
+            size += notice.size
+        self.pending = self.pending[len(taken) :]
         return taken
+
+    def forget(self) -> None:
+        """It waits no more."""
+        self.pending = []
+        self.on_end = None
 
     async def nap(self, seconds: float) -> None:
         """Until something came, it ended, or so many seconds passed."""

@@ -18,6 +18,7 @@ from service_registry.live.following import Following
 from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits
 from service_registry.live.polling import Poll
+from service_registry.live.sending import Outlet
 from service_registry.live.streaming import Stream
 from service_registry.live.waiting import Ending
 from service_registry.permissions import WATCH
@@ -75,11 +76,12 @@ class Watch:
         self.place = place
         self.exchange = exchange
         self.query = query
-        self.following = Following(place.hub, place.askers, query.service, query.namespace, query.index)
+        outlet = Outlet(exchange.send, place.limits.answers)
+        self.following = Following(place.hub, place.askers, outlet, query)
         self.way: Stream | Poll = (
             Stream(exchange, self.following)
             if wants_stream(exchange.request)
-            else Poll(exchange, query, self.following, place.limits.answers)
+            else Poll(exchange, query, self.following)
         )
 
     async def answered(self) -> bool:

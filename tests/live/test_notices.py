@@ -3,10 +3,10 @@
 import gc
 import json
 import weakref
+from dataclasses import replace
 
 from service_registry.live.notices import Notice
 from service_registry.live.replica import Change
-from service_registry.live.streaming import WRITE_BYTES, joined
 from service_registry.live.waiting import ALL, Waiter, Waiters
 
 CHANGE = Change(7, "0123abcd-7", "updated", "default", "web", "a", b'{"kind": "updated"}', b'{"actor": "me"}')
@@ -45,9 +45,10 @@ def test_its_author_is_told_only_to_those_who_may_see_it() -> None:
         assert notice.event(with_author) == event
 
 
-def test_no_write_is_much_larger_than_its_bound() -> None:
-    events = [b"x" * size for size in (1, WRITE_BYTES - 2, 1, 3 * WRITE_BYTES, 5)]
-    texts = list(joined(events))
-    assert [len(text) for text in texts] == [WRITE_BYTES, 3 * WRITE_BYTES, 5]
-    assert b"".join(texts) == b"".join(events)
-    assert list(joined([])) == []
+def test_as_many_are_taken_as_are_asked_for_or_are_enough() -> None:
+    waiter = Waiter([ALL], 0)
+    for pk in range(1, 8):
+        waiter.give(Notice(replace(CHANGE, pk=pk, public=b"x" * 100, private=b"")))
+    taken = [waiter.take(3), waiter.take(3, enough_bytes=150), waiter.take(3, enough_bytes=1), waiter.take(3)]
+    assert [[notice.change.pk for notice in each] for each in taken] == [[1, 2, 3], [4, 5], [6], [7]]
+    assert waiter.take(3) == []

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import uvicorn
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
 
 from service_registry.exceptions import TooBusy
 from service_registry.live import door
-from service_registry.live.sending import ROOM_SECONDS, SLICE_BYTES, Answers
+from service_registry.live.sending import ROOM_SECONDS, SLICE_BYTES, Answers, Outlet
 from tests.waiting import wait_for
 
 LARGE = 4_000_000
@@ -41,7 +41,7 @@ class Serving:
             await door.answer(send, request, 503, {})
             return
         text = self.texts.setdefault(scope["path"], b"x" * size)
-        self.came.append(await self.answers.give(send, request, text))
+        self.came.append(await self.answers.give(Outlet(send, self.answers), request, text))
 
     def ask(self, path: str) -> socket.socket:
         """Without taking the answer."""
@@ -179,3 +179,23 @@ def test_room_is_demanded_where_nobody_can_wait(serving: Serving) -> None:
         serving.answers.demand_room(SLICE_BYTES)
         with pytest.raises(TooBusy):
             serving.answers.demand_room(SLICE_BYTES + 1)
+
+
+async def nowhere(_message: ASGISendEvent) -> None:
+    """To a client of whom nothing is known."""
+
+
+def test_a_page_counts_until_the_next_or_the_end() -> None:
+    answers = Answers(LARGE)
+    one, other, last = (Outlet(nowhere, answers) for _ in range(3))
+    assert answers.admits(one, LARGE - 1)
+    assert answers.admits(other, LARGE)
+    assert not answers.admits(last, LARGE)
+    assert answers.held_bytes == 2 * LARGE - 1
+    assert answers.admits(other, 7)
+    assert answers.held_bytes == LARGE + 6
+    answers.leave(one)
+    assert answers.admits(last, LARGE)
+    for outlet in (one, other, last):
+        answers.leave(outlet)
+    assert (answers.held_bytes, len(answers.under_way)) == (0, 0)
