@@ -39,10 +39,15 @@ def abort(send: ASGISendCallable) -> None:
         transport.abort()
 
 
-async def flushed(send: ASGISendCallable) -> None:
-    """Until the client's side has taken all that was sent. With a server other than uvicorn, at once."""
+def unsent_bytes(send: ASGISendCallable) -> int:
+    """How much was sent that the client's side has not taken. With a server other than uvicorn nobody knows."""
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
-    while transport is not None and transport.get_write_buffer_size():
+    return 0 if transport is None else int(transport.get_write_buffer_size())
+
+
+async def flushed(send: ASGISendCallable) -> None:
+    """Until the client's side has taken all that was sent."""
+    while unsent_bytes(send):
         await asyncio.sleep(FLUSH_POLL_SECONDS)
 
 

@@ -200,10 +200,14 @@ class Read:
             self.report(304, "ok")
             return True
         text = await self.text(query, service, index)
+        await self.send(text, more)
+        return True
+
+    async def send(self, text: bytes, more: dict[str, str]) -> None:
+        """As fast as the client takes it."""
         answers = self.place.limits.answers
         whole = await answers.give(Outlet(self.exchange.send, answers), self.exchange.request, text, more.items())
         self.report(200, "ok" if whole else "too_slow")
-        return True
 
     async def text(self, query: DiscoveryQuery, service: KeptService, index: str) -> bytes:
         """The answer, put together by whoever asks first."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import NamedTuple
 
 from asgiref.typing import ASGISendCallable, ASGISendEvent
@@ -50,13 +50,18 @@ class Outlet:
     async def __call__(self, message: ASGISendEvent) -> None:
         """Send it as soon as the client has taken most of what came before; the end of a body until its side has taken
         all. Raises CutOff when it takes nothing for too long, or was cut meanwhile."""
-        if self.is_cut:
-            raise CutOff
+        await self.in_time(self.send(message))
+        if message["type"] == "http.response.body" and not message["more_body"]:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Until the client's side has taken all. Raises CutOff."""
+        await self.in_time(pauses.flushed(self.send))
+
+    async def in_time(self, taking: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(self.seconds) as self._deadline:
-                await self.send(message)
-                if message["type"] == "http.response.body" and not message["more_body"]:
-                    await pauses.flushed(self.send)
+                await taking
         except TimeoutError:
             raise CutOff from None
         finally:
@@ -151,11 +156,12 @@ class Answers:
     ) -> bool:
         """Send a whole answer that is JSON already, slice by slice. False when its client was cut off."""
         self.leave(outlet)
-        self.enter(outlet, Held(text, len(text)))
         try:
-            await door.begin_answer(outlet, request, len(text), more)
-            for at in range(0, len(text), SLICE_BYTES):
-                await outlet.write(text[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(text))
+            if len(text) <= SLICE_BYTES and not pauses.unsent_bytes(outlet.send):
+                await self.give_small(outlet, request, text, more)
+            else:
+                self.enter(outlet, Held(text, len(text)))
+                await self.give_large(outlet, request, text, more)
         except CutOff:
             outlet.cut()
             metrics.cut_watchers.inc()
@@ -163,6 +169,22 @@ class Answers:
         finally:
             self.leave(outlet)
         return True
+
+    async def give_small(
+        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]]
+    ) -> None:
+        """The web server takes it in whole, and nearly always the client's side does, too: a deadline costs more than
+        all else here, and is set only where it does not."""
+        await door.answer_text(outlet.send, request, text, more)
+        if pauses.unsent_bytes(outlet.send):
+            await outlet.flush()
+
+    async def give_large(
+        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]]
+    ) -> None:
+        await door.begin_answer(outlet, request, len(text), more)
+        for at in range(0, len(text), SLICE_BYTES):
+            await outlet.write(text[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(text))
 
     def enter(self, outlet: Outlet, held: Held) -> None:
         outlet.taken_at = pauses.now()
