@@ -25,7 +25,7 @@ from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits
 from service_registry.live.listing import Listing
 from service_registry.live.replica import Entry, KeptService, Replica, looks_inside, matching
-from service_registry.live.sending import Outlet
+from service_registry.live.sending import SLICE_BYTES, Outlet
 from service_registry.live.texts import Texts
 from service_registry.live.waiting import ALL, Ending, Topic, Waiter
 from service_registry.permissions import LIST_SERVICES
@@ -99,6 +99,7 @@ class Read:
                 return True
             if not self.place.listing.is_needed or not await self.place.askers.still_good(self.exchange, LIST_SERVICES):
                 return False
+            await self.place.limits.answers.wait_for_room(SLICE_BYTES + 1)  # how large it will be is not known yet
             page = await self.place.listing.page(query)
         except InvalidInput:  # the cursor
             return False
@@ -106,9 +107,7 @@ class Read:
             return await self.refuse(error)
         if page is None:
             return False
-        text, more = page
-        await door.answer_text(self.exchange.send, self.exchange.request, text, more.items())
-        self.report(200, "ok")
+        await self.send(*page)
         return True
 
     async def discover(self, query: DiscoveryQuery) -> bool:
