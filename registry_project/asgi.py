@@ -2,7 +2,6 @@
 on the same ones."""
 
 import asyncio
-import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,11 +17,10 @@ from registry_project import liveness, pulsing  # noqa: E402 - what follows need
 from registry_project.bridge import Bridge  # noqa: E402
 from service_registry.api import health  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
+from service_registry.live import collector  # noqa: E402
 from service_registry.live.arrays import Arrays  # noqa: E402
 from service_registry.live.doors import LiveDoors  # noqa: E402
 from service_registry.live.singles import Singles  # noqa: E402
-
-OBJECTS_A_COLLECTION = 20_000
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
 singles, arrays = Singles(threads), Arrays(threads)
@@ -56,21 +54,13 @@ async def live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all it imports, 600 ms
     provider().start()
     live_doors.open()
-    spare_collector()
+    collector.spare()
     keeping = asyncio.create_task(keep_pulsing())
     await send({"type": "lifespan.startup.complete"})
     await receive()
     keeping.cancel()
     await live_doors.close()
     await send({"type": "lifespan.shutdown.complete"})
-
-
-def spare_collector() -> None:
-    """Python's collector of cycles need not look again and again at what is there now and stays to the end, nor each
-    time that a large array has made a thousand objects: it took a third of an array's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(OBJECTS_A_COLLECTION)
 
 
 async def keep_pulsing() -> None:

@@ -2,8 +2,9 @@
 
 import logging
 
-from django.db import Error, close_old_connections
+from django.db import Error
 
+from service_registry.database.borrowing import begin_work
 from service_registry.exceptions import NotMigrated
 from service_registry.expiry import hearing
 from service_registry.identity.errors import KeysUnavailable
@@ -23,7 +24,7 @@ def pulse() -> None:
     2. Know what groups grant; NotMigrated when none grants anything.
     3. Hear. Whatever is missing before that restarts the window once it is there again.
     """
-    close_old_connections()  # as at the start of a request: one that broke is made anew
+    begin_work()
     try:
         provider().current()
         grants.keep_fresh()

@@ -14,10 +14,12 @@ from service_registry.changes.compaction import DELETE, PLAN
 from service_registry.changes.ends import ENDS, LAST_ARRIVALS
 from service_registry.changes.history import LOG, NAMESPACES, SERVICE, found, reach
 from service_registry.changes.reading import READ_AFTER
+from service_registry.documents import OVERRIDE
+from service_registry.documents import SERVICE as SERVICE_TABLE
 from service_registry.expiry import census
 from service_registry.expiry.sweep import sweep
 from service_registry.filters import wanted
-from service_registry.manager.batch import asked_by, column, columns_of
+from service_registry.manager.batch import Asked, asked_by, column, columns_of
 from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.quota import COUNT_OF_OWNERS
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
@@ -96,6 +98,31 @@ def test_five_hundred_heartbeats_are_not_compared_each_with_each(many: None) -> 
     found = plan(BEAT, beat_parameters(500), "EXPLAIN (ANALYZE, TIMING OFF) ")
     compared = [int(rows) for rows in re.findall(r"Rows Removed by Join Filter: (\d+)", found)]
     assert sum(compared) < 100_000, found
+
+
+OVERRIDES = f"""
+INSERT INTO {OVERRIDE} (service_id, instance_id, status, actor, reason, created_at)
+SELECT s.id, 'gone-' || number, 'DOWN', 'tester', 'gone', now()
+FROM {SERVICE_TABLE} s, generate_series(1, 10000) number WHERE s.name = 'service-0'
+"""
+
+
+def test_overrides_of_other_instances_cost_a_heartbeat_nothing(many: None) -> None:
+    """Of a service that callers with different groups beat for in one batch."""
+    with connection.cursor() as cursor:
+        cursor.execute(OVERRIDES)
+    callers = [Caller("tester", frozenset({"team", f"crew-{number}"}), frozenset()) for number in range(100)]
+    sent = [Asked(Beat(service_name="service-0", instance_id=f"i-{at}"), caller) for at, caller in enumerate(callers)]
+    parameters = columns_of(sent) | {"epochs": column([None] * 100)}
+    found = plan(BEAT, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
+    rows = [float(count) * int(loops) for count, loops in re.findall(r"actual rows=([\d.]+) loops=(\d+)", found)]
+    assert max(rows) < 2000, found
+
+
+def test_the_groups_of_one_caller_are_sent_once_however_often_it_asks() -> None:
+    groups = [f"group-{number}" for number in range(100)]
+    sent = [Asked(beat, Caller("tester", frozenset(groups), frozenset())) for beat in beats(500)]
+    assert len(columns_of(sent)["groups"].split("\x1f")) == 100
 
 
 def test_discovery_finds_its_rows_by_index(many: None) -> None:

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from django.conf import settings
-from django.db import Error, close_old_connections
+from django.db import Error
 
 from service_registry.api.authentication import caller_of
 from service_registry.caller import Caller
+from service_registry.database.borrowing import begin_work
 from service_registry.exceptions import ClockIsWrong, TooBusy
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.identity.principal import Principal
@@ -101,7 +102,7 @@ class Askers:
 
 def with_connection(do: Callable[[], Answer]) -> Callable[[], Answer]:
     def run() -> Answer:
-        close_old_connections()
+        begin_work()
         return do()
 
     return run

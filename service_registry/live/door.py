@@ -6,6 +6,7 @@ that breaks the contract) it leaves to Django, so that each refusal has one plac
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from service_registry.caller import Caller
 from service_registry.content_policy import POLICY
 from service_registry.expiry import hearing
 from service_registry.identity.tokens import known_principal_of
-from service_registry.permissions import grants
+from service_registry.permissions import Action, grants
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -125,6 +126,23 @@ async def answer_unchanged(send: ASGISendCallable, request: Arrived, more: Itera
     headers = [*headers_of(request), *((name.lower().encode(), value.encode()) for name, value in more)]
     await send({"type": "http.response.start", "status": 304, "headers": headers, "trailers": False})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def answered(
+    request: Arrived, action: Action, status: int, caller: Caller, outcomes: Counter[str], **more: Any
+) -> Answered:
+    """What there is to tell of a verb. `more` are others of its fields."""
+    subject: dict[str, Any] = {"namespace": None, "service_name": None, "instance_id": None}
+    return Answered(
+        method="POST",
+        verb=action.name,
+        route=f"/registry/{action.name}",
+        status=status,
+        outcomes=outcomes,
+        request_id=request.request_id,
+        actor=caller.actor,
+        **subject | more,
+    )
 
 
 def report(request: Arrived, this: Answered) -> None:

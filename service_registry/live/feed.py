@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import random
@@ -16,6 +15,7 @@ import psycopg
 from django.conf import settings
 
 from service_registry.changes import CHANGES_AT_ONCE
+from service_registry.live import collector
 from service_registry.live.dedicated import Dedicated, connect
 from service_registry.live.hub import Hub
 from service_registry.live.loading import is_large, load, read_on
@@ -48,6 +48,7 @@ class Feed:
         self.direct = bool(settings.DATABASE_DIRECT_URL)
         self.told = False
         self.failing = False
+        self.loaded_before = False
         self._stopped = threading.Event()
         self._hints, self._hint = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self.run, name="feed", daemon=True)
@@ -101,7 +102,9 @@ class Feed:
         replica, newest = load(connection)
         self.at, self.read_at = (replica.index, replica.pk), began
         self.on_loop(lambda: self.hub.load(replica, newest, began))
-        gc.freeze()  # hundreds of thousands of objects that stay, at which the collector would look again and again
+        if not self.loaded_before:
+            self.loaded_before = True
+            collector.spare()
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
     def read(self, connection: Dedicated, began: float) -> int:

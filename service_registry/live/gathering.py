@@ -7,8 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from django.db import close_old_connections
-
+from service_registry.database.borrowing import begin_work
 from service_registry.database.outages import is_outage, sqlstate_of
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.manager.batch import Asked, Key, Keyed, key_of
@@ -129,7 +128,7 @@ class Gathering(Generic[Item, Outcome]):
 
     async def outcomes_of(self, asked: Sequence[Asked[Item]], lock_timeout: str) -> list[Outcome | RegistryError]:
         def run() -> list[Outcome | RegistryError]:
-            close_old_connections()  # as at the start of a request: one that broke is made anew
+            begin_work()
             return self.verb(asked, lock_timeout)
 
         return await asyncio.get_running_loop().run_in_executor(self.threads, run)

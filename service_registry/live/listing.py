@@ -18,8 +18,9 @@ from service_registry.live.replica import Replica
 from service_registry.live.texts import Texts
 from service_registry.schemas import ListQuery
 
-# How many may wait for their page.
+# How many may wait for their page, and how long: who has waited longer is likely to have gone.
 QUEUE_AT_MOST = 200
+PATIENCE_SECONDS = 10
 
 Result = TypeVar("Result")
 
@@ -36,25 +37,27 @@ class Listing:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the database is away, and there is something to answer from."""
+        """Whether the log has not been read for a while, and there is something to answer from."""
         return self.hub.replica is not None and self.hub.stale_seconds is not None
 
     async def page(self, query: ListQuery) -> tuple[bytes, dict[str, str]] | None:
         """A page's text, and the headers that say how old it is; None when the database is there again.
 
-        Raises InvalidInput for a cursor that is none, and TooBusy when too many wait for their page.
+        Raises InvalidInput for a cursor that is none, and TooBusy when too many wait for their page, or too long.
         """
         after = pagination.place_of(query.after)
         if self.queueing >= QUEUE_AT_MOST:
             raise TooBusy
         self.queueing += 1
         try:
-            async with self.turn:
+            async with asyncio.timeout(PATIENCE_SECONDS), self.turn:
                 replica = self.hub.replica
                 if replica is None or not self.is_needed:
                     return None
                 headers = {INDEX_HEADER: replica.index} | stale_header(self.hub)
                 return await self.text(replica, query, after), headers
+        except TimeoutError:
+            raise TooBusy from None
         finally:
             self.queueing -= 1
 

@@ -24,6 +24,7 @@ from service_registry.live.asking import Askers, Exchange
 from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits
 from service_registry.live.listing import Listing
+from service_registry.live.presence import Presence
 from service_registry.live.replica import Entry, KeptService, Replica, looks_inside, matching
 from service_registry.live.sending import SLICE_BYTES, Outlet
 from service_registry.live.texts import Texts
@@ -46,6 +47,7 @@ class ReadsDoor:
         self.limits = limits
         self.texts = Texts()
         self.listing = Listing(hub, self.texts)
+        self.presence = Presence(askers)
 
     async def __call__(
         self, scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -97,10 +99,7 @@ class Read:
         try:
             if query.index and await self.wait_for_log(query.index) is Ending.GONE:
                 return True
-            if not self.place.listing.is_needed or not await self.place.askers.still_good(self.exchange, LIST_SERVICES):
-                return False
-            await self.place.limits.answers.wait_for_room(SLICE_BYTES + 1)  # how large it will be is not known yet
-            page = await self.place.listing.page(query)
+            page = await self.list_from_memory(query)
         except InvalidInput:  # the cursor
             return False
         except (TooManyWatches, TooBusy) as error:
@@ -109,6 +108,14 @@ class Read:
             return False
         await self.send(*page)
         return True
+
+    async def list_from_memory(self, query: ListQuery) -> tuple[bytes, dict[str, str]] | None:
+        """None where the database can be asked, or the token has run out."""
+        if not self.place.listing.is_needed or await self.place.presence.answers():
+            return None
+        await self.place.limits.answers.wait_for_room(SLICE_BYTES + 1)  # how large it will be is not known yet
+        page = await self.place.listing.page(query)
+        return page if await self.place.askers.still_good(self.exchange, LIST_SERVICES) else None
 
     async def discover(self, query: DiscoveryQuery) -> bool:
         """Answer from memory; False where there is none, or the database has to be asked whether there is such a

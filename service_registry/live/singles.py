@@ -29,7 +29,6 @@ Done = TypeVar("Done", manager.Renewed, manager.Registered)
 class Single(Generic[Item, Done]):
     """A verb's door for one object. `shown` makes the answer, its status and its document."""
 
-    verb: str
     action: Action
     model: type[Item]
     gathering: Gathering[Item, Done]
@@ -61,24 +60,23 @@ class Single(Generic[Item, Done]):
             more = headers_of(status, error)
             told["error"] = error if is_failure(status, error) else None
             told["refusals"] = self.refusals(document)
-        await door.answer(send, request, status, document, more.items())
+        # What is done is told, also where the client does not take the answer.
         door.report(request, self.answered(request, asked, (status, document), told))
+        await door.answer(send, request, status, document, more.items())
 
     def refusals(self, problem: dict[str, Any]) -> dict[str, int]:
-        return refusals([problem]) if self.verb == "heartbeat" else {}
+        return refusals([problem]) if self.action is permissions.HEARTBEAT else {}
 
     def answered(
         self, request: door.Arrived, asked: Asked[Item], answer: answers.Answer, told: dict[str, Any]
     ) -> Answered:
         status, document = answer
-        return Answered(
-            method="POST",
-            verb=self.verb,
-            route=f"/registry/{self.verb}",
-            status=status,
-            outcomes=Counter({outcome(status, document): 1}),
-            request_id=request.request_id,
-            actor=asked.caller.actor,
+        return door.answered(
+            request,
+            self.action,
+            status,
+            asked.caller,
+            Counter({outcome(status, document): 1}),
             # As Django's door says it: by what the body holds.
             namespace=asked.namespace if "namespace" in asked.item.model_fields_set else None,
             service_name=asked.service_name,
@@ -107,10 +105,10 @@ class Singles:
     def __init__(self, threads: Executor) -> None:
         beats = Gathering(manager.heartbeat_of_all, threads)
         registrations = Gathering(manager.register_of_all, threads)
-        beat = Single("heartbeat", permissions.HEARTBEAT, Beat, beats, answers.of_heartbeat)
-        register = Single("register", permissions.REGISTER, Registration, registrations, answers.of_registration)
+        beat = Single(permissions.HEARTBEAT, Beat, beats, answers.of_heartbeat)
+        register = Single(permissions.REGISTER, Registration, registrations, answers.of_registration)
         self.doors: dict[str, Single[Any, Any]] = {
-            f"/registry/{single.verb}{slash}": single for single in (beat, register) for slash in ("", "/")
+            f"/registry/{single.action.name}{slash}": single for single in (beat, register) for slash in ("", "/")
         }
 
     async def __call__(

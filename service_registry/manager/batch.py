@@ -65,14 +65,15 @@ def split(parameter: str) -> str:
     return f"string_to_array(%({parameter})s, E'\\x1f', '')"
 
 
-# Each service stands once for each caller who asks about it, and each caller's groups once: there are few of them in a
+# Each service stands once for each set of groups that its callers have, and each set once: there are few of them in a
 # batch of many items. `ours` says whether the caller owns the service.
 ASKED_SERVICES = f"""
 asked_service AS MATERIALIZED (
     SELECT asked.place, s.id,
-        s.owners && string_to_array((string_to_array(%(groups)s, E'\\x1e'))[asked.caller], E'\\x1f') AS ours
+        COALESCE(
+            s.owners && string_to_array((string_to_array(%(groups)s, E'\\x1e'))[asked.groups], E'\\x1f'), false) AS ours
     FROM unnest({split("namespaces")}, {split("services")}, {split("callers")}::int[])
-        WITH ORDINALITY AS asked(namespace, service_name, caller, place)
+        WITH ORDINALITY AS asked(namespace, service_name, groups, place)
     JOIN {SERVICE} s ON s.namespace = asked.namespace AND s.name = asked.service_name
 )"""
 # The items, each with its service's place.
@@ -86,19 +87,19 @@ def column(values: Iterable[object]) -> str:
 
 def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, str]:
     """The parameters of ASKED_SERVICES and ITEMS."""
-    services: dict[tuple[str, str, int], int] = {}
-    callers: dict[int, Caller] = {}
+    services: dict[tuple[str, str, frozenset[str]], int] = {}
     places, instances = [], []
     for item, caller in asked:
-        callers[id(caller)] = caller
-        places.append(services.setdefault((item.namespace, item.service_name, id(caller)), len(services) + 1))
+        key = item.namespace, item.service_name, caller.groups
+        places.append(services.setdefault(key, len(services) + 1))
         instances.append(item.instance_id)
-    place_of = {key: place for place, key in enumerate(callers, 1)}
+    distinct = dict.fromkeys(groups for _namespace, _name, groups in services)
+    place_of = {groups: place for place, groups in enumerate(distinct, 1)}
     return {
-        "namespaces": column(namespace for namespace, _name, _caller in services),
-        "services": column(name for _namespace, name, _caller in services),
-        "callers": column(place_of[caller] for _namespace, _name, caller in services),
-        "groups": BETWEEN_CALLERS.join(column(sorted(caller.groups)) for caller in callers.values()),
+        "namespaces": column(namespace for namespace, _name, _groups in services),
+        "services": column(name for _namespace, name, _groups in services),
+        "callers": column(place_of[groups] for _namespace, _name, groups in services),
+        "groups": BETWEEN_CALLERS.join(column(sorted(groups)) for groups in place_of),
         "places": column(places),
         "instances": BETWEEN.join(instances),
     }

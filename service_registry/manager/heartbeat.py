@@ -43,9 +43,6 @@ beat AS MATERIALIZED (
     SELECT * FROM unnest({ITEMS}, {split("epochs")}::bigint[]) WITH ORDINALITY
         AS beat(place, instance_id, epoch, position)
 ),
-overridden AS MATERIALIZED (
-    SELECT o.service_id, o.instance_id, o.status FROM asked_service s JOIN {OVERRIDE} o ON o.service_id = s.id
-),
 locked AS MATERIALIZED (
     SELECT beat.position, l.instance_id, {EFFECTIVE_STATUS} AS status,
         beat.epoch IS NULL OR beat.epoch = l.epoch AS current,
@@ -54,7 +51,7 @@ locked AS MATERIALIZED (
     JOIN asked_service s ON s.place = beat.place
     JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
     JOIN {LEASE} l ON l.instance_id = i.id
-    LEFT JOIN overridden o ON o.service_id = s.id AND o.instance_id = beat.instance_id
+    LEFT JOIN {OVERRIDE} o ON o.service_id = s.id AND o.instance_id = beat.instance_id
     WHERE s.ours
     ORDER BY l.instance_id
     FOR NO KEY UPDATE OF l
@@ -83,14 +80,14 @@ class Found(NamedTuple):
 
     place: int
     instance_pk: int | None
-    status: str
+    status: str | None
     expired: bool | None
     protected: bool | None
     heartbeat_at: str | None
-    expires_at: str
-    heartbeat_interval_seconds: float
-    ttl_seconds: int
-    epoch: int
+    expires_at: str | None
+    heartbeat_interval_seconds: float | None
+    ttl_seconds: int | None
+    epoch: int | None
 
     @property
     def beaten(self) -> bool:
@@ -174,7 +171,7 @@ def outcome(item: Beat, row: Found | None, applied: Mapping[int, bool]) -> Renew
         return None
     if row.instance_pk is None:
         return NotOwner()
-    if not row.beaten:
+    if not row.beaten or row.status is None:
         return LeaseSuperseded()
     shown = item.status if item.status and applied.get(row.instance_pk) else row.status
     return Renewed(shown, bool(row.expired), is_news(row, applied), lease_of(row))

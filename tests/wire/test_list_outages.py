@@ -1,6 +1,8 @@
 """The list while the database is away, and after it is back."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -99,3 +101,28 @@ def refused(registry: Running, team: Caller) -> None:
         assert (reply.status, reply.json["code"], list(reply.json["errors"])) == (400, "invalid", [field])
     assert registry.nobody().call("GET", PATH).status == 401
     assert registry.caller("team").call("GET", PATH).status == 403
+
+
+class FeedOfAnother(Running):
+    """Its feeds log in as somebody whom the database may turn away."""
+
+    def start_web(self, port: int) -> subprocess.Popen[bytes]:
+        self.execute("DO $$ BEGIN CREATE ROLE feed LOGIN SUPERUSER; EXCEPTION WHEN duplicate_object THEN END $$")
+        self.execute(f"ALTER ROLE feed PASSWORD '{self.postgres.password()}'")
+        self.environment["DATABASE_DIRECT_URL"] = self.postgres.url.replace("//registry:", "//feed:")
+        return super().start_web(port)
+
+
+def test_the_list_is_the_databases_while_the_feed_alone_is_away(tmp_path: Path) -> None:
+    with FeedOfAnother(tmp_path) as registry:
+        team, reader = registry.caller("registry-services", "team"), registry.caller("registry-readers")
+        register(team, weight=1)
+        wait_for(lambda: reader.call("GET", f"{PATH}/web-1").json["instances"])
+        registry.execute("ALTER ROLE feed NOLOGIN")
+        registry.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'feed'")
+        wait_for(lambda: STALE in reader.call("GET", f"{PATH}/web-1").headers)
+        assert team.call("POST", "/registry/register", registration("late")).status == 201
+        listed = reader.call("GET", f"{PATH}?name=late")
+        assert is_djangos(listed)
+        assert [service["name"] for service in listed.json["services"]] == ["late"]
+        assert STALE in reader.call("GET", f"{PATH}/web-1").headers
