@@ -21,6 +21,11 @@ from tests.wire.test_watch import register
 
 pytestmark = pytest.mark.wire
 EXAMPLES = ROOT / "docs" / "examples"
+# As after a restore: every index is unknown, and what had been registered is gone.
+ANOTHER_LOG = """
+DELETE FROM service_registry_lease; DELETE FROM service_registry_instance;
+UPDATE service_registry_change SET mark = '{}'
+"""
 
 
 @pytest.fixture
@@ -30,8 +35,17 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @contextmanager
-def example(port: int, output: Path, *command: str, bearer: str = "") -> Iterator[None]:
-    variables = {"REGISTRY": f"http://127.0.0.1:{port}", "TOKEN": bearer or token("registry-readers")}
+def in_python(port: int, output: Path, bearer: str = "") -> Iterator[Path]:
+    """Gives the file that the token is read from."""
+    kept = output.with_name("kept-token")
+    kept.write_text(bearer or token("registry-readers"))
+    with example(port, output, sys.executable, str(EXAMPLES / "watch.py"), TOKEN_FILE=str(kept)):
+        yield kept
+
+
+@contextmanager
+def example(port: int, output: Path, *command: str, **variables: str) -> Iterator[None]:
+    variables["REGISTRY"] = f"http://127.0.0.1:{port}"
     with output.open("wb") as printed:
         process = subprocess.Popen(
             command, env=os.environ | variables, stdout=printed, stderr=printed, start_new_session=True
@@ -44,12 +58,12 @@ def example(port: int, output: Path, *command: str, bearer: str = "") -> Iterato
 
 
 def test_the_example_in_python_keeps_a_copy(registry: Running, tmp_path: Path) -> None:
-    """Also when the web process is killed, and when it had to start over."""
+    """Also when the web process is killed."""
     team = registry.caller("registry-services", "team")
     output = tmp_path / "output"
     for number in range(3):
         register(team, "python", f"i-{number}")
-    with example(registry.ports[0], output, sys.executable, str(EXAMPLES / "watch.py")):
+    with in_python(registry.ports[0], output):
         wait_for(lambda: register(team, "python", "i-3", weight=int(time.time()) % 60_000) and output.read_text())
         assert "updated python i-3 4" in output.read_text() or "registered python i-3 4" in output.read_text()
         registry.kill_web()
@@ -57,6 +71,41 @@ def test_the_example_in_python_keeps_a_copy(registry: Running, tmp_path: Path) -
         register(team, "python", "i-4")
         team.call("POST", "/registry/deregister", {"service_name": "python", "instance_id": "i-0"})
         wait_for(lambda: output.read_text().endswith("registered python i-4 5\nderegistered python i-0 4\n"))
+
+
+def test_the_example_in_python_starts_over_when_its_index_is_lost(registry: Running, tmp_path: Path) -> None:
+    """In an open stream, and when it comes back. What had gone untold is then not in its copy any more."""
+    team, output = registry.caller("registry-services", "team"), tmp_path / "output"
+
+    def tells(last: str, instance_id: str) -> bool:
+        register(team, "lost", instance_id, weight=int(time.time()) % 60_000)
+        return output.read_text().endswith(last)
+
+    with in_python(registry.ports[0], output):
+        wait_for(lambda: tells("lost a 1\n", "a"))
+        registry.execute(ANOTHER_LOG.format("aaaaaaaa"))
+        wait_for(lambda: tells("lost b 1\n", "b"))
+        assert "410" not in output.read_text()
+        registry.web[0].kill()
+        registry.web[0].wait()
+        registry.execute(ANOTHER_LOG.format("bbbbbbbb"))
+        registry.kill_web()
+        team = registry.caller("registry-services", "team")
+        wait_for(lambda: tells("lost c 1\n", "c"))
+        assert "410" in output.read_text()
+
+
+def test_the_example_in_python_goes_on_with_a_new_token(registry: Running, tmp_path: Path) -> None:
+    """The provider's clock may be 30 s off: a token of a second is good for half a minute."""
+    team = registry.caller("registry-services", "team")
+    output = tmp_path / "output"
+    with in_python(registry.ports[0], output, token("registry-readers", ttl_seconds=-24)) as kept:
+        wait_for(lambda: register(team, "renewed", weight=int(time.time()) % 60_000) and output.read_text())
+        wait_for(lambda: "401" in output.read_text())
+        team = registry.caller("registry-services", "team")
+        register(team, "renewed", "meanwhile")
+        kept.write_text(token("registry-readers"))
+        wait_for(lambda: "registered renewed meanwhile 2" in output.read_text())
 
 
 class Relay(socketserver.ThreadingTCPServer):
@@ -107,7 +156,7 @@ def test_the_example_in_python_outlasts_broken_answers_and_comes_back_when_it_is
     with ExitStack() as others, relay(registry) as server:
         for _ in range(WATCHES_A_CALLER):
             others.enter_context(Stream(registry.ports[0], bearer))
-        with example(server.server_address[1], output, sys.executable, str(EXAMPLES / "watch.py"), bearer=bearer):
+        with in_python(server.server_address[1], output, bearer):
             wait_for(lambda: len(server.watches) >= 2)
             first, second = server.watches[:2]
             assert second - first >= 5, "Retry-After says 5 s"
@@ -120,7 +169,8 @@ def test_the_example_in_shell_prints_addresses(registry: Running, tmp_path: Path
     team = registry.caller("registry-services", "team")
     output = tmp_path / "output"
     team.call("POST", "/registry/register", registration("shell", "a", port=1001))
-    with example(registry.ports[0], output, "sh", str(EXAMPLES / "watch.sh"), "shell"):
+    bearer = token("registry-readers")
+    with example(registry.ports[0], output, "sh", str(EXAMPLES / "watch.sh"), "shell", TOKEN=bearer):
         wait_for(lambda: output.read_text().rstrip().endswith(": http://10.0.0.1:1001"))
         team.call("POST", "/registry/register", registration("shell", "b", port=1002))
         wait_for(lambda: output.read_text().rstrip().endswith(": http://10.0.0.1:1001 http://10.0.0.1:1002"))
