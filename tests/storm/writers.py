@@ -1,10 +1,12 @@
-"""A process that writes changes by the verbs themselves, with random delays inside its transactions.
+"""Processes that write changes by the verbs themselves, with random delays inside their transactions.
 
-    python -m tests.live.writer SEED SINGLES ARRAYS [MUTANT]
+    python -m tests.storm.writers SEED COUNT SINGLES ARRAYS [MUTANT]
 
-It makes about SINGLES changes in ones and ARRAYS in arrays of 50, in services that it shares with the other writers.
+Each makes about SINGLES changes in ones and ARRAYS in arrays of 50, in services that all of them share. They are forked
+from one that has loaded the code, which takes longer than many a run.
 """
 
+import multiprocessing
 import os
 import random
 import sys
@@ -23,32 +25,35 @@ from service_registry import manager  # noqa: E402
 from service_registry.caller import Caller  # noqa: E402
 from service_registry.changes import appending  # noqa: E402
 from service_registry.database.retrying import retried  # noqa: E402
+from service_registry.exceptions import RegistryError  # noqa: E402
 from service_registry.schemas import Beat, Deregistration, Registration  # noqa: E402
 
 SERVICES = [f"shared-{number}" for number in range(10)]
 ARRAY = 50
+# Each writer's, in each service: 4,000 in all make a list of several pages, and change often.
+NAMES = 50
 PERMISSIONS = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
 WRITER = Caller("writer", frozenset({"team"}), PERMISSIONS)
 WITHOUT_LOCK = "SELECT %s::bigint, set_config('synchronous_commit', 'on', true)"
 
 
 class Writer:
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.seed = seed
-        self.mine: set[tuple[str, str]] = set()
+    def __init__(self, seed: int, number: int) -> None:
+        self.random = random.Random(f"{seed} {number}")
+        self.number = number
+        self.parent = os.getppid()
 
     def work(self, changes: int, size: int) -> None:
         """Write so many changes and some more, `size` of them a transaction. Registrations alone are counted, each of
         which says another port."""
-        while changes > 0:
+        while changes > 0 and os.getppid() == self.parent:
             verb = self.random.choices([self.register, self.report, self.deregister], [8, 1, 1])[0]
             keys = sorted({self.key() for _ in range(size)})
             retried(lambda verb=verb, keys=keys: self.delayed(verb, keys))  # type: ignore[misc]
             changes -= len(keys) if verb == self.register else 0
 
     def key(self) -> tuple[str, str]:
-        return self.random.choice(SERVICES), f"w{self.seed}-{self.random.randrange(300)}"
+        return self.random.choice(SERVICES), f"w{self.number}-{self.random.randrange(NAMES)}"
 
     def delayed(self, verb: Callable[[list[tuple[str, str]]], Any], keys: list[tuple[str, str]]) -> None:
         """Between the verb's last statement and the commit ids are taken and not yet seen."""
@@ -73,7 +78,8 @@ class Writer:
             )
             for service, instance_id in keys
         ]
-        manager.register(items, WRITER)
+        refused = [outcome for outcome in manager.register(items, WRITER) if isinstance(outcome, RegistryError)]
+        assert not refused, refused
 
     def report(self, keys: list[tuple[str, str]]) -> None:
         status: Any = self.random.choice(["UP", "DOWN", "STARTING"])
@@ -84,14 +90,25 @@ class Writer:
         manager.deregister([Deregistration(service_name=service, instance_id=name) for service, name in keys], WRITER)
 
 
-def main(seed: str, singles: str, arrays: str, mutant: str = "") -> None:
+def write(seed: int, number: int, singles: int, arrays: int) -> None:
+    writer = Writer(seed, number)
+    rounds = max(1, min(20, arrays // (3 * ARRAY)))  # of three arrays or more: each may write one too many
+    for _ in range(rounds):
+        writer.work(singles // rounds, 1)
+        writer.work(arrays // rounds, ARRAY)
+
+
+def main(seed: str, count: str, singles: str, arrays: str, mutant: str = "") -> None:
     if mutant == "ids_without_the_lock":
         appending.LOCK = WITHOUT_LOCK
-    writer = Writer(int(seed))
-    rounds = max(1, min(20, int(arrays) // ARRAY))
-    for _ in range(rounds):
-        writer.work(int(singles) // rounds, 1)
-        writer.work(int(arrays) // rounds, ARRAY)
+    forking = multiprocessing.get_context("fork")
+    counts = (int(singles), int(arrays))
+    writers = [forking.Process(target=write, args=(int(seed), number, *counts)) for number in range(int(count))]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    sys.exit(max(abs(writer.exitcode or 0) for writer in writers))
 
 
 if __name__ == "__main__":

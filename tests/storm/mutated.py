@@ -1,4 +1,4 @@
-"""A web process with a fault in it, to see whether the suite finds that: `python -m tests.live.mutated MUTANT PORT`."""
+"""A web process with a fault in it, to see whether it is found: `python -m tests.storm.mutated MUTANT PORT`."""
 
 import sys
 import time

@@ -1,0 +1,15 @@
+"""Half of the changes, to streams and polls that leave and resume."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.storm.storm import Storm
+from tests.wire.running import Running
+
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(540)]
+
+
+def test_every_change_comes_once_and_in_order(registry: Running, tmp_path: Path) -> None:
+    storm = Storm(registry, tmp_path, seed=1)
+    storm.assert_every_change_comes_once_and_in_order("calm")
