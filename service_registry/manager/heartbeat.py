@@ -35,7 +35,6 @@ class Renewed(NamedTuple):
     lease: dict[str, Any]
 
 
-NO_LEASE = ", ".join(["NULL"] * len(LEASE_MEMBERS))
 BEAT = f"""
 -- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
 WITH {ASKED_SERVICES},
@@ -45,8 +44,8 @@ beat AS MATERIALIZED (
 ),
 locked AS MATERIALIZED (
     SELECT beat.position, l.instance_id, {EFFECTIVE_STATUS} AS status,
-        beat.epoch IS NULL OR beat.epoch = l.epoch AS current,
-        l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected
+        beat.epoch IS NULL OR beat.epoch = l.epoch AS current, l.expired_at IS NOT NULL AS expired,
+        l.protected_at IS NOT NULL AS protected, l.ttl_seconds, l.epoch
     FROM beat
     JOIN asked_service s ON s.place = beat.place
     JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
@@ -56,42 +55,39 @@ locked AS MATERIALIZED (
     ORDER BY l.instance_id
     FOR NO KEY UPDATE OF l
 ),
-l AS (
+-- One moment for all, once the last of them is locked: what follows from it is told for each TTL, and not for each row.
+heard AS MATERIALIZED (SELECT CASE WHEN count(*) > 0 THEN clock_timestamp() END AS at FROM locked),
+beaten AS (
     UPDATE {LEASE} l
-    SET heartbeat_at = clock_timestamp(), beats = l.beats + 1, expired_at = NULL, protected_at = NULL
-    FROM locked WHERE l.instance_id = locked.instance_id AND locked.current
-    RETURNING l.*, locked.position, locked.status, locked.expired, locked.protected
+    SET heartbeat_at = heard.at, beats = l.beats + 1, expired_at = NULL, protected_at = NULL
+    FROM locked, heard WHERE l.instance_id = locked.instance_id AND locked.current
+),
+told AS (
+    SELECT {", ".join(f"{expression} AS {name}" for name, expression in LEASE_MEMBERS.items() if name != "epoch")}
+    FROM (SELECT DISTINCT ttl_seconds, heard.at AS heartbeat_at FROM locked, heard WHERE current) l CROSS JOIN {STATE} r
 )
--- Nothing comes of an item that has no row. No join of `l` here but with the state: the planner expects one row where
--- 500 come, and then compares each with each.
-SELECT l.position - 1, l.instance_id, l.status, l.expired, l.protected, {", ".join(LEASE_MEMBERS.values())}
-FROM l CROSS JOIN {STATE} r
+-- Nothing comes of an item that has no row.
+SELECT position - 1, instance_id, status, expired, protected, ttl_seconds, epoch, NULL::text, NULL::text, NULL::float8
+FROM locked WHERE current
 UNION ALL
-SELECT position - 1, instance_id, status, NULL, NULL, {NO_LEASE} FROM locked WHERE NOT current
+SELECT position - 1, instance_id, status, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM locked WHERE NOT current
 UNION ALL
-SELECT beat.position - 1, NULL, NULL, NULL, NULL, {NO_LEASE}
+SELECT beat.position - 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM beat JOIN asked_service s USING (place) WHERE NOT s.ours
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, ttl_seconds, NULL, heartbeat_at, expires_at, heartbeat_interval_seconds FROM told
 """
 
 
 class Found(NamedTuple):
-    """The row of the item at `place`, and how it stood just before this beat. All else is None where the service is not
-    the caller's, and all but its key and status where the epoch differs."""
+    """The row of an item, and how it stood just before this beat. All is None where the service is not the caller's,
+    and all but its key and status where the epoch differs."""
 
-    place: int
     instance_pk: int | None
     status: str | None
     expired: bool | None
     protected: bool | None
-    heartbeat_at: str | None
-    expires_at: str | None
-    heartbeat_interval_seconds: float | None
-    ttl_seconds: int | None
-    epoch: int | None
-
-    @property
-    def beaten(self) -> bool:
-        return self.heartbeat_at is not None
+    lease: dict[str, Any] | None
 
 
 def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
@@ -132,20 +128,40 @@ def beat(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | Regi
         standing = reported_status.lock(asked)
         found = renew(asked)
         reports = {
-            row.instance_pk: status
-            for place, row in found.items()
-            if (status := asked[place].item.status) and row.beaten and row.instance_pk is not None
+            row.instance_pk: each.item.status
+            for each, row in zip(asked, found, strict=True)
+            if each.item.status and row and row.lease and row.instance_pk is not None
         }
         applied = reported_status.apply(standing, reports)
-        news = [(asked[place], row) for place, row in sorted(found.items()) if is_news(row, applied)]
+        news = [(each, row) for each, row in zip(asked, found, strict=True) if row and is_news(row, applied)]
         changes.append([event(each, row, row.instance_pk in applied) for each, row in news])
-    return [outcome(each.item, found.get(place), applied) for place, each in enumerate(asked)]
+    return [outcome(each.item, row, applied) for each, row in zip(asked, found, strict=True)]
 
 
-def renew(asked: Sequence[Asked[Beat]]) -> dict[int, Found]:
+def renew(asked: Sequence[Asked[Beat]]) -> list[Found | None]:
+    """Lock and beat; by item, what was found."""
     with connection.cursor() as cursor:
         cursor.execute(BEAT, columns_of(asked) | {"epochs": column(each.item.epoch for each in asked)})
-        return {row[0]: Found._make(row) for row in cursor.fetchall()}
+        rows = cursor.fetchall()
+    common = {row[5]: common_members(*row[5:]) for row in rows if row[0] is None}
+    found: list[Found | None] = [None] * len(asked)
+    for place, instance_pk, status, expired, protected, ttl_seconds, epoch, *_ in rows:
+        if place is not None:
+            lease = None if ttl_seconds is None else common[ttl_seconds] | {"epoch": epoch}
+            found[place] = Found(instance_pk, status, expired, protected, lease)
+    return found
+
+
+def common_members(
+    ttl_seconds: int, _epoch: None, heartbeat_at: str, expires_at: str, heartbeat_interval_seconds: float
+) -> dict[str, Any]:
+    """Those that all leases of one TTL have in common."""
+    return {
+        "heartbeat_at": heartbeat_at,
+        "expires_at": expires_at,
+        "heartbeat_interval_seconds": heartbeat_interval_seconds,
+        "ttl_seconds": ttl_seconds,
+    }
 
 
 def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
@@ -171,17 +187,7 @@ def outcome(item: Beat, row: Found | None, applied: Mapping[int, bool]) -> Renew
         return None
     if row.instance_pk is None:
         return NotOwner()
-    if not row.beaten or row.status is None:
+    if row.lease is None or row.status is None:
         return LeaseSuperseded()
     shown = item.status if item.status and applied.get(row.instance_pk) else row.status
-    return Renewed(shown, bool(row.expired), is_news(row, applied), lease_of(row))
-
-
-def lease_of(row: Found) -> dict[str, Any]:
-    return {
-        "heartbeat_at": row.heartbeat_at,
-        "expires_at": row.expires_at,
-        "heartbeat_interval_seconds": row.heartbeat_interval_seconds,
-        "ttl_seconds": row.ttl_seconds,
-        "epoch": row.epoch,
-    }
+    return Renewed(shown, bool(row.expired), is_news(row, applied), row.lease)
