@@ -67,7 +67,7 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(MAKE) test browser faults-short watch-short
 
-bench: $(DEV_STAMP) ## Measure this machine, in about three minutes (SECONDS=, THREADS=)
+bench: $(DEV_STAMP) ## Measure this machine, in about four minutes (SECONDS=, THREADS=)
 	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)
 
 simulate: $(DEV_STAMP) ## Show what the rules of expiry do to fleets, in virtual time, in a few minutes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import cpu
-from benchmarks.floor import SCRIPTS, Bench, Floor
+from benchmarks.floor import Bench, Floor
 from benchmarks.load import Requests, Tally, drive
 from benchmarks.requests import ARRAY, TEAMS, Writer, beat, populate
 from benchmarks.running import Registry
@@ -51,31 +51,55 @@ def kinds(writer: Writer, registry: Registry) -> list[tuple[str, int, Callable[[
     ]
 
 
-def measure(registry: Registry, writer: Writer, options: argparse.Namespace) -> Iterator[Measured]:
+def measure(registry: Registry, writer: Writer, options: argparse.Namespace, bench: Bench) -> Iterator[str]:
+    """Lines: each kind, and right before and after it the floor it is held against, as the machine's speed changes."""
+    for name, status, make in kinds(writer, registry):
+        held = next((held for held in HELD if held.kind == name), None)
+        before = bench.floor(held.floor) if held else None
+        measured = loaded(registry, options, name, status, make)
+        yield measured.line()
+        if held and before:
+            yield held.verdict(measured, before, bench.floor(held.floor))
+
+
+def loaded(
+    registry: Registry, options: argparse.Namespace, name: str, status: int, make: Callable[[], Requests]
+) -> Measured:
     web = [process.pid for process in registry.webs]
     postgres = [registry.postgres.postmaster_pid or 0]
-    for name, status, make in kinds(writer, registry):
-        drive(registry.ports, options.connections, WARM_UP_SECONDS, status, make)
-        before = cpu.used(web), cpu.used(postgres), time.process_time()
-        tally = drive(registry.ports, options.connections, options.seconds, status, make)
-        after = cpu.used(web), cpu.used(postgres), time.process_time()
-        yield Measured(
-            name, tally, *((end - begin) / len(tally.latencies) * 1e6 for begin, end in zip(before, after, strict=True))
-        )
+    registry.vacuum()
+    drive(registry.ports, options.connections, WARM_UP_SECONDS, status, make)
+    before = cpu.used(web), cpu.used(postgres), time.process_time()
+    tally = drive(registry.ports, options.connections, options.seconds, status, make)
+    after = cpu.used(web), cpu.used(postgres), time.process_time()
+    return Measured(
+        name, tally, *((end - begin) / len(tally.latencies) * 1e6 for begin, end in zip(before, after, strict=True))
+    )
 
 
-def compare(measured: dict[str, Measured], floors: dict[str, Floor]) -> None:
-    """The targets: the registry's rates as shares of the floor's."""
-    array = next(name for name in measured if "array" in name)
-    for name, floor, items, least in (
-        ("register (new)", "insert an instance", 1, IN_ONES),
-        ("register (again)", "upsert an instance", 1, IN_ONES),
-        ("heartbeat", "upsert a lease", 1, IN_ONES),
-        (array, "upsert a lease", ARRAY, IN_ARRAYS),
-    ):
-        ratio = measured[name].tally.rate * items / floors[floor].rate
-        verdict = "holds" if ratio >= least else "MISSED"
-        print(f"{name:28} {ratio:8.2f} of `{floor}`; the target is {least:g}: {verdict}")
+@dataclass(frozen=True)
+class Held:
+    """A kind of request, of so many items, that is to reach a share of the floor."""
+
+    kind: str
+    floor: str
+    least: float
+    items: int = 1
+
+    def verdict(self, measured: Measured, *floors: Floor) -> str:
+        mean = sum(floor.rate for floor in floors) / len(floors)
+        ratio = measured.tally.rate * self.items / mean
+        rates = " and ".join(f"{floor.rate:.0f}" for floor in floors)
+        said = "holds" if ratio >= self.least else "MISSED"
+        return f"{'':28} {ratio:9.2f} of `{self.floor}`, {rates} a second by pgbench; wanted {self.least:g}: {said}"
+
+
+HELD = (
+    Held("register (new)", "insert an instance", IN_ONES),
+    Held("register (again)", "upsert an instance", IN_ONES),
+    Held("heartbeat", "upsert a lease", IN_ONES),
+    Held(f"heartbeats, {ARRAY} an array", "upsert a lease", IN_ARRAYS, ARRAY),
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -108,18 +132,11 @@ def run(registry: Registry, directory: Path, options: argparse.Namespace) -> Non
     if options.profile:
         profile(registry, writer)
         return
-    floors = {name: bench.floor(name) for name in SCRIPTS}
-    print(f"\nThe floor, by pgbench\n{'':28} {'a second':>9} {'mean ms':>9}")
-    for floor in floors.values():
-        print(f"{floor.name:28} {floor.rate:9.0f} {floor.latency:9.2f}", flush=True)
     for threads in options.threads:
         registry.web(threads)
         print(f"\nWEB_THREADS={threads}\n{HEADER}")
-        measured = {}
-        for each in measure(registry, writer, options):
-            measured[each.name] = each
-            print(each.line(), flush=True)
-        compare(measured, floors)
+        for line in measure(registry, writer, options, bench):
+            print(line, flush=True)
 
 
 def profile(registry: Registry, writer: Writer) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from operator import attrgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -53,7 +54,7 @@ class Asked(NamedTuple, Generic[Item]):
 
 
 def asked_by(caller: Caller, items: Sequence[Item]) -> list[Asked[Item]]:
-    return [Asked(item, caller) for item in items]
+    return list(map(Asked, items, repeat(caller)))
 
 
 # A batch as columns, a row an item. The columns are joined texts, as names hold no control characters: PostgreSQL
@@ -128,7 +129,7 @@ def each_once(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
     """Run a verb over the items whose key stands for the first time; the others are refused before SQL sees them."""
-    keys = [key_of(item) for item in items]
+    keys = list(map(key_of, items))
     first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
     if len(first) == len(items):
         return in_halves(items, run)
