@@ -19,7 +19,7 @@ from tests.faults.scale import (
     SWEEP_SECONDS,
     TTL_SECONDS,
 )
-from tests.wire.running import Running
+from tests.wire.running import Running, wait_for
 
 
 @dataclass
@@ -54,6 +54,14 @@ class Stage:
         assert never == []
 
 
+def knows_all(registry: Running, place: int) -> bool:
+    """Whether a process has the whole log in memory, from which it lists while the database is away: what another took
+    in less than 0.1 s before that, it cannot know."""
+    newest = registry.sql("SELECT max(id) FROM service_registry_change")[0][0]
+    index = registry.caller("registry-readers", place=place).call("GET", "/registry/watch").json["index"]
+    return int(index.partition("-")[2]) >= int(newest)
+
+
 def in_three(size: int) -> dict[str, int]:
     """`size` instances in three services, the largest with half of them."""
     shares = (size // 2, size // 3, size - size // 2 - size // 3)
@@ -78,6 +86,7 @@ def stage(
         fleet = Fleet(registry.ports, repeats)
         for name, size in services.items():
             fleet.add(name, size, per_host=per_host)
+        wait_for(lambda: all(knows_all(registry, place) for place in range(len(registry.ports))))
         checker = Checker(registry, fleet)
         try:
             yield Stage(registry, fleet, checker)
