@@ -119,7 +119,9 @@ class Grants:
         )
         by_group: dict[str, set[str]] = {}
         for name, app, codename in rows:
-            by_group.setdefault(name, set()).update([codename] if app == "service_registry" else [])
+            granted = by_group.setdefault(name, set())
+            if app == "service_registry":
+                granted.add(codename)
         if not by_group:
             raise NotMigrated
         self._by_group = {name: frozenset(codenames) for name, codenames in by_group.items()}

@@ -5,11 +5,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, TooBusy
-from service_registry.live import gathering
 from service_registry.live.gathering import WAITING, WAITING_FOR_ONE_KEY, Gathering, Verb
 from service_registry.manager.batch import Asked
 from service_registry.schemas import Beat
@@ -97,9 +94,8 @@ def test_few_can_wait_for_the_same_instance() -> None:
     assert [type(outcome) for outcome in outcomes] == [str] * WAITING_FOR_ONE_KEY + [TooBusy] * 2 + [str]
 
 
-def test_who_has_given_up_is_not_served_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_given_up_is_not_served_afterwards() -> None:
     """And nobody waits for ever."""
-    monkeypatch.setattr(gathering, "PATIENCE_SECONDS", 0.1)
     going_on, recorder = threading.Event(), Recorder()
 
     def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
@@ -109,7 +105,7 @@ def test_who_has_given_up_is_not_served_afterwards(monkeypatch: pytest.MonkeyPat
 
     async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Beat, str](verb, threads)
+            gathered = Gathering[Beat, str](verb, threads, patience_seconds=0.1)
             first = asyncio.ensure_future(gathered.outcome(by("under-way")))
             await asyncio.sleep(0.02)
             outcomes = await asyncio.gather(first, gathered.outcome(by("waiting")), return_exceptions=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded import parts, processes
+from registry_project.embedded import processes
 from registry_project.embedded.exceptions import EmbeddedError
 from registry_project.embedded.parts import Command, Tended
 from registry_project.embedded.plan import Plan
@@ -230,9 +230,8 @@ def dying() -> Command:
     return Command("dying", ["-c", "raise SystemExit(3)"], patience_seconds=1)
 
 
-def test_the_pauses_between_starts_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "SHORTEST_PAUSE_SECONDS", 0.05)
-    tended = Tended(dying())
+def test_the_pauses_between_starts_grow() -> None:
+    tended = Tended(dying(), shortest_pause_seconds=0.05)
     pauses = []
     while tended.deaths < 4:
         tended.tend()
@@ -240,9 +239,8 @@ def test_the_pauses_between_starts_grow(monkeypatch: pytest.MonkeyPatch) -> None
     assert sorted(set(pauses)) == [0.05, 0.1, 0.2, 0.4, 0.8]
 
 
-def test_a_part_that_never_gets_up_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "SHORTEST_PAUSE_SECONDS", 0.01)
-    supervisor = Supervisor(Plan(None, None, dying(), []))
+def test_a_part_that_never_gets_up_ends_the_start() -> None:
+    supervisor = Supervisor(Plan(None, None, dying(), []), shortest_pause_seconds=0.01)
     supervisor.look_after(supervisor.plan.web)
     with pytest.raises(EmbeddedError, match="dying ended 5 times"):
         supervisor.wait_until_ready()

@@ -67,10 +67,11 @@ class Command:
 class Tended:
     """A part under care: told apart are one that runs and one that waits for its next start."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, shortest_pause_seconds: float = SHORTEST_PAUSE_SECONDS) -> None:
         self.part = part
         self.deaths = 0
-        self.pause_seconds = SHORTEST_PAUSE_SECONDS
+        self.shortest_pause_seconds = shortest_pause_seconds
+        self.pause_seconds = shortest_pause_seconds
         self.launched_at = 0.0
         self.due_at: float | None = 0.0
 
@@ -84,7 +85,7 @@ class Tended:
     def look(self) -> None:
         lived_seconds = time.monotonic() - self.launched_at
         if lived_seconds > WELL_AFTER_SECONDS:
-            self.pause_seconds = SHORTEST_PAUSE_SECONDS
+            self.pause_seconds = self.shortest_pause_seconds
         if not self.part.alive():
             self.deaths += 1
             self.postpone(f"{self.part.name} has ended")

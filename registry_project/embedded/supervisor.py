@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from registry_project.embedded import environment_file, plan, run_lock
 from registry_project.embedded.announcement import address, announcement
 from registry_project.embedded.exceptions import EmbeddedError
-from registry_project.embedded.parts import Command, Part, Tended, say
+from registry_project.embedded.parts import SHORTEST_PAUSE_SECONDS, Command, Part, Tended, say
 
 TICK_SECONDS = 0.1
 # A part that never gets further than this many deaths has something that starting it again does not mend.
@@ -29,8 +29,9 @@ class Stopped(Exception):
 class Supervisor:
     """Runs the parts of a plan until it is told to stop."""
 
-    def __init__(self, planned: plan.Plan) -> None:
+    def __init__(self, planned: plan.Plan, shortest_pause_seconds: float = SHORTEST_PAUSE_SECONDS) -> None:
         self.plan = planned
+        self.shortest_pause_seconds = shortest_pause_seconds
         self.migrate = Command("migrate", ["manage.py", "migrate", "--verbosity=0"], patience_seconds=5)
         self.tended: list[Tended] = []
         self.signalled_at: float | None = None
@@ -64,7 +65,7 @@ class Supervisor:
 
     def look_after(self, part: Part | None, *, already_launched: bool = False) -> None:
         if part:
-            tended = Tended(part)
+            tended = Tended(part, self.shortest_pause_seconds)
             self.tended.append(tended)
             tended.due_at = None if already_launched else 0.0
             tended.tend()

@@ -146,5 +146,5 @@ def answered(
 
 
 def report(request: Arrived, this: Answered) -> None:
-    """Count and log it, once it is answered."""
+    """Count and log it, once what became of it is known."""
     tell(this, time.perf_counter() - request.began)

@@ -44,9 +44,12 @@ class Gathering(Generic[Item, Outcome]):
     Nobody waits for others to arrive: a request that finds nothing under way is a batch of its own.
     """
 
-    def __init__(self, verb: Verb[Item, Outcome], threads: Executor) -> None:
+    def __init__(
+        self, verb: Verb[Item, Outcome], threads: Executor, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self.verb = verb
         self.threads = threads
+        self.patience_seconds = patience_seconds
         self.waiting: deque[Waiting[Item, Outcome]] = deque()
         self.of_key: Counter[Key] = Counter()
         self.under_way: asyncio.Task[None] | None = None
@@ -68,7 +71,7 @@ class Gathering(Generic[Item, Outcome]):
         if self.under_way is None:
             self.under_way = loop.create_task(self.work())
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self.patience_seconds):
                 return await one.outcome
         except TimeoutError:
             raise TooBusy from None

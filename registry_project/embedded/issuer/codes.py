@@ -35,9 +35,10 @@ def challenge_of(verifier: str) -> str:
 
 
 class Codes:
-    """The codes that were given out and not yet used."""
+    """The codes that were given out and not yet used. Each is good for `seconds`."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = CODE_SECONDS) -> None:
+        self.seconds = seconds
         self.lock = threading.Lock()
         self.given: dict[str, tuple[float, Authorization]] = {}
 
@@ -46,7 +47,7 @@ class Codes:
         now = time.monotonic()
         with self.lock:
             self.given = {old: entry for old, entry in self.given.items() if entry[0] > now}
-            self.given[code] = (now + CODE_SECONDS, authorization)
+            self.given[code] = (now + self.seconds, authorization)
         return code
 
     def take(self, code: str) -> Authorization | None:

@@ -56,7 +56,7 @@ def broker() -> Finding:
     where = f"{parts.scheme}://{parts.hostname}"
     waiting = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
     app = Celery(broker=settings.CELERY_BROKER_URL, set_as_current=False)
-    app.conf.update(broker_connection_timeout=BROKER_SECONDS, broker_transport_options=waiting)
+    app.conf.broker_connection_timeout, app.conf.broker_transport_options = BROKER_SECONDS, waiting
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
