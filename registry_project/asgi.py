@@ -23,8 +23,8 @@ from service_registry.live.doors import LiveDoors  # noqa: E402
 from service_registry.live.singles import Singles  # noqa: E402
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
-singles, arrays = Singles(threads), Arrays(threads)
 live_doors = LiveDoors()
+singles, arrays = Singles(threads), Arrays(threads, live_doors.limits.answers)
 health.requirements["replica"] = live_doors.check
 
 

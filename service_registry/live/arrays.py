@@ -20,6 +20,7 @@ from service_registry.api.reporting import Answered, outcome, refusals
 from service_registry.caller import Caller
 from service_registry.database.borrowing import begin_work
 from service_registry.live import door
+from service_registry.live.sending import Answers, Outlet
 from service_registry.permissions import Action
 from service_registry.schemas import Beat, Deregistration, Registration
 
@@ -45,6 +46,7 @@ class Array(Generic[Item, Done]):
     verb: Verb[Item, Done]
     shown: Callable[[Done], dict[str, Any]]
     threads: Executor
+    under_way: Answers
 
     async def __call__(self, scope: HTTPScope, body: bytes, send: ASGISendCallable) -> bool:
         """Answer the request, or return False: then it is for Django."""
@@ -56,7 +58,10 @@ class Array(Generic[Item, Done]):
             return False
         # What is done is told, also where the client does not take the answer.
         door.report(request, worked.told)
-        await door.answer_text(send, request, worked.body, worked.more.items(), worked.told.status)
+        # And so it is answered, also where it makes no room for that.
+        self.under_way.makes_room(len(worked.body))
+        outlet = Outlet(send, self.under_way)
+        await self.under_way.give(outlet, request, worked.body, worked.more.items(), worked.told.status)
         return True
 
     def caller_of(self, request: door.Arrived) -> Caller | None:
@@ -106,13 +111,14 @@ def is_array(request: door.Arrived) -> bool:
 
 
 class Arrays:
-    """The doors of this process, by path. Their verbs run on `threads`."""
+    """The doors of this process, by path. Their verbs run on `threads`, and `under_way` counts what they answer."""
 
-    def __init__(self, threads: Executor) -> None:
+    def __init__(self, threads: Executor, under_way: Answers) -> None:
+        ends = threads, under_way
         doors: list[Array[Any, Any]] = [
-            Array(permissions.REGISTER, Registration, manager.register, answers.of_registered_item, threads),
-            Array(permissions.HEARTBEAT, Beat, manager.heartbeat, answers.of_beaten_item, threads),
-            Array(permissions.DEREGISTER, Deregistration, manager.deregister, answers.of_deregistered_item, threads),
+            Array(permissions.REGISTER, Registration, manager.register, answers.of_registered_item, *ends),
+            Array(permissions.HEARTBEAT, Beat, manager.heartbeat, answers.of_beaten_item, *ends),
+            Array(permissions.DEREGISTER, Deregistration, manager.deregister, answers.of_deregistered_item, *ends),
         ]
         self.doors = {f"/registry/{each.action.name}{slash}": each for each in doors for slash in ("", "/")}
 

@@ -14,7 +14,7 @@ from service_registry.live.hub import Hub
 from service_registry.live.notices import Notice
 from service_registry.live.replica import Replica, rendered
 from service_registry.live.sending import ROOM_SECONDS, Outlet
-from service_registry.live.waiting import Topic, Waiter
+from service_registry.live.waiting import Topic, Waiter, parted
 from service_registry.schemas import WatchQuery
 
 # Between two tries to read a page that there is no room for.
@@ -37,6 +37,9 @@ class Following:
         self.namespace = query.namespace
         topics: list[Topic] = [(query.namespace, name) for name in query.service] or [(query.namespace, None)]
         self.waiter = Waiter(topics, 0)
+        # What was found in the log, or in memory, and not taken. Once it is empty, and this is told of changes, the
+        # rest comes to the waiter.
+        self.found: list[Notice] = []
         self.joined = False
         self.losses = hub.losses
         # Up to here everything that is wanted has been given; and so far it has been looked for.
@@ -64,7 +67,7 @@ class Following:
         if known is False:
             raise IndexGone
         if known is None:
-            self.waiter.pending = await self.page()
+            self.found = await self.page()
 
     async def is_known(self) -> bool | None:
         """Whether memory has the index; None where it does not reach back so far. It may be of another process, and
@@ -84,22 +87,30 @@ class Following:
            This comes after the taking and without a wait between, so that no change told meanwhile is passed over.
         4. The index names the last change given, and the place where none was.
         """
-        while not self.waiter.pending and not self.joined:
+        while not self.found and not self.joined:
             if self.waiter.ending:
                 return []
             if self.at[1] < self.hub.recent.base:
-                self.waiter.pending = await self.page()
+                self.found = await self.page()
             else:
                 self.join()
-        taken = self.waiter.take(at_most, enough_bytes)
+        taken = self.take(at_most, enough_bytes)
         if not taken and self.replica.pk > self.at[1]:
             self.at = self.replica.index, self.replica.pk
         self.index = taken[-1].change.index if taken else self.at[0]
         return taken
 
+    def take(self, at_most: int, enough_bytes: float) -> list[Notice]:
+        """What was found comes before what was told."""
+        if not self.found:
+            return self.waiter.take(at_most, enough_bytes)
+        taken, self.found = parted(self.found, at_most, enough_bytes)
+        return taken
+
     async def page(self) -> list[Notice]:
-        """A page of the log, for one who is further back than memory. When it is the last, all that the log had when
-        it was asked for has been given, and so at least what the replica had before."""
+        """A page of the log, for one who is further back than memory, and has taken the one before. When it is the
+        last, all that the log had when it was asked for has been given, and so at least what the replica had before."""
+        self.outlet.answers.leave(self.outlet)
         before = self.replica.index, self.replica.pk
         found = await self.read_log(self.at[0])
         if found:
@@ -128,7 +139,7 @@ class Following:
         between."""
         self.outlet.answers.leave(self.outlet)
         recent = self.hub.recent.after(self.at[1]) or ()
-        self.waiter.pending = [Notice(change) for change in recent if self.waiter.wants(change)]
+        self.found = [Notice(change) for change in recent if self.waiter.wants(change)]
         self.waiter.position = max(self.at[1], self.replica.pk)
         self.hub.waiters.join(self.waiter)
         self.joined = True
@@ -141,6 +152,7 @@ class Following:
         """What was not taken goes at once, and not when Python collects what refers to itself."""
         self.hub.waiters.leave(self.waiter)
         self.waiter.forget()
+        self.found = []
         self.outlet.answers.leave(self.outlet)
 
 

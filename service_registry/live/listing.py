@@ -15,6 +15,7 @@ from service_registry.live.draft import Draft, in_order, parts
 from service_registry.live.hub import Hub
 from service_registry.live.pauses import stale_header
 from service_registry.live.replica import Replica
+from service_registry.live.sending import SLICE_BYTES, Answers
 from service_registry.live.texts import Texts
 from service_registry.schemas import ListQuery
 
@@ -26,11 +27,13 @@ Result = TypeVar("Result")
 
 
 class Listing:
-    """Puts pages together on a thread of its own, one after the other: many who ask the same have it made once."""
+    """Puts pages together on a thread of its own, one after the other: many who ask the same have it made once. Each
+    only when there is room for it among the `answers`, which count it as soon as it is sent."""
 
-    def __init__(self, hub: Hub, texts: Texts) -> None:
+    def __init__(self, hub: Hub, texts: Texts, answers: Answers) -> None:
         self.hub = hub
         self.texts = texts
+        self.answers = answers
         self.turn = asyncio.Lock()
         self.queueing = 0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="list")
@@ -64,6 +67,10 @@ class Listing:
     async def text(self, replica: Replica, query: ListQuery, after: Position | None) -> bytes:
         question, index = ("", "", question_of(query)), replica.index
         kept = self.texts.get(question, index)
+        if kept is None or not self.answers.has_room_for(kept):
+            del kept
+            await self.answers.wait_for_room(SLICE_BYTES + 1)  # how large it will be is not known yet
+            kept = self.texts.get(question, index)
         if kept is not None:
             return kept
         draft = await self.drafted(replica, query, after)

@@ -46,9 +46,16 @@ def unsent_bytes(send: ASGISendCallable) -> int:
 
 
 async def flushed(send: ASGISendCallable) -> None:
-    """Until the client's side has taken all that was sent."""
-    while unsent_bytes(send):
+    """Until the client's side has taken the whole answer, or the next one has begun behind it."""
+    while unsent_bytes(send) and not is_followed(send):
         await asyncio.sleep(FLUSH_POLL_SECONDS)
+
+
+def is_followed(send: ASGISendCallable) -> bool:
+    """Whether the answer is complete, and the web server has gone on to another request of its connection, whose answer
+    is not this one's to cut off. With a server other than uvicorn nobody knows."""
+    cycle: Any = getattr(send, "__self__", None)
+    return getattr(cycle, "response_complete", False) and cycle.transport.get_protocol().cycle is not cycle
 
 
 def stale_header(hub: Hub) -> dict[str, str]:

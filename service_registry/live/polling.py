@@ -32,6 +32,8 @@ class Poll:
         if body is None:
             return "ok" if self.following.waiter.ending is Ending.GONE else None
         more = {INDEX_HEADER: self.following.replica.index} | pauses.stale_header(self.following.hub)
+        # Nothing more is for this poll, however long its client takes.
+        self.following.leave()
         self.begun = True
         whole = await self.outlet.answers.give(self.outlet, self.exchange.request, body, more.items())
         return "ok" if whole else "too_slow"

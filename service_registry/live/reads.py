@@ -26,7 +26,7 @@ from service_registry.live.limits import Limits
 from service_registry.live.listing import Listing
 from service_registry.live.presence import Presence
 from service_registry.live.replica import Entry, KeptService, Replica, looks_inside, matching
-from service_registry.live.sending import SLICE_BYTES, Outlet
+from service_registry.live.sending import Outlet
 from service_registry.live.texts import Texts
 from service_registry.live.waiting import ALL, Ending, Topic, Waiter
 from service_registry.permissions import LIST_SERVICES
@@ -46,7 +46,7 @@ class ReadsDoor:
         self.askers = askers
         self.limits = limits
         self.texts = Texts()
-        self.listing = Listing(hub, self.texts)
+        self.listing = Listing(hub, self.texts, limits.answers)
         self.presence = Presence(askers)
 
     async def __call__(
@@ -113,7 +113,6 @@ class Read:
         """None where the database can be asked, or the token has run out."""
         if not self.place.listing.is_needed or await self.place.presence.answers():
             return None
-        await self.place.limits.answers.wait_for_room(SLICE_BYTES + 1)  # how large it will be is not known yet
         page = await self.place.listing.page(query)
         return page if await self.place.askers.still_good(self.exchange, LIST_SERVICES) else None
 
@@ -218,9 +217,10 @@ class Read:
     async def text(self, query: DiscoveryQuery, service: KeptService, index: str) -> bytes:
         """The answer, put together by whoever asks first."""
         question = query.namespace, query.name, etag.question_of(query)
-        kept = self.place.texts.get(question, index)
-        if kept is not None:
-            return kept
+        text = self.place.texts.get(question, index)
+        if text is not None and self.place.limits.answers.has_room_for(text):
+            return text
+        del text  # who waits for room holds nothing
         members = {
             "index": index,
             "namespace": query.namespace,
@@ -230,7 +230,7 @@ class Read:
         }
         documents = await self.documents(query, service.sorted())
         await self.place.limits.answers.wait_for_room(sum(map(len, documents)))
-        text = self.place.texts.get(question, index)  # another may have put it together meanwhile
+        text = self.place.texts.get(question, index)  # it is there, or another may have put it together meanwhile
         if text is None:
             text = b'%b,"instances":[%b]}' % (dumps(members)[:-1].encode(), b", ".join(documents))
             self.place.texts.keep(question, index, text)

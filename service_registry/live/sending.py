@@ -60,11 +60,13 @@ class Outlet:
 
     async def in_time(self, taking: Awaitable[None]) -> None:
         try:
-            async with asyncio.timeout(self.seconds) as self._deadline:
+            async with asyncio.timeout(min(self.seconds, self.answers.write_seconds)) as self._deadline:
+                self.answers.writing.add(self)
                 await taking
         except TimeoutError:
             raise CutOff from None
         finally:
+            self.answers.writing.discard(self)
             self._deadline = None
         if self.is_cut:
             raise CutOff
@@ -81,9 +83,11 @@ class Outlet:
             self._deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
 
     def cut(self) -> None:
-        """Close the connection without what it has not taken. Who waits for it to take more finds out."""
-        self.is_cut = True
-        pauses.abort(self.send)
+        """Close the connection without what it has not taken. Who waits for it to take more finds out. An answer that
+        is complete, and has another behind it, is left to that one."""
+        if not pauses.is_followed(self.send):
+            self.is_cut = True
+            pauses.abort(self.send)
 
 
 class Held(NamedTuple):
@@ -111,11 +115,14 @@ class Answers:
         self.held_bytes = 0
         # Who took something last comes last.
         self.under_way: OrderedDict[Outlet, Held] = OrderedDict()
+        # Those whose client is waited for, whatever they hold.
+        self.writing: set[Outlet] = set()
         self._shares: Counter[int] = Counter()
         self._turn = asyncio.Lock()
 
     async def wait_for_room(self, size: int) -> None:
-        """Until another answer of so many bytes may be put together, and at once after this. Raises TooBusy."""
+        """Until another answer of so many bytes may be put together, or taken from where it is kept, and at once after
+        this. Raises TooBusy."""
         if self.has_room(size):
             return
         try:
@@ -129,6 +136,10 @@ class Answers:
         """The same for those who cannot wait, since they hold memory themselves. Raises TooBusy."""
         if not self.makes_room(size):
             raise TooBusy
+
+    def has_room_for(self, text: bytes) -> bool:
+        """The same for a text that is there already; one that others are sent counts no more for another."""
+        return self.has_room(len(text)) or id(text) in self._shares
 
     def has_room(self, size: int) -> bool:
         return size <= SLICE_BYTES or self.held_bytes < self.at_most_bytes
@@ -152,16 +163,21 @@ class Answers:
         return True
 
     async def give(
-        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]] = ()
+        self,
+        outlet: Outlet,
+        request: door.Arrived,
+        text: bytes,
+        more: Iterable[tuple[str, str]] = (),
+        status: int = 200,
     ) -> bool:
         """Send a whole answer that is JSON already, slice by slice. False when its client was cut off."""
         self.leave(outlet)
         try:
             if len(text) <= SLICE_BYTES and not pauses.unsent_bytes(outlet.send):
-                await self.give_small(outlet, request, text, more)
+                await self.give_small(outlet, request, text, more, status)
             else:
                 self.enter(outlet, Held(text, len(text)))
-                await self.give_large(outlet, request, text, more)
+                await self.give_large(outlet, request, text, more, status)
         except CutOff:
             outlet.cut()
             metrics.cut_watchers.inc()
@@ -171,18 +187,18 @@ class Answers:
         return True
 
     async def give_small(
-        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]]
+        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]], status: int
     ) -> None:
         """The web server takes it in whole, and nearly always the client's side does, too: a deadline costs more than
         all else here, and is set only where it does not."""
-        await door.answer_text(outlet.send, request, text, more)
+        await door.answer_text(outlet.send, request, text, more, status)
         if pauses.unsent_bytes(outlet.send):
             await outlet.flush()
 
     async def give_large(
-        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]]
+        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]], status: int
     ) -> None:
-        await door.begin_answer(outlet, request, len(text), more)
+        await door.begin_answer(outlet, request, len(text), more, status)
         for at in range(0, len(text), SLICE_BYTES):
             await outlet.write(text[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(text))
 
@@ -211,5 +227,5 @@ class Answers:
     def hurry(self) -> None:
         """The process is to end."""
         self.write_seconds = LAST_WRITE_SECONDS
-        for outlet in self.under_way:
+        for outlet in self.writing:
             outlet.hurry()

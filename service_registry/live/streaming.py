@@ -54,6 +54,8 @@ class Stream:
         try:
             await self.send_headers()
             last_words = await self.send_events()
+            # Nothing more is for this stream; and its end is no reason to hurry its last words.
+            self.following.leave()
             if last_words is not None:
                 await self.outlet.write(last_words, more=False)
         except CutOff:

@@ -9,8 +9,9 @@ from service_registry import metrics
 from service_registry.live.notices import Notice
 from service_registry.live.replica import Change
 
-# How many changes somebody who does not take them may be behind.
-BACKLOG_CHANGES = 10_000
+# How much text of changes told may wait for somebody: more than one page of the log can have, so that nobody who takes
+# them falls so far behind by one.
+BACKLOG_BYTES = 32 * 1024 * 1024
 
 Topic = tuple[str | None, str | None]
 ALL: Topic = (None, None)
@@ -33,13 +34,14 @@ class Waiter:
         keeps: whether the changes are kept until taken; who only has to know that there was one is woken alone.
     """
 
-    __slots__ = ("awake", "ending", "keeps", "on_end", "pending", "position", "topics")
+    __slots__ = ("awake", "backlog_bytes", "ending", "keeps", "on_end", "pending", "position", "topics")
 
     def __init__(self, topics: Iterable[Topic], position: int, keeps: bool = True) -> None:
         self.topics = tuple(topics)
         self.position = position
         self.keeps = keeps
         self.pending: list[Notice] = []
+        self.backlog_bytes = 0
         self.ending: Ending | None = None
         self.awake = asyncio.Event()
         self.on_end: Callable[[Ending], object] | None = None
@@ -55,7 +57,8 @@ class Waiter:
         self.position = notice.change.pk
         if self.keeps:
             self.pending.append(notice)
-            if len(self.pending) > BACKLOG_CHANGES:
+            self.backlog_bytes += notice.size
+            if self.backlog_bytes > BACKLOG_BYTES:
                 self.end(Ending.SLOW)
         self.awake.set()
         return True
@@ -69,19 +72,14 @@ class Waiter:
 
     def take(self, at_most: int, enough_bytes: float = math.inf) -> list[Notice]:
         """The next, until they are so many or so much."""
-        taken: list[Notice] = []
-        size = 0
-        for notice in self.pending[:at_most]:
-            if size >= enough_bytes:
-                break
-            taken.append(notice)
-            size += notice.size
-        self.pending = self.pending[len(taken) :]
+        taken, self.pending = parted(self.pending, at_most, enough_bytes)
+        self.backlog_bytes -= sum(notice.size for notice in taken)
         return taken
 
     def forget(self) -> None:
         """It waits no more."""
         self.pending = []
+        self.backlog_bytes = 0
         self.on_end = None
 
     async def nap(self, seconds: float) -> None:
@@ -94,6 +92,16 @@ class Waiter:
         finally:
             timer.cancel()
             self.awake.clear()
+
+
+def parted(notices: list[Notice], at_most: int, enough_bytes: float) -> tuple[list[Notice], list[Notice]]:
+    """The first, until they are so many or so much, and the rest."""
+    size = 0
+    for number, notice in enumerate(notices[:at_most]):
+        if size >= enough_bytes:
+            return notices[:number], notices[number:]
+        size += notice.size
+    return notices[:at_most], notices[at_most:]
 
 
 def topics_of(change: Change) -> set[Topic]:

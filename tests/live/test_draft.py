@@ -10,6 +10,7 @@ from service_registry.live.draft import SERVICES_AT_ONCE, parts
 from service_registry.live.hub import Hub
 from service_registry.live.listing import QUEUE_AT_MOST, Listing
 from service_registry.live.replica import Entry, KeptService, Replica
+from service_registry.live.sending import Answers
 from service_registry.live.texts import Texts
 from service_registry.schemas import ListQuery
 
@@ -25,7 +26,7 @@ def replica(*owners: str) -> Replica:
 def listing(seconds_ago: float) -> Listing:
     hub = Hub()
     hub.replica, hub.read_at = replica("team"), time.monotonic() - seconds_ago
-    return Listing(hub, Texts())
+    return Listing(hub, Texts(), Answers())
 
 
 def test_what_changes_between_two_parts_is_read_as_it_is_then() -> None:
@@ -63,7 +64,7 @@ def test_many_who_ask_the_same_get_one_text_and_more_are_turned_away() -> None:
 
 def test_a_database_that_is_there_again_is_asked() -> None:
     assert asyncio.run(listing(seconds_ago=0).page(ListQuery())) is None
-    assert asyncio.run(Listing(Hub(), Texts()).page(ListQuery())) is None
+    assert asyncio.run(Listing(Hub(), Texts(), Answers()).page(ListQuery())) is None
 
 
 def test_a_cursor_of_nobodys_is_refused() -> None:

@@ -2,30 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 
-from service_registry.live.hub import Hub
-from service_registry.live.replica import Change, Replica
+from service_registry.live.replica import Replica
 from service_registry.live.waiting import ALL, Ending, Waiter
-
-
-def change(pk: int, size: int = 0) -> Change:
-    """One that tells nothing of any instance."""
-    return Change(pk, index(pk), "owners_changed", "default", "web", None, b"x" * size, b"", None, ("team",))
-
-
-def index(pk: int) -> str:
-    return f"0123abcd-{pk}"
-
-
-def loaded(pk: int) -> Hub:
-    hub = Hub()
-    hub.load(Replica(index(pk), pk), [change(pk)], time.monotonic())
-    return hub
-
-
-def advance(hub: Hub, pks: Sequence[int], whole: bool = True) -> None:
-    hub.advance([change(pk) for pk in pks], time.monotonic() if whole else None)
+from tests.live.hubs import advance, change, index, loaded
 
 
 def test_a_page_that_is_not_the_last_does_not_tell_that_all_is_known() -> None:

@@ -18,6 +18,7 @@ from service_registry.live.hub import Hub
 from service_registry.live.listing import Listing
 from service_registry.live.loading import load, read_on
 from service_registry.live.replica import Replica
+from service_registry.live.sending import Answers
 from service_registry.live.texts import Texts
 from service_registry.models import Override
 from service_registry.schemas import ListQuery
@@ -56,7 +57,7 @@ def from_memory(replica: Replica) -> Give:
     """What a process gives whose database was there last ten seconds ago."""
     hub = Hub()
     hub.replica, hub.read_at = replica, time.monotonic() - 10
-    pages = Listing(hub, Texts())
+    pages = Listing(hub, Texts(), Answers())
 
     def give(query: str) -> tuple[str, bytes]:
         page = asyncio.run(pages.page(from_query(ListQuery, QueryDict(query))))

@@ -3,7 +3,7 @@
 import pytest
 
 from service_registry.live.recent import Recent
-from tests.live.test_hub import change, index
+from tests.live.hubs import change, index
 
 
 @pytest.mark.parametrize(("at_most", "at_most_bytes"), [(10, 10**9), (10**9, 10_000)])

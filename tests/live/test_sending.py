@@ -1,5 +1,6 @@
 """Answers on their way to clients that are slow, over real connections to uvicorn."""
 
+import asyncio
 import http.client
 import socket
 import threading
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 import uvicorn
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from service_registry.exceptions import TooBusy
 from service_registry.live import door
 from service_registry.live.sending import ROOM_SECONDS, SLICE_BYTES, Answers, Outlet
+from tests.live.clients import nowhere
 from tests.waiting import wait_for
 
 LARGE = 4_000_000
@@ -31,9 +33,14 @@ class Serving:
         self.texts: dict[str, bytes] = {}
         # What came of each: whether its client took it whole.
         self.came: list[bool] = []
+        self.asked = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: HTTPScope, _receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        self.loop = asyncio.get_running_loop()
         request = door.Arrived(scope, b"", {})
+        outlet = Outlet(send, self.answers)
+        self.asked += 1
         size = int(scope["path"].split("/")[1])
         try:
             await self.answers.wait_for_room(size)
@@ -41,16 +48,20 @@ class Serving:
             await door.answer(send, request, 503, {})
             return
         text = self.texts.setdefault(scope["path"], b"x" * size)
-        self.came.append(await self.answers.give(Outlet(send, self.answers), request, text))
+        self.came.append(await self.answers.give(outlet, request, text))
 
-    def ask(self, path: str) -> socket.socket:
-        """Without taking the answer."""
+    def ask(self, *paths: str) -> socket.socket:
+        """One after the other on one connection, without taking the answers."""
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(30)
         client.connect(("127.0.0.1", self.port))
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        client.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode() for path in paths))
         return client
+
+    def hurry(self) -> None:
+        assert self.loop
+        self.loop.call_soon_threadsafe(self.answers.hurry)
 
     def status(self, path: str) -> int:
         """Of an answer that is taken whole."""
@@ -124,6 +135,19 @@ def test_who_takes_it_slowly_gets_it_whole(serving: Serving) -> None:
     wait_for(lambda: serving.came == [True])
 
 
+def test_an_answer_is_not_cut_off_for_the_one_before(serving: Serving) -> None:
+    """Both on one connection: the end of the first lies in the web server's buffer when the second begins, and that one
+    is taken in more time than the first may take nothing."""
+    with serving.ask(f"/{2 * SLICE_BYTES}", f"/{LARGE}/next") as client:
+        size = 0
+        while size < LARGE + 2 * SLICE_BYTES:
+            part = client.recv(SLICE_BYTES)
+            assert part, f"cut off after {size}"
+            size += len(part)
+            time.sleep(0.005)
+    wait_for(lambda: serving.came == [True, True])
+
+
 def test_those_who_hold_on_to_answers_make_room(serving: Serving) -> None:
     with serving.ask(f"/{LARGE}/a"), serving.ask(f"/{LARGE}/b"):
         wait_for(lambda: serving.answers.held_bytes == 2 * LARGE)
@@ -163,6 +187,20 @@ def test_nobody_who_takes_his_makes_room(serving: Serving) -> None:
     assert serving.status(f"/{LARGE}") == 200
 
 
+def test_when_the_process_ends_nobody_has_long(serving: Serving) -> None:
+    """Who takes nothing of a large answer or a small one, or is answered only then."""
+    serving.answers.write_seconds = 3600
+    with (
+        serving.ask(f"/{LARGE}/a"),
+        serving.ask(f"/{LARGE}/b"),
+        serving.ask(f"/{SLICE_BYTES}"),
+        serving.ask(f"/{LARGE}/c"),
+    ):
+        wait_for(lambda: (len(serving.answers.writing), serving.asked) == (3, 4))
+        serving.hurry()
+        wait_for(lambda: serving.came == [False] * 4)
+
+
 def test_one_text_for_many_counts_once(serving: Serving) -> None:
     with ExitStack() as stack:
         for _ in range(10):
@@ -179,10 +217,6 @@ def test_room_is_demanded_where_nobody_can_wait(serving: Serving) -> None:
         serving.answers.demand_room(SLICE_BYTES)
         with pytest.raises(TooBusy):
             serving.answers.demand_room(SLICE_BYTES + 1)
-
-
-async def nowhere(_message: ASGISendEvent) -> None:
-    """To a client of whom nothing is known."""
 
 
 def test_a_page_counts_until_the_next_or_the_end() -> None:

@@ -20,6 +20,7 @@ from tests.client import registration, token
 from tests.live.watching import Stream
 from tests.wire.running import Caller, Reply, Running, wait_for
 from tests.wire.test_watch import end, metric, register
+from tests.wire.test_watch_outages import killed
 
 pytestmark = pytest.mark.wire
 READERS = 50
@@ -142,6 +143,25 @@ def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
     # Without a bound it is all that they ask for. Beside what is under way, 32 MB of answers are kept for the next.
     assert grown < READERS * ANSWER_BYTES * 0.6
     assert metric(registry, "registry_watchers_cut_total") > cut
+
+
+def test_slow_readers_of_lists_from_memory_take_no_more_either(registry: Running, reader: Caller) -> None:
+    """All ask at once while there is room for all but few, and each for another page."""
+    cut = metric(registry, "registry_watchers_cut_total")
+    forget_highest(registry)
+    before = highest_bytes(registry)
+    with killed(registry):
+        path = f"/registry/services?name={NAME}"
+        wait_for(lambda: "x-registry-stale" in reader.call("GET", path).headers)
+        with slow_readers(reader, [f"{path}&tag={tag}" for tag in TAGS]) as slow, Probing(registry) as probing:
+            statuses = Counter(each.begin() for each in slow)
+            assert wait_for(lambda: served(reader, path)).json["services"]
+    grown = highest_bytes(registry) - before
+    print(f"{READERS} slow readers of lists: +{grown / 1e6:.0f} MB, {dict(statuses)}; /livez: {probing}")
+    assert set(statuses) <= {200, 503}
+    assert grown < READERS * ANSWER_BYTES * 0.6
+    assert metric(registry, "registry_watchers_cut_total") > cut
+    wait_for(lambda: "x-registry-stale" not in reader.call("GET", path).headers)
 
 
 def served(caller: Caller, path: str) -> Reply | None:
