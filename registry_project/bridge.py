@@ -87,7 +87,10 @@ class Bridge:
                 environ = environ_of(scope)
                 environ["wsgi.input"] = io.BytesIO(body)
                 environ.setdefault("CONTENT_LENGTH", str(len(body)))
-                await Answer(receive, send).give(self.application, environ, self.threads)
+                try:
+                    await Answer(receive, send).give(self.application, environ, self.threads)
+                finally:
+                    environ["wsgi.input"].close()  # what is left of a request may wait long for Python to free it
 
 
 class Answer:

@@ -11,6 +11,7 @@ from service_registry import permissions
 from service_registry.api import pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
+from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
 from service_registry.api.validation import from_query
 from service_registry.catalogue import with_array
@@ -20,7 +21,7 @@ from service_registry.permissions import Action
 from service_registry.schemas import ChangePage, ChangesQuery
 
 
-class ChangeViewSet(ViewSet):
+class ChangeViewSet(Parted, ViewSet):
     """What happened, with its author, reason and evidence."""
 
     http_method_names = ("get", "head")

@@ -11,6 +11,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from service_registry.api.authentication import BearerAuthentication
+from service_registry.api.parting import Parted
 from service_registry.api.renderer import RegistryJSONRenderer
 
 
@@ -23,12 +24,12 @@ class SignedIn(BasePermission):
         return bool(getattr(request.user, "is_staff", True))
 
 
-class SchemaView(SpectacularJSONAPIView):
+class SchemaView(Parted, SpectacularJSONAPIView):
     authentication_classes = (BearerAuthentication, SessionAuthentication)
     permission_classes = (SignedIn,)
 
 
-class DocsView(SpectacularSwaggerSplitView):
+class DocsView(Parted, SpectacularSwaggerSplitView):
     """A page for people: who is not signed in is asked to. Its script comes from a request of its own."""
 
     authentication_classes = (BearerAuthentication, SessionAuthentication)

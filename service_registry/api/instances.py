@@ -10,6 +10,7 @@ from rest_framework.viewsets import ViewSet
 from service_registry import catalogue, manager, permissions
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
+from service_registry.api.parting import Parted
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.validation import from_query, one
@@ -25,7 +26,7 @@ from service_registry.schemas import (
 )
 
 
-class InstanceViewSet(ViewSet):
+class InstanceViewSet(Parted, ViewSet):
     """One instance with its lease, and the status over its own."""
 
     http_method_names = ("get", "head", "put", "delete")

@@ -11,10 +11,11 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from service_registry import metrics, permissions
+from service_registry.api.parting import Parted
 from service_registry.permissions import Action
 
 
-class MetricsView(ViewSet):
+class MetricsView(Parted, ViewSet):
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"export": permissions.READ_METRICS}
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from service_registry.api import operation
 from service_registry.api.errors import unavailable_page, without_pages
+from service_registry.api.parting import part
 from service_registry.api.reporting import report
 from service_registry.api.request_id import id_of
 from service_registry.database.outages import is_outage
@@ -27,6 +28,7 @@ class AnswerMiddleware:
             response = without_pages(request, response)
         response["X-Request-Id"] = request_id
         report(request, response, time.perf_counter() - began)
+        part(request, response)
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:

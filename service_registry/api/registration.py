@@ -13,6 +13,7 @@ from service_registry import manager, permissions
 from service_registry.api import answers, arrays, operation
 from service_registry.api.arrays import Verb
 from service_registry.api.authentication import asking
+from service_registry.api.parting import Parted
 from service_registry.api.validation import from_query, one
 from service_registry.exceptions import RegistryError
 from service_registry.permissions import Action
@@ -34,7 +35,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Outcome = TypeVar("Outcome")
 
 
-class RegistrationViewSet(ViewSet):
+class RegistrationViewSet(Parted, ViewSet):
     """register, heartbeat and deregister."""
 
     http_method_names = ("post",)

@@ -13,6 +13,7 @@ from service_registry import catalogue, changes, manager, past, permissions
 from service_registry.api import etag, pagination
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
+from service_registry.api.parting import Parted
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
 from service_registry.api.validation import from_query, one
@@ -40,7 +41,7 @@ def as_json(text: str, index: str, **headers: str) -> HttpResponse:
     return HttpResponse(text.encode(), "application/json", headers={INDEX_HEADER: index, **headers})
 
 
-class ServiceViewSet(ViewSet):
+class ServiceViewSet(Parted, ViewSet):
     """The list of services, discovery of one, and what those do who manage or operate them."""
 
     http_method_names = ("get", "head", "put", "post", "delete")

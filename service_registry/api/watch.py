@@ -12,6 +12,7 @@ from rest_framework.viewsets import ViewSet
 from service_registry import changes, permissions
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
+from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
 from service_registry.api.validation import from_query
 from service_registry.catalogue import with_array
@@ -35,7 +36,7 @@ def asked(query: QueryDict, last_event_id: str | None) -> WatchQuery:
     return from_query(WatchQuery, query)
 
 
-class WatchViewSet(ViewSet):
+class WatchViewSet(Parted, ViewSet):
     """Changes as they happen."""
 
     http_method_names = ("get", "head")

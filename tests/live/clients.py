@@ -37,14 +37,20 @@ class Client:
     """Takes the end of its answer when it is let.
 
     Arguments:
-        at_the_end: is called when that is sent.
+        body: of its request.
+        at_the_end: is called when the end is sent.
     """
 
-    def __init__(self, at_the_end: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, body: bytes = b"", at_the_end: Callable[[], object] = lambda: None) -> None:
+        self.body = body
         self.at_the_end = at_the_end
         self.is_sent_the_end = asyncio.Event()
         self.takes = asyncio.Event()
         self.taken = b""
+
+    async def receive(self) -> ASGIReceiveEvent:
+        body, self.body = self.body, b""
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] != "http.response.body":

@@ -1,0 +1,86 @@
+"""What a request leaves for Python's collector of cycles, which comes rarely: nothing of its body or its answer."""
+
+import asyncio
+import gc
+import json
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.db import connections
+
+from registry_project.bridge import Bridge
+from tests.client import Api, registration, token
+from tests.live.clients import GET, Client
+
+ROUNDS = 20
+LARGE = 400_000
+# A few kilobytes of Django's and DRF's own objects are in cycles after each.
+LEFT = 100_000
+METADATA = {f"key-{number}": "x" * 480 for number in range(16)}
+
+
+@pytest.fixture
+def bridge(transactional_db: None) -> Iterator[Bridge]:
+    """As in a web process, before a catalogue whose list and log are large."""
+    team = Api("registry-services", "team")
+    for number in range(3):
+        items = [registration(f"web-{number}", f"i-{each}", metadata=METADATA) for each in range(60)]
+        assert team.post("/registry/register", items).status == 200
+    with ThreadPoolExecutor(1) as threads:
+        yield Bridge(get_wsgi_application(), threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        threads.submit(connections.close_all)
+
+
+BODY = json.dumps([registration("web", f"i-{each}", metadata=METADATA) for each in range(60)]).encode()
+
+
+async def send(bridge: Bridge, method: str, path: str, body: bytes, bearer: str) -> int:
+    """The size of the answer."""
+    headers = {"host": "localhost", "authorization": f"Bearer {bearer}", "content-type": "application/json"}
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
+    client = Client(bytes(bytearray(body)))  # its own
+    client.takes.set()
+    await bridge(
+        GET | {"method": method, "path": path, "raw_path": path.encode(), "headers": sent}, client.receive, client.send
+    )
+    return len(client.taken)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "bearer"),
+    [
+        ("GET", "/registry/services", b"", ""),
+        ("GET", "/registry/services/web-1", b"", ""),
+        ("GET", "/registry/changes", b"", ""),
+        ("POST", "/registry/register", BODY, ""),
+        ("POST", "/registry/register", BODY, "nobody's"),
+        ("PUT", "/registry/services/web-1/owners", BODY, ""),
+        ("DELETE", "/registry/services", BODY, ""),
+        ("POST", "/registry/nowhere", BODY, ""),
+        ("POST", "/nowhere", BODY, ""),
+        ("POST", "/admin/login/", BODY, ""),
+    ],
+)
+def test_nothing_large_is_left(bridge: Bridge, method: str, path: str, body: bytes, bearer: str) -> None:
+    bearer = bearer or token("registry-services", "registry-operators", "team")
+
+    async def send_some() -> tuple[int, int]:
+        size = await send(bridge, method, path, body, bearer)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(ROUNDS):
+                await send(bridge, method, path, body, bearer)
+            return size, tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+    size, left = asyncio.run(send_some())
+    assert max(size, len(body)) > LARGE
+    assert left < size + ROUNDS * LEFT  # the last answer may be there still
