@@ -1,7 +1,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -18,7 +18,9 @@ from service_registry.schemas import Reason
 
 logger = logging.getLogger(__name__)
 
-INSTANCES_A_TRANSACTION = 500
+INSTANCES_A_TRANSACTION = 250
+# Between two transactions, as a share of the time of one: others have the database to themselves meanwhile.
+REST = 0.5
 EXAMPLES = 5
 
 
@@ -68,7 +70,7 @@ class Command(BaseCommand):
         progress, begun = Progress(self.stdout, count, "removed"), time.monotonic()
         with Interrupts() as interrupts:
             try:
-                for batch in manager.remove(selection, reason, OPERATOR, INSTANCES_A_TRANSACTION):
+                for batch in rested(manager.remove(selection, reason, OPERATOR, INSTANCES_A_TRANSACTION)):
                     progress.add(len(batch))
                     if interrupts.seen:
                         break
@@ -82,6 +84,15 @@ class Command(BaseCommand):
             self.stdout.write(f"Interrupted: {progress.done} of {count} removed; the others are as they were.")
             sys.exit(INTERRUPTED)
         self.stdout.write(f"{progress.done} instances removed.")
+
+
+def rested(batches: Iterator[list[manager.Selected]]) -> Iterator[list[manager.Selected]]:
+    """The same, with a rest after each."""
+    begun = time.monotonic()
+    for batch in batches:
+        time.sleep((time.monotonic() - begun) * REST)
+        yield batch
+        begun = time.monotonic()
 
 
 def tell(selection: manager.Selection, count: int, duration_seconds: float) -> None:
