@@ -15,7 +15,7 @@ django_application = get_wsgi_application()
 
 from registry_project import liveness, pulsing  # noqa: E402 - what follows needs Django's registry of models
 from registry_project.bridge import Bridge  # noqa: E402
-from service_registry.api import health  # noqa: E402
+from service_registry.api import health, room  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
 from service_registry.live import collector  # noqa: E402
 from service_registry.live.arrays import Arrays  # noqa: E402
@@ -24,8 +24,10 @@ from service_registry.live.singles import Singles  # noqa: E402
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
 live_doors = LiveDoors()
-singles, arrays = Singles(threads), Arrays(threads, live_doors.limits.answers)
+under_way = live_doors.limits.answers
+singles, arrays = Singles(threads), Arrays(threads, under_way)
 health.requirements["replica"] = live_doors.check
+room.checks.append(live_doors.has_room)
 
 
 async def ahead(scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable) -> bool:
@@ -36,7 +38,7 @@ async def ahead(scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, sen
     return False
 
 
-bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE, ahead)
+bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZE, ahead, deliver=under_way.pass_on)
 
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

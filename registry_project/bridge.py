@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, HTTPScope
 
 BODY_SECONDS = 30
 # How far a streamed answer may run ahead of its client, and how long its thread then waits for the client.
@@ -44,6 +44,16 @@ async def no_door(_scope: HTTPScope, _body: bytes, _receive: ASGIReceiveCallable
     return False
 
 
+# Sends a whole answer, given its beginning and its body.
+Deliver = Callable[[ASGISendCallable, HTTPResponseStartEvent, bytes], Awaitable[object]]
+
+
+async def deliver_at_once(send: ASGISendCallable, start: HTTPResponseStartEvent, body: bytes) -> None:
+    """Leave it to the web server, which holds it until the client has taken it."""
+    await send(start)
+    await send_body(send, body)
+
+
 class ClientGoneError(Exception):
     """The client closed its connection, or takes nothing any more."""
 
@@ -57,6 +67,7 @@ class Bridge:
         body_limit: bytes. A longer body is not read to its end, and CONTENT_LENGTH is then larger than the limit, so
             that the application refuses it in its own words.
         ahead: what may answer in the application's place, on the event loop.
+        deliver: sends the application's answers, those that are whole.
         body_seconds: how long a body may take to arrive; 408 after that.
     """
 
@@ -66,12 +77,15 @@ class Bridge:
         threads: Executor,
         body_limit: int,
         ahead: Door = no_door,
+        *,
+        deliver: Deliver = deliver_at_once,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
         self.application = application
         self.threads = threads
         self.body_limit = body_limit
         self.ahead = ahead
+        self.deliver = deliver
         self.body_seconds = body_seconds
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -88,7 +102,7 @@ class Bridge:
                 environ["wsgi.input"] = io.BytesIO(body)
                 environ.setdefault("CONTENT_LENGTH", str(len(body)))
                 try:
-                    await Answer(receive, send).give(self.application, environ, self.threads)
+                    await Answer(receive, send, self.deliver).give(self.application, environ, self.threads)
                 finally:
                     environ["wsgi.input"].close()  # what is left of a request may wait long for Python to free it
 
@@ -96,7 +110,8 @@ class Bridge:
 class Answer:
     """One answer on its way from a thread to the event loop: whole where it is whole, else chunk by chunk."""
 
-    def __init__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    def __init__(self, receive: ASGIReceiveCallable, send: ASGISendCallable, deliver: Deliver) -> None:
+        self.deliver = deliver
         self.loop = asyncio.get_running_loop()
         self.receive = receive
         self.send = send
@@ -112,8 +127,7 @@ class Answer:
         try:
             whole = await self.loop.run_in_executor(threads, self.run, application, environ)
             if whole is not None:
-                await send_start(self.send, self.status, self.headers)
-                await send_body(self.send, whole)
+                await self.deliver(self.send, start_of(self.status, self.headers), whole)
             elif not self.client_gone.is_set():
                 await self.tasks[0]
         finally:
@@ -166,7 +180,11 @@ class Answer:
 
 
 async def send_start(send: ASGISendCallable, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": False})
+    await send(start_of(status, headers))
+
+
+def start_of(status: int, headers: list[tuple[bytes, bytes]]) -> HTTPResponseStartEvent:
+    return {"type": "http.response.start", "status": status, "headers": headers, "trailers": False}
 
 
 async def send_body(send: ASGISendCallable, body: bytes, *, more: bool = False) -> None:

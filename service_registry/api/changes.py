@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from service_registry import permissions
-from service_registry.api import pagination
+from service_registry.api import pagination, room
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
@@ -41,6 +41,7 @@ class ChangeViewSet(Parted, ViewSet):
         refuse_nameless(request.query_params.get("service"), caller)  # a 403 goes before what else is wrong
         query = from_query(ChangesQuery, request.query_params)
         after = pagination.decode_change(query.after) if query.after is not None else None
+        room.demand()
         page = retried(lambda: history(query, caller, after))
         members = {"next": pagination.encode_change(page.next) if page.next else None}
         return as_json(

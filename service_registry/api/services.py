@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from service_registry import catalogue, changes, manager, past, permissions
-from service_registry.api import etag, pagination
+from service_registry.api import etag, pagination, room
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
@@ -68,6 +68,7 @@ class ServiceViewSet(Parted, ViewSet):
     def list(self, request: Request) -> HttpResponse:
         query = from_query(ListQuery, request.query_params)
         after = pagination.place_of(query.after)
+        room.demand()
         page = retried(lambda: catalogue.page(query, after))
         return as_json(pagination.written(page), page.read_at)
 
@@ -85,6 +86,7 @@ class ServiceViewSet(Parted, ViewSet):
 
     def discovered_then(self, query: DiscoveryQuery, at: datetime) -> HttpResponse:
         asked = wanted(query, ["UP"], LISTED)
+        room.demand()
         then = retried(lambda: past.discover(query.namespace, query.name, asked, at))
         return as_json(then.text, then.index)
 
@@ -93,6 +95,7 @@ class ServiceViewSet(Parted, ViewSet):
         tag = etag.tag_of(newest_of_service or newest, etag.question_of(query))
         if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):
             return HttpResponse(status=304, headers={INDEX_HEADER: newest, "ETag": tag})
+        room.demand()
         answer = catalogue.discover(query.namespace, query.name, wanted(query, ["UP"], LISTED), ends)
         return as_json(answer.text, answer.index, ETag=tag)
 

@@ -20,7 +20,7 @@ from service_registry.api.reporting import Answered, outcome, refusals
 from service_registry.caller import Caller
 from service_registry.database.borrowing import begin_work
 from service_registry.live import door
-from service_registry.live.sending import Answers, Outlet
+from service_registry.live.sending import Answers
 from service_registry.permissions import Action
 from service_registry.schemas import Beat, Deregistration, Registration
 
@@ -58,10 +58,8 @@ class Array(Generic[Item, Done]):
             return False
         # What is done is told, also where the client does not take the answer.
         door.report(request, worked.told)
-        # And so it is answered, also where it makes no room for that.
-        self.under_way.makes_room(len(worked.body))
-        outlet = Outlet(send, self.under_way)
-        await self.under_way.give(outlet, request, worked.body, worked.more.items(), worked.told.status)
+        start = door.start_of(request, len(worked.body), worked.more.items(), worked.told.status)
+        await self.under_way.pass_on(send, start, worked.body)
         return True
 
     def caller_of(self, request: door.Arrived) -> Caller | None:

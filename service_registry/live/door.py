@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgiref.typing import ASGISendCallable, HTTPScope
+from asgiref.typing import ASGISendCallable, HTTPResponseStartEvent, HTTPScope
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
@@ -107,18 +107,18 @@ async def answer_text(
     send: ASGISendCallable, request: Arrived, body: bytes, more: Iterable[tuple[str, str]] = (), status: int = 200
 ) -> None:
     """Send a whole answer that is JSON already, and small: the web server holds it until the client takes it."""
-    await begin_answer(send, request, len(body), more, status)
+    await send(start_of(request, len(body), more, status))
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def begin_answer(
-    send: ASGISendCallable, request: Arrived, size: int, more: Iterable[tuple[str, str]] = (), status: int = 200
-) -> None:
-    """Send the headers of an answer of `size` bytes of JSON."""
+def start_of(
+    request: Arrived, size: int, more: Iterable[tuple[str, str]] = (), status: int = 200
+) -> HTTPResponseStartEvent:
+    """The beginning of an answer of `size` bytes of JSON."""
     media_type = b"application/json" if status < 400 else b"application/problem+json"
     headers = [(b"content-type", media_type), (b"content-length", str(size).encode()), *headers_of(request)]
     headers += [(name.lower().encode(), value.encode()) for name, value in more]
-    await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": False})
+    return {"type": "http.response.start", "status": status, "headers": headers, "trailers": False}
 
 
 async def answer_unchanged(send: ASGISendCallable, request: Arrived, more: Iterable[tuple[str, str]]) -> None:

@@ -14,6 +14,7 @@ from service_registry.live.feed import Feed
 from service_registry.live.hub import Hub
 from service_registry.live.limits import Limits, allow_files
 from service_registry.live.reads import ReadsDoor
+from service_registry.live.sending import UNKNOWN_BYTES
 from service_registry.live.watch import WatchDoor
 
 
@@ -68,6 +69,15 @@ class LiveDoors:
             self.feed.stop()
         if self.measuring:
             self.measuring.cancel()
+
+    def has_room(self) -> bool:
+        """Whether there is room for another large answer, from any thread. Where there is none, those are cut off who
+        take nothing, so that it is worth another try."""
+        answers = self.limits.answers
+        if self.feed is None or answers.has_room(UNKNOWN_BYTES):
+            return True
+        self.feed.loop.call_soon_threadsafe(answers.makes_room, UNKNOWN_BYTES)
+        return False
 
     async def measure(self) -> None:
         """Tell the replica's age while it is there, every second."""

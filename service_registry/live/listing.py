@@ -15,7 +15,7 @@ from service_registry.live.draft import Draft, in_order, parts
 from service_registry.live.hub import Hub
 from service_registry.live.pauses import stale_header
 from service_registry.live.replica import Replica
-from service_registry.live.sending import SLICE_BYTES, Answers
+from service_registry.live.sending import UNKNOWN_BYTES, Answers
 from service_registry.live.texts import Texts
 from service_registry.schemas import ListQuery
 
@@ -69,7 +69,7 @@ class Listing:
         kept = self.texts.get(question, index)
         if kept is None or not self.answers.has_room_for(kept):
             del kept
-            await self.answers.wait_for_room(SLICE_BYTES + 1)  # how large it will be is not known yet
+            await self.answers.wait_for_room(UNKNOWN_BYTES)
             kept = self.texts.get(question, index)
         if kept is not None:
             return kept

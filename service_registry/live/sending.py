@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Iterable
 from typing import NamedTuple
 
-from asgiref.typing import ASGISendCallable, ASGISendEvent
+from asgiref.typing import ASGISendCallable, ASGISendEvent, HTTPResponseStartEvent
 
 from service_registry import metrics
 from service_registry.exceptions import TooBusy
@@ -17,6 +17,8 @@ WRITE_SECONDS = 30.0
 LAST_WRITE_SECONDS = 2.0
 # As much as the web server's own buffer takes before it lets us wait.
 SLICE_BYTES = 64 * 1024
+# Of an answer that may be large, and is not there yet.
+UNKNOWN_BYTES = SLICE_BYTES + 1
 # Of all answers under way in one process; one that two wait for counts once.
 AT_MOST_BYTES = 64 * 1024 * 1024
 # Once there is so much: how long a client may take nothing, and how long one who asks waits for room. It is longer, so
@@ -163,21 +165,25 @@ class Answers:
         return True
 
     async def give(
-        self,
-        outlet: Outlet,
-        request: door.Arrived,
-        text: bytes,
-        more: Iterable[tuple[str, str]] = (),
-        status: int = 200,
+        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]] = ()
     ) -> bool:
-        """Send a whole answer that is JSON already, slice by slice. False when its client was cut off."""
+        """Send a whole answer that is JSON already, and there was room for. False when its client was cut off."""
+        return await self.deliver(outlet, door.start_of(request, len(text), more), text)
+
+    async def pass_on(self, send: ASGISendCallable, start: HTTPResponseStartEvent, body: bytes) -> bool:
+        """The same for one that has to be sent, as it says what was done, or is there already. Room is made for it
+        where it can be."""
+        self.makes_room(len(body))
+        return await self.deliver(Outlet(send, self), start, body)
+
+    async def deliver(self, outlet: Outlet, start: HTTPResponseStartEvent, body: bytes) -> bool:
         self.leave(outlet)
         try:
-            if len(text) <= SLICE_BYTES and not pauses.unsent_bytes(outlet.send):
-                await self.give_small(outlet, request, text, more, status)
+            if len(body) <= SLICE_BYTES and not pauses.unsent_bytes(outlet.send):
+                await self.deliver_small(outlet, start, body)
             else:
-                self.enter(outlet, Held(text, len(text)))
-                await self.give_large(outlet, request, text, more, status)
+                self.enter(outlet, Held(body, len(body)))
+                await self.deliver_large(outlet, start, body)
         except CutOff:
             outlet.cut()
             metrics.cut_watchers.inc()
@@ -186,21 +192,19 @@ class Answers:
             self.leave(outlet)
         return True
 
-    async def give_small(
-        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]], status: int
-    ) -> None:
+    async def deliver_small(self, outlet: Outlet, start: HTTPResponseStartEvent, body: bytes) -> None:
         """The web server takes it in whole, and nearly always the client's side does, too: a deadline costs more than
         all else here, and is set only where it does not."""
-        await door.answer_text(outlet.send, request, text, more, status)
+        await outlet.send(start)
+        await outlet.send({"type": "http.response.body", "body": body, "more_body": False})
         if pauses.unsent_bytes(outlet.send):
             await outlet.flush()
 
-    async def give_large(
-        self, outlet: Outlet, request: door.Arrived, text: bytes, more: Iterable[tuple[str, str]], status: int
-    ) -> None:
-        await door.begin_answer(outlet, request, len(text), more, status)
-        for at in range(0, len(text), SLICE_BYTES):
-            await outlet.write(text[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(text))
+    async def deliver_large(self, outlet: Outlet, start: HTTPResponseStartEvent, body: bytes) -> None:
+        """Slice by slice."""
+        await outlet(start)
+        for at in range(0, max(len(body), 1), SLICE_BYTES):
+            await outlet.write(body[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(body))
 
     def enter(self, outlet: Outlet, held: Held) -> None:
         outlet.taken_at = pauses.now()
