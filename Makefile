@@ -27,10 +27,10 @@ help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(RUN_STAMP) ## Run the registry with its own PostgreSQL and issuer, until Ctrl-C
-	@exec $(VENV_PYTHON) -m registry_project.embedded
+	@exec $(VENV_PYTHON) -m registry_project.devstack
 
 demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
-	@exec $(VENV_PYTHON) -m registry_project.embedded.demo
+	@exec $(VENV_PYTHON) -m registry_project.devstack.demo
 
 test: $(DEV_STAMP) ## Run the tests, but for those in a browser
 	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale and not faults and not storm"

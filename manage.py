@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
-from registry_project.embedded import environment_file
+from registry_project.devstack import environment_file
 
 READER_LEFT = 141  # what a shell reports of a command that SIGPIPE has ended
 

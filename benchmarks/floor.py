@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.requests import POPULATION, TO_A_SERVICE, TTL_SECONDS
-from registry_project.embedded import binaries
-from registry_project.embedded.postgres import Server, variables
+from registry_project.devstack import binaries
+from registry_project.devstack.postgres import Server, variables
 
 # The registry's own tables, with their indexes, constraints and storage, but apart from its rows.
 TABLES = """

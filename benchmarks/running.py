@@ -16,10 +16,10 @@ from typing import IO
 
 import psycopg
 
-from registry_project.embedded import processes
-from registry_project.embedded.issuer import keys
-from registry_project.embedded.issuer.tokens import issue_token
-from registry_project.embedded.postgres import Server
+from registry_project.devstack import processes
+from registry_project.devstack.issuer import keys
+from registry_project.devstack.issuer.tokens import issue_token
+from registry_project.devstack.postgres import Server
 
 ROOT = Path(__file__).parents[1]
 AUDIENCE = "service-registry"

@@ -13,26 +13,27 @@ from django.urls import get_resolver
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from registry_project import liveness, pulsing  # noqa: E402 - what follows needs Django's registry of models
-from registry_project.bridge import Bridge  # noqa: E402
-from service_registry.api import health, room  # noqa: E402
+from service_registry import gc_tuning, pulse  # noqa: E402 - what follows needs Django's registry of models
+from service_registry.api import health  # noqa: E402
+from service_registry.asgi import livez  # noqa: E402
+from service_registry.asgi.app import LiveDoors  # noqa: E402
+from service_registry.asgi.django_bridge import Bridge  # noqa: E402
+from service_registry.asgi.writes.bulk import Arrays  # noqa: E402
+from service_registry.asgi.writes.singles import Singles  # noqa: E402
+from service_registry.http import memory_budget  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
-from service_registry.live import collector  # noqa: E402
-from service_registry.live.arrays import Arrays  # noqa: E402
-from service_registry.live.doors import LiveDoors  # noqa: E402
-from service_registry.live.singles import Singles  # noqa: E402
 
 threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
-live_doors = LiveDoors()
-under_way = live_doors.limits.answers
+web_application = LiveDoors()
+under_way = web_application.limits.answers
 singles, arrays = Singles(threads), Arrays(threads, under_way)
-health.requirements["replica"] = live_doors.check
-room.checks.append(live_doors.has_room)
+health.requirements["replica"] = web_application.check
+memory_budget.checks.append(web_application.has_room)
 
 
 async def ahead(scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable) -> bool:
     """What is answered on the event loop."""
-    for each in (singles, arrays, live_doors):
+    for each in (singles, arrays, web_application):
         if await each(scope, body, receive, send):
             return True
     return False
@@ -42,8 +43,8 @@ bridge = Bridge(django_application, threads, settings.DATA_UPLOAD_MAX_MEMORY_SIZ
 
 
 async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    if scope["type"] == "http" and scope["path"] == liveness.PATH:
-        await liveness.answer(scope, send)
+    if scope["type"] == "http" and scope["path"] == livez.PATH:
+        await livez.answer(scope, send)
     elif scope["type"] == "http":
         await bridge(scope, receive, send)
     elif scope["type"] == "lifespan":
@@ -55,13 +56,13 @@ async def live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     await receive()
     get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all it imports, 600 ms
     provider().start()
-    live_doors.open()
-    collector.spare()
+    web_application.open()
+    gc_tuning.spare()
     keeping = asyncio.create_task(keep_pulsing())
     await send({"type": "lifespan.startup.complete"})
     await receive()
     keeping.cancel()
-    await live_doors.close()
+    await web_application.close()
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -69,5 +70,5 @@ async def keep_pulsing() -> None:
     """Pulse through the pool of the requests: a process whose requests are stuck must not say that it hears."""
     loop = asyncio.get_running_loop()
     while True:
-        await loop.run_in_executor(threads, pulsing.pulse)
-        await asyncio.sleep(pulsing.PULSE_SECONDS)
+        await loop.run_in_executor(threads, pulse.pulse)
+        await asyncio.sleep(pulse.PULSE_SECONDS)

@@ -10,18 +10,18 @@ from django.core.exceptions import ImproperlyConfigured
 from psycopg import Error
 from psycopg.conninfo import make_conninfo
 
-from registry_project import environment
+from registry_project import env
 from service_registry.database.connection import CONNECT_SECONDS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-DEBUG = environment.flag("DEBUG", default=False)
-REGISTRY_DATA_DIR = environment.path("REGISTRY_DATA_DIR", BASE_DIR / "var")
+DEBUG = env.flag("DEBUG", default=False)
+REGISTRY_DATA_DIR = env.path("REGISTRY_DATA_DIR", BASE_DIR / "var")
 
 
 def secret_key() -> str:
     """The key from the environment; with DEBUG on one that is made at first start and kept in the data directory."""
-    given = environment.text("SECRET_KEY")
+    given = env.text("SECRET_KEY")
     if given:
         return given
     if not DEBUG:
@@ -50,7 +50,7 @@ SECRET_KEY = secret_key()
 if not DEBUG and len(SECRET_KEY) < 50:
     raise ImproperlyConfigured("SECRET_KEY is too short; with DEBUG off it must be a secret of 50 or more characters.")
 
-ALLOWED_HOSTS = environment.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if DEBUG else "")
+ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if DEBUG else "")
 if not DEBUG and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
     raise ImproperlyConfigured(
         "ALLOWED_HOSTS must list the host names this registry answers to; * is refused with DEBUG off."
@@ -62,13 +62,13 @@ if not DEBUG and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
 DEVELOPMENT_ISSUER_PATH = "/development-issuer"
 LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 
-OIDC_ISSUER = environment.text("OIDC_ISSUER")
-OIDC_AUDIENCE = environment.text("OIDC_AUDIENCE", "service-registry" if DEBUG else "")
-OIDC_JWKS_URI = environment.text("OIDC_JWKS_URI")
-OIDC_GROUP_CLAIMS = environment.listed("OIDC_GROUP_CLAIMS", "groups,realm_access.roles")
-OIDC_LEEWAY_SECONDS = environment.integer("OIDC_LEEWAY_SECONDS", 30, 0, 300)
-OIDC_KEYS_MAX_AGE_SECONDS = environment.integer("OIDC_KEYS_MAX_AGE_SECONDS", 86400, 300, 604800)
-OIDC_ALGORITHMS = environment.listed("OIDC_ALGORITHMS", "RS256,ES256,PS256,EdDSA")
+OIDC_ISSUER = env.text("OIDC_ISSUER")
+OIDC_AUDIENCE = env.text("OIDC_AUDIENCE", "service-registry" if DEBUG else "")
+OIDC_JWKS_URI = env.text("OIDC_JWKS_URI")
+OIDC_GROUP_CLAIMS = env.listed("OIDC_GROUP_CLAIMS", "groups,realm_access.roles")
+OIDC_LEEWAY_SECONDS = env.integer("OIDC_LEEWAY_SECONDS", 30, 0, 300)
+OIDC_KEYS_MAX_AGE_SECONDS = env.integer("OIDC_KEYS_MAX_AGE_SECONDS", 86400, 300, 604800)
+OIDC_ALGORITHMS = env.listed("OIDC_ALGORITHMS", "RS256,ES256,PS256,EdDSA")
 SUPPORTED_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"}
 if not OIDC_ALGORITHMS or set(OIDC_ALGORITHMS) - SUPPORTED_ALGORITHMS:
     raise ImproperlyConfigured(f"OIDC_ALGORITHMS must be some of {', '.join(sorted(SUPPORTED_ALGORITHMS))}.")
@@ -76,7 +76,7 @@ if not OIDC_ALGORITHMS or set(OIDC_ALGORITHMS) - SUPPORTED_ALGORITHMS:
 
 def require_issuer(name: str, url: str) -> None:
     """Raise ImproperlyConfigured unless `url` may be trusted for keys: https, or http on loopback."""
-    parts = environment.parts(name, url)
+    parts = env.parts(name, url)
     on_loopback = parts.hostname in LOOPBACK_HOSTS
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and on_loopback)):
         raise ImproperlyConfigured(f"{name} must be the https address of your OIDC provider (http only on loopback).")
@@ -90,8 +90,8 @@ if OIDC_JWKS_URI:
 if not OIDC_AUDIENCE:
     raise ImproperlyConfigured("OIDC_AUDIENCE must be the name that your provider writes into `aud` for this registry.")
 
-OIDC_RP_CLIENT_ID = environment.text("OIDC_RP_CLIENT_ID", "service-registry-admin" if DEBUG else "")
-OIDC_RP_CLIENT_SECRET = environment.text("OIDC_RP_CLIENT_SECRET")
+OIDC_RP_CLIENT_ID = env.text("OIDC_RP_CLIENT_ID", "service-registry-admin" if DEBUG else "")
+OIDC_RP_CLIENT_SECRET = env.text("OIDC_RP_CLIENT_SECRET")
 OIDC_RP_SCOPES = "openid profile email"
 OIDC_USE_PKCE = True
 OIDC_STORE_ACCESS_TOKEN = False
@@ -109,23 +109,21 @@ LOGOUT_REDIRECT_URL = "admin:login"
 
 # --- The registry's rules -------------------------------------------------------------------------------------------
 
-REGISTRY_IGNORED_GROUPS = environment.listed(
-    "REGISTRY_IGNORED_GROUPS", "offline_access,uma_authorization,default-roles-*"
-)
-REGISTRY_DEFAULT_TTL_SECONDS = environment.integer("REGISTRY_DEFAULT_TTL_SECONDS", 30, 5, 86400)
-REGISTRY_SWEEP_INTERVAL_SECONDS = environment.integer("REGISTRY_SWEEP_INTERVAL_SECONDS", 2, 1, 60)
-REGISTRY_RETENTION_SECONDS = environment.integer("REGISTRY_RETENTION_SECONDS", 600, 1, 2592000)
-REGISTRY_SILENCE_MAX_SECONDS = environment.integer("REGISTRY_SILENCE_MAX_SECONDS", 3600, 0, 86400)
-REGISTRY_PROTECTION_FRACTION = environment.fraction("REGISTRY_PROTECTION_FRACTION", 0.15)
-REGISTRY_PROTECTION_MINIMUM = environment.integer("REGISTRY_PROTECTION_MINIMUM", 5, 1, 1_000_000)
-REGISTRY_PROTECTION_MAX_SECONDS = environment.integer("REGISTRY_PROTECTION_MAX_SECONDS", 900, 0, 86400)
-REGISTRY_SERVICE_PROTECTION_FRACTION = environment.fraction("REGISTRY_SERVICE_PROTECTION_FRACTION", 0.5)
-REGISTRY_SERVICE_PROTECTION_MAX_SECONDS = environment.integer("REGISTRY_SERVICE_PROTECTION_MAX_SECONDS", 120, 0, 86400)
-REGISTRY_FIRST_REGISTRATION = environment.text("REGISTRY_FIRST_REGISTRATION", "claim", ("claim", "provisioned"))
-REGISTRY_NAME_RESERVATION_DAYS = environment.integer("REGISTRY_NAME_RESERVATION_DAYS", 30, 0, 3650)
-REGISTRY_CHANGE_RETENTION_DAYS = environment.integer("REGISTRY_CHANGE_RETENTION_DAYS", 30, 1, 3650)
-REGISTRY_SECRET_METADATA = environment.text("REGISTRY_SECRET_METADATA", "refuse", ("refuse", "redact", "allow"))
-REGISTRY_MAX_INSTANCES_PER_OWNER = environment.integer("REGISTRY_MAX_INSTANCES_PER_OWNER", 10_000, 1, 10_000_000)
+REGISTRY_IGNORED_GROUPS = env.listed("REGISTRY_IGNORED_GROUPS", "offline_access,uma_authorization,default-roles-*")
+REGISTRY_DEFAULT_TTL_SECONDS = env.integer("REGISTRY_DEFAULT_TTL_SECONDS", 30, 5, 86400)
+REGISTRY_SWEEP_INTERVAL_SECONDS = env.integer("REGISTRY_SWEEP_INTERVAL_SECONDS", 2, 1, 60)
+REGISTRY_RETENTION_SECONDS = env.integer("REGISTRY_RETENTION_SECONDS", 600, 1, 2592000)
+REGISTRY_SILENCE_MAX_SECONDS = env.integer("REGISTRY_SILENCE_MAX_SECONDS", 3600, 0, 86400)
+REGISTRY_PROTECTION_FRACTION = env.fraction("REGISTRY_PROTECTION_FRACTION", 0.15)
+REGISTRY_PROTECTION_MINIMUM = env.integer("REGISTRY_PROTECTION_MINIMUM", 5, 1, 1_000_000)
+REGISTRY_PROTECTION_MAX_SECONDS = env.integer("REGISTRY_PROTECTION_MAX_SECONDS", 900, 0, 86400)
+REGISTRY_SERVICE_PROTECTION_FRACTION = env.fraction("REGISTRY_SERVICE_PROTECTION_FRACTION", 0.5)
+REGISTRY_SERVICE_PROTECTION_MAX_SECONDS = env.integer("REGISTRY_SERVICE_PROTECTION_MAX_SECONDS", 120, 0, 86400)
+REGISTRY_FIRST_REGISTRATION = env.text("REGISTRY_FIRST_REGISTRATION", "claim", ("claim", "provisioned"))
+REGISTRY_NAME_RESERVATION_DAYS = env.integer("REGISTRY_NAME_RESERVATION_DAYS", 30, 0, 3650)
+REGISTRY_CHANGE_RETENTION_DAYS = env.integer("REGISTRY_CHANGE_RETENTION_DAYS", 30, 1, 3650)
+REGISTRY_SECRET_METADATA = env.text("REGISTRY_SECRET_METADATA", "refuse", ("refuse", "redact", "allow"))
+REGISTRY_MAX_INSTANCES_PER_OWNER = env.integer("REGISTRY_MAX_INSTANCES_PER_OWNER", 10_000, 1, 10_000_000)
 
 # --- Django ---------------------------------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "service_registry.api.middleware.AnswerMiddleware",
-    "service_registry.content_policy.ContentPolicyMiddleware",
+    "service_registry.http.security_headers.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -183,7 +181,7 @@ NUMERIC_OPTIONS = ("connect_timeout", "keepalives_idle", "keepalives_interval", 
 
 
 def database() -> dict[str, Any]:
-    url = environment.text("DATABASE_URL")
+    url = env.text("DATABASE_URL")
     if not url.startswith(("postgres://", "postgresql://")):
         raise ImproperlyConfigured(
             "DATABASE_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
@@ -227,7 +225,7 @@ def require_connection_options(options: dict[str, Any]) -> None:
 DATABASES = {"default": database()}
 
 # A way past a transaction pooler, on which NOTIFY is heard.
-DATABASE_DIRECT_URL = environment.text("DATABASE_DIRECT_URL")
+DATABASE_DIRECT_URL = env.text("DATABASE_DIRECT_URL")
 if DATABASE_DIRECT_URL and not DATABASE_DIRECT_URL.startswith(("postgres://", "postgresql://")):
     raise ImproperlyConfigured(
         "DATABASE_DIRECT_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
@@ -285,9 +283,9 @@ SPECTACULAR_SETTINGS = {
 
 # --- Celery ---------------------------------------------------------------------------------------------------------
 
-CELERY_BROKER_URL = environment.text("CELERY_BROKER_URL", "memory://")
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "memory://")
 BROKER_SCHEMES = {"memory", "redis", "rediss", "amqp", "amqps"}
-if environment.parts("CELERY_BROKER_URL", CELERY_BROKER_URL).scheme not in BROKER_SCHEMES:
+if env.parts("CELERY_BROKER_URL", CELERY_BROKER_URL).scheme not in BROKER_SCHEMES:
     raise ImproperlyConfigured("CELERY_BROKER_URL must be a redis://, rediss://, amqp:// or amqps:// address.")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -303,7 +301,7 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- Logs -----------------------------------------------------------------------------------------------------------
 
-REGISTRY_LOG_HEARTBEATS = environment.text("REGISTRY_LOG_HEARTBEATS", "changes", ("changes", "all", "none"))
+REGISTRY_LOG_HEARTBEATS = env.text("REGISTRY_LOG_HEARTBEATS", "changes", ("changes", "all", "none"))
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -329,10 +327,10 @@ LOGGING: dict[str, Any] = {
 
 # --- Metrics --------------------------------------------------------------------------------------------------------
 
-REGISTRY_METRICS_PUBLIC = environment.flag("REGISTRY_METRICS_PUBLIC", default=False)
+REGISTRY_METRICS_PUBLIC = env.flag("REGISTRY_METRICS_PUBLIC", default=False)
 PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # Read again by the Prometheus library, from the environment, when it is first imported.
-PROMETHEUS_MULTIPROC_DIR = environment.text("PROMETHEUS_MULTIPROC_DIR")
+PROMETHEUS_MULTIPROC_DIR = env.text("PROMETHEUS_MULTIPROC_DIR")
 if PROMETHEUS_MULTIPROC_DIR:
     try:
         Path(PROMETHEUS_MULTIPROC_DIR).mkdir(parents=True, exist_ok=True)
@@ -345,7 +343,7 @@ else:
 
 # --- Processes ------------------------------------------------------------------------------------------------------
 
-REGISTRY_BIND = environment.text("REGISTRY_BIND", "127.0.0.1")
-REGISTRY_PORT = environment.integer("REGISTRY_PORT", 8000, 1, 65535)
-WEB_PROCESSES = environment.integer("WEB_PROCESSES", 1, 1, 64)
-WEB_THREADS = environment.integer("WEB_THREADS", 2, 1, 64)
+REGISTRY_BIND = env.text("REGISTRY_BIND", "127.0.0.1")
+REGISTRY_PORT = env.integer("REGISTRY_PORT", 8000, 1, 65535)
+WEB_PROCESSES = env.integer("WEB_PROCESSES", 1, 1, 64)
+WEB_THREADS = env.integer("WEB_THREADS", 2, 1, 64)

@@ -10,8 +10,8 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from registry_project import pulsing  # noqa: E402 - what follows needs Django's registry of models
-from registry_project.bridge import Environ, StartResponse, without_charset  # noqa: E402
+from service_registry import pulse  # noqa: E402 - what follows needs Django's registry of models
+from service_registry.asgi.django_bridge import Environ, StartResponse, without_charset  # noqa: E402
 from service_registry.identity.keys import provider  # noqa: E402
 
 # The process that has its threads already. WSGI servers load the application and fork then, and threads do not follow.
@@ -39,5 +39,5 @@ def start() -> None:
 
 def keep_pulsing() -> None:
     while True:
-        pulsing.pulse()
-        time.sleep(pulsing.PULSE_SECONDS)
+        pulse.pulse()
+        time.sleep(pulse.PULSE_SECONDS)

@@ -12,18 +12,19 @@ class ServiceRegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        post_migrate.connect(provide_what_every_database_holds, sender=self)
+        post_migrate.connect(create_initial_rows, sender=self)
 
 
-def provide_what_every_database_holds(using: str, **_kwargs: Any) -> None:
+def create_initial_rows(using: str, **_kwargs: Any) -> None:
     """Make the role groups, the state row and the log's first row where they are missing, and touch none that exist.
 
     Permissions do not exist yet while migrations of a new database run, and a flush empties these tables; after either
     this signal is sent.
     """
-    from service_registry import changes, permissions  # noqa: PLC0415 (models are not loaded when this file is)
-    from service_registry.expiry import hearing  # noqa: PLC0415
+    # The models are not loaded yet when this file is imported.
+    from service_registry import changelog, permissions  # noqa: PLC0415
+    from service_registry.expiry import observation  # noqa: PLC0415
 
     permissions.provide_role_groups(using)
-    hearing.provide_state(using)
-    changes.start_log(using)
+    observation.provide_state(using)
+    changelog.start_log(using)

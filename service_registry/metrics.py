@@ -19,8 +19,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, STATE_NAME
 from service_registry.models import RULES, STATUSES
+from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, STATE_NAME
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 STATES = ("live", "protected", "expired")

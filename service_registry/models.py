@@ -43,6 +43,11 @@ class User(AbstractUser):
     def __str__(self) -> str:
         return self.get_username()
 
+    @property
+    def actor(self) -> str:
+        """The operator's name in the change log and in the request log."""
+        return f"{self.subject}@{self.issuer}" if self.subject else f"admin:{self.get_username()}"
+
 
 class ServiceQuerySet(QuerySet["Service"]):
     def named(self, namespace: str, name: str) -> "ServiceQuerySet":

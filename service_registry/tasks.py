@@ -7,7 +7,7 @@ from celery import shared_task
 from django.conf import settings
 
 from service_registry import logs
-from service_registry.changes import compaction
+from service_registry.changelog import prune
 from service_registry.expiry.sweep import sweep as sweep_once
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def sweep() -> None:
 @shared_task(name="service_registry.tasks.prune_changes")
 def prune_changes() -> None:
     begun = time.monotonic()
-    planned = compaction.plan(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
-    pruned = sum(step.spent for step in compaction.prune(planned))
+    planned = prune.plan(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
+    pruned = sum(step.spent for step in prune.prune(planned))
     fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
     logs.event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.test import Client
 from pydantic import BaseModel
 
-from registry_project.embedded.issuer.tokens import issue_token
+from registry_project.devstack.issuer.tokens import issue_token
 from service_registry import schemas
 from tests.leaks import CANARY, note_token
 

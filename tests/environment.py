@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded.issuer.server import Server as Issuer
-from registry_project.embedded.postgres import Server as Postgres
+from registry_project.devstack.issuer.server import Server as Issuer
+from registry_project.devstack.postgres import Server as Postgres
 
 MEMORY = Path("/dev/shm")
 # Tests that look at plans analyse by themselves; a vacuum at its own time would change what others count.

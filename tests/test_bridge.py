@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from registry_project.bridge import BODY_SECONDS, Bridge, Environ, StartResponse, WSGIApplication
+from service_registry.asgi.django_bridge import BODY_SECONDS, Bridge, Environ, StartResponse, WSGIApplication
 
 LIMIT = 1000
 Serve = Callable[[WSGIApplication], int]

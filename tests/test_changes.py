@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from service_registry.caller import Caller
-from service_registry.changes.history import history
+from service_registry.changelog.history import history
 from service_registry.models import Change
 from service_registry.schemas import ChangesQuery
 from tests import ageing

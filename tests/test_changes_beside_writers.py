@@ -10,7 +10,7 @@ from django.db import connection, connections
 
 from service_registry import manager
 from service_registry.caller import Caller
-from service_registry.changes.history import history
+from service_registry.changelog.history import history
 from service_registry.models import Change
 from service_registry.schemas import ChangesQuery, Registration
 from tests.client import registration

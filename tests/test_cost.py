@@ -8,21 +8,22 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from service_registry import catalogue, changes, manager, past
+from service_registry import changelog, manager
 from service_registry.caller import Caller
-from service_registry.changes.compaction import DELETE, PLAN
-from service_registry.changes.ends import ENDS, LAST_ARRIVALS
-from service_registry.changes.history import LOG, NAMESPACES, SERVICE, found, reach
-from service_registry.changes.reading import READ_AFTER
-from service_registry.documents import OVERRIDE
-from service_registry.documents import SERVICE as SERVICE_TABLE
-from service_registry.expiry import census
+from service_registry.changelog.history import LOG, NAMESPACES, SERVICE, found, reach
+from service_registry.changelog.latest import ENDS, LAST_ARRIVALS
+from service_registry.changelog.prune import DELETE, PLAN
+from service_registry.changelog.read import READ_AFTER
+from service_registry.expiry import counts
 from service_registry.expiry.sweep import sweep
-from service_registry.filters import wanted
 from service_registry.manager.batch import Asked, asked_by, column, columns_of
 from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.quota import COUNT_OF_OWNERS
+from service_registry.queries import as_of, catalogue
+from service_registry.queries.filters import wanted
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
+from service_registry.sql import OVERRIDE
+from service_registry.sql import SERVICE as SERVICE_TABLE
 from tests.client import registration
 
 CALLER = Caller("tester", frozenset({"team"}), frozenset({"register_instance"}))
@@ -53,7 +54,7 @@ def test_heartbeats_take_two_statements(db: None, size: int) -> None:
 
 def test_discovery_takes_two_statements(db: None) -> None:
     manager.register(fleet(3), CALLER)
-    assert len(statements(lambda: catalogue.discover("default", "web", UP, changes.ends("default", "web")))) == 2
+    assert len(statements(lambda: catalogue.discover("default", "web", UP, changelog.ends("default", "web")))) == 2
 
 
 def test_registering_a_thousand_takes_under_twelve_statements(db: None) -> None:
@@ -139,7 +140,7 @@ def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> No
 
 
 def last_pk() -> int:
-    return changes.parse(changes.end())[1]
+    return changelog.parse(changelog.end())[1]
 
 
 def test_reading_on_from_an_index_begins_there(many: None) -> None:
@@ -172,7 +173,7 @@ def test_pruning_reads_its_range_and_looks_the_others_up(many: None) -> None:
 
 def test_a_past_moment_is_read_by_index(many: None) -> None:
     asked = {"at": "2026-01-01T00:00:00Z", "until": last_pk() - 100, "namespace": "default", "name": "service-3"}
-    found = plan(past.DISCOVER, asked | UP.parameters)
+    found = plan(as_of.DISCOVER, asked | UP.parameters)
     assert "change_by_instance" in found
     assert "Seq Scan on service_registry_change" not in found
 
@@ -192,8 +193,8 @@ def test_a_quota_is_counted_by_index(many: None) -> None:
 
 
 def test_the_fleet_is_counted_from_the_leases_alone(many: None) -> None:
-    counted = census.take()
-    found = plan(census.COHORTS, counted.parameters())
+    counted = counts.take()
+    found = plan(counts.COHORTS, counted.parameters())
     assert "service_registry_lease" in found
     assert "service_registry_instance" not in found
     assert (sum(cohort.live for cohort in counted.cohorts), counted.due) == (0, 0)

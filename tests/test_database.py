@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 
-from registry_project.embedded.postgres import Server
+from registry_project.devstack.postgres import Server
 from service_registry.database.base import SchemaEditor
 from service_registry.database.connection import DEADLINE_SECONDS, SILENT_SECONDS, Connection, DatabaseSilent, breaker
 from service_registry.database.outages import is_lost_connection, is_outage
-from service_registry.database.retrying import retried
+from service_registry.database.retries import retried
 from service_registry.manager.batch import write
 from tests.identity.issuing import until
 

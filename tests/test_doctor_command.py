@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from service_registry.expiry import hearing
+from service_registry.expiry import observation
 from service_registry.expiry.sweep import sweep
 from service_registry.management import doctor
 from service_registry.models import RegistryState, SigningKeys
@@ -27,7 +27,7 @@ def found() -> dict[str, doctor.Finding]:
 def running(db: None, settings: Settings) -> None:
     """As while a registry runs: heard, swept, with keys stored."""
     settings.DEBUG = True  # pytest takes it off
-    hearing.Pulse().beat()
+    observation.Pulse().beat()
     sweep()
     SigningKeys.objects.update_or_create(issuer=settings.OIDC_ISSUER, defaults={"document": {}})
 

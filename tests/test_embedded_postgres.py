@@ -10,14 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from registry_project.embedded.exceptions import EmbeddedError
-from registry_project.embedded.postgres import Server
+from registry_project.devstack.exceptions import EmbeddedError
+from registry_project.devstack.postgres import Server
 
 # Started by somebody who is then killed.
 ORPHANED = """
 import os, signal, sys
 from pathlib import Path
-from registry_project.embedded.postgres import Server
+from registry_project.devstack.postgres import Server
 server = Server(Path(sys.argv[1]), durable=False)
 server.start()
 print(server.postmaster_pid, flush=True)

@@ -6,7 +6,7 @@ import pytest
 from django.db.models.functions import Now
 from pytest_django import Settings
 
-from service_registry.expiry import hearing
+from service_registry.expiry import observation
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Instance, Lease, Override, RegistryState, Service
 from tests import ageing
@@ -75,7 +75,7 @@ def test_time_stands_still_while_the_registry_hears_nothing(payments: Api) -> No
     ageing.silence(600)
     ageing.deafen(6)
     assert sweep().expired == 0
-    hearing.Pulse().beat()
+    observation.Pulse().beat()
     assert sweep().expired == 0
     state = RegistryState.objects.get()
     assert state.window_reason == "deaf"
@@ -86,14 +86,14 @@ def test_a_pulse_in_time_keeps_the_window(payments: Api) -> None:
     ageing.hear_since(100)
     before = RegistryState.objects.get()
     ageing.deafen(2)
-    hearing.Pulse().beat()
+    observation.Pulse().beat()
     after = RegistryState.objects.get()
     assert after.window_start == before.window_start
     assert after.heard_at > before.heard_at
 
 
-def reading(monotonic: float, database: float, took: float = 0.0) -> hearing.Reading:
-    return hearing.Reading(monotonic, database, monotonic + took, database, 0.0)
+def reading(monotonic: float, database: float, took: float = 0.0) -> observation.Reading:
+    return observation.Reading(monotonic, database, monotonic + took, database, 0.0)
 
 
 def test_a_jump_of_the_databases_clock_is_seen_and_a_slow_answer_is_not() -> None:
@@ -106,7 +106,7 @@ def test_a_jump_of_the_databases_clock_is_seen_and_a_slow_answer_is_not() -> Non
 
 def test_a_jump_restarts_the_window(payments: Api) -> None:
     ageing.hear_since(100)
-    pulse = hearing.Pulse()
+    pulse = observation.Pulse()
     pulse.beat()
     pulse._earlier = reading(0.0, 0.0)
     pulse.beat()
@@ -125,7 +125,7 @@ def test_a_clock_that_is_set_back_expires_nobody(payments: Api) -> None:
     ageing.set_clock_back(MONTH)
     RegistryState.objects.update(window_start=Now() - timedelta(seconds=100))
     assert sweep().expired == 0
-    hearing.Pulse().beat()
+    observation.Pulse().beat()
     assert sweep().expired == 0
     assert payments.listed() == ["web-1"]
 
@@ -135,7 +135,7 @@ def test_a_dead_instance_of_a_clock_that_was_ahead_expires_by_the_window(payment
     """And not when that time has come."""
     payments.register()
     ageing.set_clock_back(ahead)
-    hearing.Pulse().beat()
+    observation.Pulse().beat()
     ageing.hear_since(32)
     assert sweep().expired == 0
     ageing.hear_since(34)
@@ -155,10 +155,10 @@ def test_a_web_process_sweeps_when_nobody_else_does(payments: Api) -> None:
     payments.register()
     ageing.silence(60)
     RegistryState.objects.update(swept_at=Now())
-    hearing.pulse()
+    observation.pulse()
     assert payments.listed() == ["web-1"]
     RegistryState.objects.update(swept_at="2026-01-01T00:00:00Z")
-    hearing.pulse()
+    observation.pulse()
     assert payments.listed() == []
 
 
@@ -209,7 +209,7 @@ def test_a_sweep_that_was_finished_in_the_future_is_late(payments: Api) -> None:
     payments.register()
     ageing.silence(60)
     RegistryState.objects.update(swept_at="2100-01-01T00:00:00Z")
-    hearing.pulse()
+    observation.pulse()
     assert payments.listed() == []
 
 
@@ -224,7 +224,7 @@ def test_a_long_sweep_of_a_web_process_does_not_make_it_deaf(payments: Api) -> N
 
 def test_a_process_with_a_wrong_clock_serves_nobody(payments: Api) -> None:
     payments.register()
-    pulse = hearing.this_process()
+    pulse = observation.this_process()
     pulse.clock_is_wrong = True
     try:
         answer = payments.heartbeat()

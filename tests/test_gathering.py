@@ -5,9 +5,9 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from service_registry.asgi.writes.micro_batch import WAITING, WAITING_FOR_ONE_KEY, Gathering, Verb
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, TooBusy
-from service_registry.live.gathering import WAITING, WAITING_FOR_ONE_KEY, Gathering, Verb
 from service_registry.manager.batch import Asked
 from service_registry.schemas import Beat
 

@@ -21,9 +21,9 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
-from registry_project.embedded import issuer
-from registry_project.embedded.issuer import clients, codes
-from registry_project.embedded.issuer.server import Server
+from registry_project.devstack import issuer
+from registry_project.devstack.issuer import clients, codes
+from registry_project.devstack.issuer.server import Server
 
 AUDIENCE = "the-registry"
 CALLBACK = "http://127.0.0.1:9/callback/"
@@ -264,7 +264,7 @@ def test_key_and_secrets_are_kept_and_private(client: Client) -> None:
 
 def test_it_does_not_exist_in_production(tmp_path: Path) -> None:
     variables = {**os.environ, "DEBUG": "false", "REGISTRY_DATA_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "registry_project.embedded.issuer", "--port=0"]
+    command = [sys.executable, "-m", "registry_project.devstack.issuer", "--port=0"]
     answer = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=20, check=False)
     assert answer.returncode == 1
     assert "DEBUG=true only" in answer.stderr

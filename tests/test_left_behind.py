@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import connections
 
-from registry_project.bridge import Bridge
+from service_registry.asgi.django_bridge import Bridge
 from tests.client import Api, registration, token
 from tests.live.clients import GET, Client
 

@@ -11,9 +11,9 @@ from django.conf import LazySettings
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from registry_project.embedded import plan
+from registry_project.devstack import plan
 from service_registry import metrics
-from service_registry.expiry import hearing
+from service_registry.expiry import observation
 from service_registry.expiry.sweep import sweep
 from service_registry.models import RULES
 from service_registry.permissions import ROLE_GROUPS
@@ -171,7 +171,7 @@ def test_a_silence_is_shown_with_its_length(payments: Api) -> None:
 
 
 def test_a_restart_of_the_window_is_counted_with_its_reason(db: None, since: Since) -> None:
-    pulse = hearing.Pulse()
+    pulse = observation.Pulse()
     pulse.beat()
     deafen(2)
     pulse.beat()

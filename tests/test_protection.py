@@ -8,8 +8,8 @@ import pytest
 from django.db.models.functions import Now
 from pytest_django import Settings
 
-from service_registry.expiry import census, evidence, forecast, judging
-from service_registry.expiry.judging import Judging
+from service_registry.expiry import apply, counts, dry_run, evidence
+from service_registry.expiry.apply import Judging
 from service_registry.expiry.sweep import ROWS_A_TRANSACTION, sweep
 from service_registry.models import Change, Lease, RegistryState
 from tests import ageing
@@ -27,7 +27,7 @@ def one_of_each(ids: list[str], count: int) -> list[str]:
 
 def moment(seconds_ago: float) -> float:
     """By the database's clock."""
-    return census.take().now - seconds_ago
+    return counts.take().now - seconds_ago
 
 
 def test_a_lone_death_in_a_fleet_is_not_held(payments: Api) -> None:
@@ -157,7 +157,7 @@ def test_the_evidence_says_when_a_hold_ends_by_the_clock_it_has(payments: Api) -
     ageing.hear_since(DUE)
     protected_at = Lease.objects.get(instance__instance_id=gone[0]).protected_at
     assert protected_at is not None
-    found = next(each for each in forecast.prospects(forecast.outlook()) if each.candidate.instance_id == gone[0])
+    found = next(each for each in dry_run.prospects(dry_run.outlook()) if each.candidate.instance_id == gone[0])
     assert found.fate.endswith(f"until {evidence.rfc3339(protected_at + timedelta(seconds=900))}")
 
 
@@ -335,32 +335,32 @@ def test_an_old_count_judges_nobody(payments: Api) -> None:
     """As of a sweep that was frozen between its transactions."""
     ids = fleet(payments, FIVE_EACH)
     quiet(DUE + 10, ids[:1])
-    counted = census.take()
+    counted = counts.take()
     old = dataclasses.replace(counted, at=counted.at - timedelta(seconds=5))
-    assert judging.judge(Judging(old, judging.judgement(old)), ROWS_A_TRANSACTION) == 0
+    assert apply.judge(Judging(old, apply.judgement(old)), ROWS_A_TRANSACTION) == 0
     to_come = dataclasses.replace(counted, at=counted.at + timedelta(days=30))
-    assert judging.judge(Judging(to_come, judging.judgement(to_come)), ROWS_A_TRANSACTION) == 0
-    assert judging.judge(Judging(counted, judging.judgement(counted)), ROWS_A_TRANSACTION) == 1
+    assert apply.judge(Judging(to_come, apply.judgement(to_come)), ROWS_A_TRANSACTION) == 0
+    assert apply.judge(Judging(counted, apply.judgement(counted)), ROWS_A_TRANSACTION) == 1
 
 
 def test_a_beat_between_counting_and_judging_counts(payments: Api) -> None:
     ids = fleet(payments, FIVE_EACH)
     quiet(DUE, ids[:2])
-    counted = census.take()
-    judged = Judging(counted, judging.judgement(counted))
+    counted = counts.take()
+    judged = Judging(counted, apply.judgement(counted))
     beat(payments, ids[:1])
-    assert judging.judge(judged, ROWS_A_TRANSACTION) == 1
+    assert apply.judge(judged, ROWS_A_TRANSACTION) == 1
     assert expired() == {ids[1]}
 
 
 def test_who_is_due_only_since_the_count_waits_for_the_next(payments: Api) -> None:
     ids = fleet(payments, FIVE_EACH)
-    counted = census.take()
-    judged = Judging(counted, judging.judgement(counted))
+    counted = counts.take()
+    judged = Judging(counted, apply.judgement(counted))
     just_heard = counted.at - timedelta(seconds=32.999)
     Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=just_heard)
     time.sleep(0.01)
-    assert judging.judge(judged, ROWS_A_TRANSACTION) == 0
+    assert apply.judge(judged, ROWS_A_TRANSACTION) == 0
     assert sweep().expired == 1
 
 

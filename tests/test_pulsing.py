@@ -8,7 +8,7 @@ import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import Group
 
-from registry_project import pulsing
+from service_registry import pulse
 from service_registry.identity.keys import provider
 from service_registry.models import RegistryState
 from service_registry.permissions import grants
@@ -40,7 +40,7 @@ def heard_at() -> datetime:
 def pulse_moves_heard_at() -> bool:
     ageing.deafen(2)
     before = heard_at()
-    pulsing.pulse()
+    pulse.pulse()
     return heard_at() > before
 
 

@@ -7,36 +7,36 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from service_registry import changes, schemas
+from service_registry import changelog, schemas
 from service_registry.exceptions import IndexGone, InvalidInput
-from service_registry.fields import Kind
 from service_registry.models import CHANGE_KINDS, Change
+from service_registry.schemas.fields import Kind
 from tests import ageing
 from tests.client import Api
 
 
 def read(index: str, **filters: Any) -> list[tuple[str, str | None]]:
-    return [(change.kind, change.instance_id) for change in changes.read_after(index, 100, **filters)]
+    return [(change.kind, change.instance_id) for change in changelog.read_after(index, 100, **filters)]
 
 
 def test_it_gives_what_came_after_in_order(payments: Api) -> None:
-    start = changes.end()
+    start = changelog.end()
     payments.register("web", "a")
     payments.register("web", "a", weight=5)
     payments.deregister("web", "a")
     assert read(start) == [("service_created", None), ("registered", "a"), ("updated", "a"), ("deregistered", "a")]
-    created, registered, *later = changes.read_after(start, 100)
-    assert changes.read_after(registered.index, 100) == later
-    assert changes.read_after(start, 2) == [created, registered]
-    assert later[-1].index == changes.end()
+    created, registered, *later = changelog.read_after(start, 100)
+    assert changelog.read_after(registered.index, 100) == later
+    assert changelog.read_after(start, 2) == [created, registered]
+    assert later[-1].index == changelog.end()
 
 
 def test_the_end_is_followed_by_nothing(db: None) -> None:
-    assert changes.read_after(changes.end(), 100) == []
+    assert changelog.read_after(changelog.end(), 100) == []
 
 
 def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
-    start = changes.end()
+    start = changelog.end()
     for name in ("a", "b", "c"):
         payments.register(name, f"{name}-1")
         payments.register(name, f"{name}-2", namespace="test")
@@ -49,10 +49,10 @@ def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
 
 def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
     payments.register()
-    start = changes.end()
+    start = changelog.end()
     override = {"status": "DOWN", "reason": "disk"}
     payments.call("PUT", "/registry/instance/web/web-1/status", override)
-    (change,) = changes.read_after(start, 1)
+    (change,) = changelog.read_after(start, 1)
     public, full = json.loads(change.public), json.loads(change.full)
     schemas.Change.model_validate(full)
     row = Change.objects.latest("id")
@@ -67,9 +67,9 @@ def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
 
 
 def test_what_a_change_lacks_is_left_out(payments: Api) -> None:
-    start = changes.end()
+    start = changelog.end()
     payments.register()
-    change = changes.read_after(start, 2)[1]
+    change = changelog.read_after(start, 2)[1]
     assert "changed" not in json.loads(change.full)
     assert {"actor", "reason"} == json.loads(change.private).keys()
 
@@ -82,20 +82,20 @@ def lost(index: str) -> str:
 
 def test_an_index_that_names_no_row_is_gone(payments: Api) -> None:
     payments.register()
-    end = changes.end()
-    mark, pk = changes.parse(end)
+    end = changelog.end()
+    mark, pk = changelog.parse(end)
     for index in (lost(end), f"{mark}-{pk + 1}", f"{mark}-{2**63 - 1}", "00000000-1"):
         with pytest.raises(IndexGone):
-            changes.read_after(index, 100)
+            changelog.read_after(index, 100)
 
 
 def test_an_index_survives_what_was_lost_after_it(payments: Api) -> None:
     payments.register()
-    held = changes.end()
+    held = changelog.end()
     payments.register(weight=1)
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changes.parse(held)[1]])
-    assert len(changes.read_after(held, 100)) == 1
+        cursor.execute("UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changelog.parse(held)[1]])
+    assert len(changelog.read_after(held, 100)) == 1
 
 
 NO_INDEXES = ["", "1", "x", "-1", "0000000g-1", "00000000-0", "00000000-01", "00000000-", "00000000--1", "00000000-1 "]
@@ -105,7 +105,7 @@ NO_INDEXES += ["00000000-1\n", f"00000000-{2**63}", "00000000-\u0661", "ABCDEF00
 @pytest.mark.parametrize("text", NO_INDEXES)
 def test_a_text_that_is_no_index_is_refused(db: None, text: str) -> None:
     with pytest.raises(InvalidInput):
-        changes.read_after(text, 100)
+        changelog.read_after(text, 100)
 
 
 def test_every_kind_has_its_place_in_the_contract() -> None:
@@ -116,17 +116,17 @@ def test_nobody_goes_on_from_a_row_that_pruning_has_left_alone(payments: Api) ->
     """The arrival of an instance that still runs stays, and what came and left after it is gone: who went on from
     there would keep the one that left for ever. From the end of the log, however old, one may go on."""
     payments.register("web", "stays")
-    arrival = changes.end()
+    arrival = changelog.end()
     payments.register("web", "left")
-    seen = changes.end()
+    seen = changelog.end()
     payments.deregister("web", "left")
     payments.register("web", "comes")
     ageing.date_changes_back(31 * 86400)
-    end = changes.end()
+    end = changelog.end()
     call_command("prune_changes")
-    assert changes.read_after(end, 100) == []
+    assert changelog.read_after(end, 100) == []
     payments.register("web", "new")
     for index in (arrival, seen, end):
         with pytest.raises(IndexGone):
-            changes.read_after(index, 100)
-    assert read(changes.end()) == []
+            changelog.read_after(index, 100)
+    assert read(changelog.end()) == []

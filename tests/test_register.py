@@ -434,7 +434,7 @@ def test_the_owner_of_a_reserved_name_gets_it_beside_strangers_in_one_batch(db: 
         Asked(Registration(**registration("kept", "foreign")), caller("team-b")),
         Asked(Registration(**registration("kept", "own")), caller("team-a")),
     ]
-    foreign, own = manager.register_of_all(asked, lock_timeout="1s")
+    foreign, own = manager.register_for_callers(asked, lock_timeout="1s")
     assert isinstance(foreign, NotOwner)
     assert isinstance(own, manager.Registered)
     assert (Change.objects.get(kind="service_created").actor) == "team-a@tests"
@@ -448,7 +448,7 @@ def test_a_new_service_that_comes_to_nothing_for_one_is_made_for_the_next(db: No
         Asked(Registration(**registration("new", "within")), caller("team-b")),
         Asked(Registration(**registration("full", "i-1")), caller("team-a")),
     ]
-    over, within, again = manager.register_of_all(asked, lock_timeout="1s")
+    over, within, again = manager.register_for_callers(asked, lock_timeout="1s")
     assert isinstance(over, QuotaExceeded)
     assert isinstance(within, manager.Registered)
     assert within.created

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service_registry import catalogue
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Lease
+from service_registry.queries import catalogue
 from service_registry.schemas import ListQuery
 from tests import ageing
 from tests.client import Api, registration

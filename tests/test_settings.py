@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_project import settings as project_settings
-from registry_project.embedded.processes import free_port
+from registry_project.devstack.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 PRODUCTION = {
@@ -122,7 +122,7 @@ def test_every_setting_that_is_judged_by_its_reader_is_tried() -> None:
 )
 def test_the_embedded_registry_stops_with_the_same_sentence(tmp_path: Path, name: str, value: str) -> None:
     setting = {"REGISTRY_DATA_DIR": str(tmp_path), "REGISTRY_PORT": str(free_port())} | {name: value}
-    done = start("-m", "registry_project.embedded", **setting)
+    done = start("-m", "registry_project.devstack", **setting)
     assert done.returncode == 2
     assert re.fullmatch(rf"The registry cannot start: .*\b{name}\b.*\n", done.stderr)
 

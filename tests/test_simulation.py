@@ -11,7 +11,7 @@ from benchmarks.simulation.registry import Lease as SimulatedLease
 from benchmarks.simulation.registry import Registry
 from benchmarks.simulation.scenarios import Scenario, scenarios, twenty_services
 from benchmarks.simulation.world import BEGIN, World
-from service_registry.expiry import census
+from service_registry.expiry import counts
 from service_registry.expiry.rules import Limits
 from service_registry.models import Instance, Lease
 from tests.ageing import hear_since
@@ -62,7 +62,7 @@ def test_the_database_counts_as_the_simulation_does(payments: Api, seed: int) ->
     ]
     payments.post("/registry/register", items)
     hear_since(LONG)
-    now = census.take().at
+    now = counts.take().at
     rows = []
     for lease in Lease.objects.all():
         lease.beats = chance.choice((0, 1, 50))
@@ -71,11 +71,11 @@ def test_the_database_counts_as_the_simulation_does(payments: Api, seed: int) ->
         lease.expired_at = now - timedelta(seconds=chance.uniform(0, 120)) if gone else None
         rows.append(lease)
     Lease.objects.bulk_update(rows, ["beats", "heartbeat_at", "expired_at"])
-    counted = census.take()
+    counted = counts.take()
     simulated, keys = copied(counted.now)
     cohorts, due = simulated.count(counted.now)
     assert sorted(map(rounded, counted.cohorts)) == sorted(map(rounded, cohorts))
-    assert sorted(map(repr, census.groups(counted))) == sorted(map(repr, simulated.groups(counted.now)))
+    assert sorted(map(repr, counts.groups(counted))) == sorted(map(repr, simulated.groups(counted.now)))
     assert (counted.due, len({keys[key] for key in due})) == (len(due), len(due))
     assert counted.due > 20
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded import processes
-from registry_project.embedded.exceptions import EmbeddedError
-from registry_project.embedded.parts import Command, Tended
-from registry_project.embedded.plan import Plan
-from registry_project.embedded.supervisor import Supervisor
+from registry_project.devstack import processes
+from registry_project.devstack.exceptions import EmbeddedError
+from registry_project.devstack.parts import Command, Tended
+from registry_project.devstack.plan import Plan
+from registry_project.devstack.supervisor import Supervisor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # The machine of the checks is busy with other tests meanwhile.
@@ -40,7 +40,7 @@ class Registry:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **variables: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "registry_project.embedded"]
+        command = [sys.executable, "-m", "registry_project.devstack"]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command, cwd=CHECKOUT, env=self.variables | variables, stdout=output, stderr=output
@@ -143,7 +143,7 @@ def test_its_environment_is_there_for_a_second_shell_alone(registry: Registry) -
 WSGI = """
 import threading, time
 from wsgiref.util import setup_testing_defaults
-from registry_project.embedded import environment_file
+from registry_project.devstack import environment_file
 environment_file.adopt()
 from registry_project.wsgi import application
 

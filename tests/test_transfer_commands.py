@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError
 from django.db import transaction
 
-from service_registry import changes, manager
+from service_registry import changelog, manager
 from service_registry.caller import Caller
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Instance, Override, Service
@@ -72,9 +72,9 @@ def test_an_import_restores_what_an_export_gave(fleet: list[dict[str, Any]], tmp
 
 
 def test_a_second_import_changes_nothing(fleet: list[dict[str, Any]], tmp_path: Path) -> None:
-    end = changes.end()
+    end = changelog.end()
     assert "8 lines imported, 0 refused." in run("import_registry", written(tmp_path, *fleet))
-    assert changes.end() == end
+    assert changelog.end() == end
 
 
 def test_owners_go_on_as_before(fleet: list[dict[str, Any]], tmp_path: Path, payments: Api, stranger: Api) -> None:

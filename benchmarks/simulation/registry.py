@@ -1,4 +1,4 @@
-"""A registry in memory. What it counts it counts as `service_registry.expiry.census` does in SQL (a test compares the
+"""A registry in memory. What it counts it counts as `service_registry.expiry.counts` does in SQL (a test compares the
 two); what becomes of a lease `service_registry.expiry.rules` decides, as in the product."""
 
 from collections import Counter

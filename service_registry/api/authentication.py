@@ -7,7 +7,7 @@ from rest_framework.request import Request
 
 from service_registry.caller import Caller
 from service_registry.exceptions import ClockIsWrong
-from service_registry.expiry import hearing
+from service_registry.expiry import observation
 from service_registry.identity.errors import TokenInvalid
 from service_registry.identity.principal import Principal
 from service_registry.identity.tokens import principal_of
@@ -23,7 +23,7 @@ class BearerAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Any, str] | None:
         """Raises TokenInvalid for a header that is no bearer token or a token that is refused, KeysUnavailable."""
-        if hearing.this_process().clock_is_wrong:
+        if observation.this_process().clock_is_wrong:
             raise ClockIsWrong
         header = request.headers.get("Authorization")
         if header is None:

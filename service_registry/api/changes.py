@@ -8,16 +8,16 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from service_registry import permissions
-from service_registry.api import pagination, room
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
-from service_registry.api.validation import from_query
-from service_registry.catalogue import with_array
-from service_registry.changes.history import history, refuse_nameless
-from service_registry.database.retrying import retried
+from service_registry.changelog.history import history, refuse_nameless
+from service_registry.database.retries import retried
+from service_registry.http import cursors, memory_budget
+from service_registry.http.validation import from_query
 from service_registry.permissions import Action
+from service_registry.queries.catalogue import with_array
 from service_registry.schemas import ChangePage, ChangesQuery
 
 
@@ -40,10 +40,10 @@ class ChangeViewSet(Parted, ViewSet):
         caller = asking(request)
         refuse_nameless(request.query_params.get("service"), caller)  # a 403 goes before what else is wrong
         query = from_query(ChangesQuery, request.query_params)
-        after = pagination.decode_change(query.after) if query.after is not None else None
-        room.demand()
+        after = cursors.decode_change(query.after) if query.after is not None else None
+        memory_budget.demand()
         page = retried(lambda: history(query, caller, after))
-        members = {"next": pagination.encode_change(page.next) if page.next else None}
+        members = {"next": cursors.encode_change(page.next) if page.next else None}
         return as_json(
             with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), page.read_at
         )

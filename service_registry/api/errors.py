@@ -13,8 +13,8 @@ from service_registry import exceptions
 from service_registry.api import operation
 from service_registry.api.parser import BodyTooLarge
 from service_registry.api.renderer import RegistryJSONRenderer
-from service_registry.api.request_id import id_of
 from service_registry.database.outages import is_outage
+from service_registry.http.request_id import id_of
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 
 CONTENT_TYPE = "application/problem+json"

@@ -7,16 +7,16 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 
 from service_registry.database.outages import is_outage
-from service_registry.documents import STATE
-from service_registry.expiry import hearing
+from service_registry.expiry import observation
 from service_registry.identity.keys import provider
+from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
 SWEEP_IS_STUCK_SECONDS = 30
 
 
 def livez(_request: HttpRequest) -> JsonResponse:
-    """200 while the process works. The ASGI server answers before this is asked, see `registry_project.liveness`."""
+    """200 while the process works. The ASGI server answers before this is asked, see `service_registry.asgi.livez`."""
     return JsonResponse({"status": "ok"})
 
 
@@ -44,7 +44,7 @@ def readyz(_request: HttpRequest) -> JsonResponse:
     """503 until this process may serve; then 200, `degraded` while something that all processes share fails."""
     checks = {"keys": "ok" if provider().ready else "no signing keys loaded yet"}
     checks |= {name: check() for name, check in requirements.items()}
-    checks["clock"] = "differs from the database's" if hearing.this_process().clock_is_wrong else "ok"
+    checks["clock"] = "differs from the database's" if observation.this_process().clock_is_wrong else "ok"
     try:
         checks["migrations"] = "ok" if started.migrated() else "not applied yet: run manage.py migrate"
         shared = {"database": "ok", "sweep": sweep_check() if started.migrated() else "unknown"}

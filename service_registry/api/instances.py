@@ -7,15 +7,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from service_registry import catalogue, manager, permissions
+from service_registry import manager, permissions
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
-from service_registry.api.validation import from_query, one
-from service_registry.database.retrying import retried
+from service_registry.database.retries import retried
+from service_registry.http.validation import from_query, one
 from service_registry.permissions import Action
+from service_registry.queries import catalogue
 from service_registry.schemas import (
     InstanceByIdQuery,
     InstanceQuery,

@@ -10,8 +10,8 @@ from service_registry.api import operation
 from service_registry.api.errors import unavailable_page, without_pages
 from service_registry.api.parting import part
 from service_registry.api.reporting import report
-from service_registry.api.request_id import id_of
 from service_registry.database.outages import is_outage
+from service_registry.http.request_id import id_of
 
 
 class AnswerMiddleware:

@@ -10,12 +10,13 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
-from service_registry.api import answers, arrays, operation
-from service_registry.api.arrays import Verb
+from service_registry.api import operation
 from service_registry.api.authentication import asking
 from service_registry.api.parting import Parted
-from service_registry.api.validation import from_query, one
 from service_registry.exceptions import RegistryError
+from service_registry.http import bulk, responses
+from service_registry.http.bulk import Verb
+from service_registry.http.validation import from_query, one
 from service_registry.permissions import Action
 from service_registry.schemas import (
     Beat,
@@ -66,9 +67,9 @@ class RegistrationViewSet(Parted, ViewSet):
     )
     def register(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Registration, request, manager.register, answers.of_registered_item)
+            return in_array(Registration, request, manager.register, responses.of_registered_item)
         item = one(Registration, request.data)
-        status, document = answers.of_registration(item, unwrapped(manager.register([item], asking(request))))
+        status, document = responses.of_registration(item, unwrapped(manager.register([item], asking(request))))
         return Response(document, status)
 
     @extend_schema(
@@ -80,11 +81,11 @@ class RegistrationViewSet(Parted, ViewSet):
     )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Beat, request, manager.heartbeat, answers.of_beaten_item)
+            return in_array(Beat, request, manager.heartbeat, responses.of_beaten_item)
         beat = one(Beat, request.data)
         outcomes = manager.heartbeat([beat], asking(request))
         note_unchanged(request, outcomes)
-        _status, document = answers.of_heartbeat(beat, unwrapped(outcomes))
+        _status, document = responses.of_heartbeat(beat, unwrapped(outcomes))
         return Response(document)
 
     @extend_schema(
@@ -96,7 +97,7 @@ class RegistrationViewSet(Parted, ViewSet):
     )
     def deregister(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Deregistration, request, manager.deregister, answers.of_deregistered_item)
+            return in_array(Deregistration, request, manager.deregister, responses.of_deregistered_item)
         unwrapped(manager.deregister([one(Deregistration, request.data)], asking(request)))
         return Response(status=204)
 
@@ -112,11 +113,11 @@ def unwrapped(outcomes: list[Outcome | RegistryError]) -> Outcome:
 def in_array(
     model: type[Model], request: Request, verb: Verb[Model, Outcome], shown: Callable[[Outcome], dict[str, Any]]
 ) -> Response:
-    done = arrays.outcomes(model, cast(list[Any], request.data), verb, asking(request))
+    done = bulk.outcomes(model, cast(list[Any], request.data), verb, asking(request))
     note_unchanged(request, done)
-    return Response(arrays.document(done, shown))
+    return Response(bulk.document(done, shown))
 
 
 def note_unchanged(request: Request, outcomes: Iterable[object]) -> None:
     """Leave on the request how many beats changed nothing: those are counted, and not logged."""
-    operation.of(request).unchanged = arrays.unchanged(outcomes)
+    operation.of(request).unchanged = bulk.unchanged(outcomes)

@@ -13,12 +13,11 @@ from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponseBase
 
 from service_registry import logs, metrics
-from service_registry.acting import name_of
-from service_registry.api import arrays
 from service_registry.api.errors import code_of_page
 from service_registry.api.operation import of
-from service_registry.api.request_id import id_of
 from service_registry.caller import Caller
+from service_registry.http import bulk
+from service_registry.http.request_id import id_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def actor_of(request: HttpRequest) -> str | None:
     if type(user) is Caller:
         return user.actor
     operator = vars(request).get("_cached_user")
-    return name_of(operator) if operator is not None and operator.is_authenticated else None
+    return operator.actor if operator is not None and operator.is_authenticated else None
 
 
 def outcomes_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str]:
@@ -88,7 +87,7 @@ def outcomes_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str
     data = getattr(response, "data", None)
     items = of(request).items
     if items and response.status_code == 200 and isinstance(data, dict):
-        return arrays.counts(data)
+        return bulk.counts(data)
     return Counter({outcome(response.status_code, data): items or 1})
 
 
@@ -159,7 +158,7 @@ def refusals_of(request: HttpRequest, response: HttpResponseBase) -> Counter[str
     data = getattr(response, "data", None) or {}
     if response.status_code >= 400:
         return refusals([{"code": outcome(response.status_code, data)} | data] * (of(request).items or 1))
-    return refusals(arrays.errors(data) if "results" in data else [])
+    return refusals(bulk.errors(data) if "results" in data else [])
 
 
 def refusals(errors: Iterable[Mapping[str, Any]]) -> Counter[str]:

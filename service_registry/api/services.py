@@ -9,17 +9,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from service_registry import catalogue, changes, manager, past, permissions
-from service_registry.api import etag, pagination, room
+from service_registry import changelog, manager, permissions
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
-from service_registry.api.validation import from_query, one
-from service_registry.database.retrying import retried
-from service_registry.filters import LISTED, wanted
+from service_registry.database.retries import retried
+from service_registry.http import cursors, etag, memory_budget
+from service_registry.http.validation import from_query, one
 from service_registry.permissions import Action
+from service_registry.queries import as_of, catalogue
+from service_registry.queries.filters import LISTED, wanted
 from service_registry.schemas import (
     DiscoveryQuery,
     ListQuery,
@@ -67,10 +68,10 @@ class ServiceViewSet(Parted, ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         query = from_query(ListQuery, request.query_params)
-        after = pagination.place_of(query.after)
-        room.demand()
+        after = cursors.place_of(query.after)
+        memory_budget.demand()
         page = retried(lambda: catalogue.page(query, after))
-        return as_json(pagination.written(page), page.read_at)
+        return as_json(cursors.written(page), page.read_at)
 
     @extend_schema(
         operation_id="discover",
@@ -86,16 +87,16 @@ class ServiceViewSet(Parted, ViewSet):
 
     def discovered_then(self, query: DiscoveryQuery, at: datetime) -> HttpResponse:
         asked = wanted(query, ["UP"], LISTED)
-        room.demand()
-        then = retried(lambda: past.discover(query.namespace, query.name, asked, at))
+        memory_budget.demand()
+        then = retried(lambda: as_of.discover(query.namespace, query.name, asked, at))
         return as_json(then.text, then.index)
 
     def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
-        newest, newest_of_service = ends = changes.ends(query.namespace, query.name)
+        newest, newest_of_service = ends = changelog.ends(query.namespace, query.name)
         tag = etag.tag_of(newest_of_service or newest, etag.question_of(query))
         if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):
             return HttpResponse(status=304, headers={INDEX_HEADER: newest, "ETag": tag})
-        room.demand()
+        memory_budget.demand()
         answer = catalogue.discover(query.namespace, query.name, wanted(query, ["UP"], LISTED), ends)
         return as_json(answer.text, answer.index, ETag=tag)
 

@@ -9,17 +9,17 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-from service_registry import changes, permissions
+from service_registry import changelog, permissions
 from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
-from service_registry.api.validation import from_query
-from service_registry.catalogue import with_array
-from service_registry.changes.reading import Recorded, stated_owners
-from service_registry.database.retrying import retried
+from service_registry.changelog.read import Recorded, stated_owners
+from service_registry.database.retries import retried
+from service_registry.http.validation import from_query
 from service_registry.models import Service
 from service_registry.permissions import Action
+from service_registry.queries.catalogue import with_array
 from service_registry.schemas import Changes, WatchQuery
 
 LAST_EVENT_ID = OpenApiParameter(
@@ -61,8 +61,8 @@ class WatchViewSet(Parted, ViewSet):
         return retried(lambda: self.told(request, query))
 
     def told(self, request: Request, query: WatchQuery) -> HttpResponse:
-        end = changes.end()
-        found = changes.read_after(query.index or end, changes.CHANGES_AT_ONCE, query.service, query.namespace)
+        end = changelog.end()
+        found = changelog.read_after(query.index or end, changelog.CHANGES_AT_ONCE, query.service, query.namespace)
         owners = owners_of({(change.namespace, change.service_name) for change in found})
         caller = asking(request)
         texts = [change.full if caller.sees_authors(owners_now(change, owners)) else change.public for change in found]

@@ -4,8 +4,8 @@ Counting and judging refer to one moment, `%(at)s`, which is the database's: a l
 for the next sweep, where its cohort is counted anew.
 """
 
-from service_registry.documents import DEADLINE, HEARD_SINCE, STATE
 from service_registry.expiry.rules import GONE_SECONDS, LATE_AFTER
+from service_registry.sql import DEADLINE, HEARD_SINCE, STATE
 
 # While nobody can hear, or the whole fleet is silent, time stands still. A clock that has been set back restarts the
 # window with the next pulse; until then heartbeats are of a time to come, and nothing is judged by them.

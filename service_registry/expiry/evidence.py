@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service_registry.changes import Event
-from service_registry.expiry.candidates import Candidate
+from service_registry.changelog import Event
+from service_registry.expiry.due_leases import Candidate
 from service_registry.expiry.limits import limits
 from service_registry.expiry.rules import Rule, Verdict
 

@@ -6,12 +6,12 @@ import logging
 from django.db import connection, transaction
 
 from service_registry import metrics
-from service_registry.documents import STATE
-from service_registry.expiry import census as counting
+from service_registry.expiry import counts as counting
 from service_registry.expiry import rules
-from service_registry.expiry.census import Census
+from service_registry.expiry.counts import Census
 from service_registry.expiry.limits import limits
 from service_registry.expiry.rules import Silence
+from service_registry.sql import STATE
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from django.db import connection
 
 from service_registry import logs
-from service_registry.documents import STATE
-from service_registry.expiry import census, ending, judging, removing, silence
+from service_registry.expiry import apply, counts, purge, silence, timers
+from service_registry.expiry.apply import Judging
 from service_registry.expiry.evidence import ACTOR
-from service_registry.expiry.judging import Judging
 from service_registry.manager.batch import write
+from service_registry.sql import STATE
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ class UnderWay(Exception):
 
 def run(between: Callable[[], object]) -> Report:
     try:
-        ended = repeat(ending.end_overrides, between)
-        settled = repeat(ending.settle_statuses, between)
+        ended = repeat(timers.end_overrides, between)
+        settled = repeat(timers.settle_statuses, between)
         judged = count_and_judge(between)
-        removed = repeat(removing.remove, between)
+        removed = repeat(purge.remove, between)
     except UnderWay:
         return Report(finished=False)
     note_finished()
@@ -105,17 +105,17 @@ def count_and_judge(between: Callable[[], object]) -> Judging | None:
        or time stands still, whoever noticed.
     """
     with turn():
-        counted = census.take()
+        counted = counts.take()
         standing = silence.settle(counted) if counted.hears else counted.silence
         if standing != counted.silence:
-            counted = census.take()
+            counted = counts.take()
         stands_still = not counted.hears or standing.stands_still(counted.now)
-        judged = None if stands_still else Judging(counted, judging.judgement(counted))
+        judged = None if stands_still else Judging(counted, apply.judgement(counted))
         if judged:
-            judging.keep_crowds(judged)
+            apply.keep_crowds(judged)
     between()
     if judged and counted.asks_for_judgement:
-        repeat(lambda at_most: judging.judge(judged, at_most), between)
+        repeat(lambda at_most: apply.judge(judged, at_most), between)
     return judged
 
 

@@ -135,7 +135,7 @@ def principal_of(token: str) -> Principal:
     return verifier().principal_of(token)
 
 
-def known_principal_of(token: str) -> Principal | None:
+def cached_principal_of(token: str) -> Principal | None:
     """The same without a wait for anything: None when a key might have to be fetched first, or it is refused."""
     try:
         return verifier().principal_at_once_of(token)

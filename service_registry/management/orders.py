@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from pydantic import BaseModel, ValidationError
 
 from service_registry.exceptions import RegistryError
-from service_registry.refusals import invalid, sentence
+from service_registry.schemas.errors import invalid, sentence
 
 Model = TypeVar("Model", bound=BaseModel)
 

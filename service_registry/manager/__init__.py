@@ -6,10 +6,10 @@ key, then the change lock, after which nothing is locked.
 """
 
 from service_registry.manager.deregister import Deregistered, deregister
-from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_of_all
+from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_for_callers
 from service_registry.manager.override import Overridden, override
-from service_registry.manager.ownership import Owned, delete_service, set_owners
-from service_registry.manager.register import Registered, register, register_of_all
+from service_registry.manager.owners import Owned, delete_service, set_owners
+from service_registry.manager.register import Registered, register, register_for_callers
 from service_registry.manager.release import Released, release
 from service_registry.manager.remove import Selected, Selection, preview, remove
 
@@ -25,11 +25,11 @@ __all__ = [
     "delete_service",
     "deregister",
     "heartbeat",
-    "heartbeat_of_all",
+    "heartbeat_for_callers",
     "override",
     "preview",
     "register",
-    "register_of_all",
+    "register_for_callers",
     "release",
     "remove",
     "set_owners",

@@ -9,9 +9,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from django.db import DataError, IntegrityError, connection, transaction
 
 from service_registry.caller import Caller
-from service_registry.database.retrying import retried
-from service_registry.documents import SERVICE
+from service_registry.database.retries import retried
 from service_registry.exceptions import InvalidInput, RegistryError
+from service_registry.sql import SERVICE
 
 Result = TypeVar("Result")
 

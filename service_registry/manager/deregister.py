@@ -6,13 +6,13 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry import changes
+from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.documents import INSTANCE, LEASE, SERVICE
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager.batch import Keyed, each_once, key_of, write
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import Deregistration
+from service_registry.sql import INSTANCE, LEASE, SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def deregister_once(
         outcomes = [judge(item, found.get(place), caller) for place, item in enumerate(items)]
         leaving = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]
         delete([pk for place in leaving if (pk := found[place].instance_pk) is not None])
-        changes.append([event(items[place], caller, reason) for place in leaving])
+        changelog.append([event(items[place], caller, reason) for place in leaving])
     return with_reasons(items, outcomes)
 
 
@@ -110,14 +110,16 @@ def delete(instance_pks: list[int]) -> None:
             cursor.execute(DELETE, [instance_pks, instance_pks])
 
 
-def event(item: Keyed, caller: Caller, reason: str | None, evidence: Mapping[str, Any] | None = None) -> changes.Event:
+def event(
+    item: Keyed, caller: Caller, reason: str | None, evidence: Mapping[str, Any] | None = None
+) -> changelog.Event:
     key = item.namespace, item.service_name
-    return changes.Event("deregistered", *key, caller.actor, item.instance_id, reason=reason, evidence=evidence)
+    return changelog.Event("deregistered", *key, caller.actor, item.instance_id, reason=reason, evidence=evidence)
 
 
 def with_reasons(
     items: Sequence[Deregistration], outcomes: Sequence[Deregistered | RegistryError | None]
 ) -> list[Deregistered | RegistryError]:
     missing = [item for item, outcome in zip(items, outcomes, strict=True) if outcome is None]
-    last = iter(changes.last_arrivals(map(key_of, missing)))
+    last = iter(changelog.last_arrivals(map(key_of, missing)))
     return [outcome or (Deregistered() if next(last) else InstanceNotFound("never_registered")) for outcome in outcomes]

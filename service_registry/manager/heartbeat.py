@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from service_registry import changes
+from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.documents import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, STATE
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
 from service_registry.manager.batch import (
@@ -23,6 +22,7 @@ from service_registry.manager.batch import (
     write,
 )
 from service_registry.schemas import Beat
+from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, STATE
 
 
 class Renewed(NamedTuple):
@@ -95,10 +95,10 @@ def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryE
 
     Outcomes otherwise: NotOwner, LeaseSuperseded, InstanceNotFound (with the reason), InvalidInput (a repeated key).
     """
-    return heartbeat_of_all(asked_by(caller, items), lock_timeout="1s")
+    return heartbeat_for_callers(asked_by(caller, items), lock_timeout="1s")
 
 
-def heartbeat_of_all(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+def heartbeat_for_callers(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
     """`heartbeat`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
     return each_once(asked, lambda once: heartbeat_once(once, lock_timeout))
 
@@ -107,7 +107,7 @@ def heartbeat_once(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Rene
     """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
     outcomes = beat(asked, lock_timeout)
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
-    last = dict(zip(missing, changes.last_arrivals(key_of(asked[place]) for place in missing), strict=True))
+    last = dict(zip(missing, changelog.last_arrivals(key_of(asked[place]) for place in missing), strict=True))
     back = [place for place in missing if last[place] == "registered"]
     again = dict(zip(back, beat([asked[place] for place in back], lock_timeout) if back else [], strict=True))
     return [
@@ -134,7 +134,7 @@ def beat(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | Regi
         }
         applied = reported_status.apply(standing, reports)
         news = [(each, row) for each, row in zip(asked, found, strict=True) if row and is_news(row, applied)]
-        changes.append([event(each, row, row.instance_pk in applied) for each, row in news])
+        changelog.append([event(each, row, row.instance_pk in applied) for each, row in news])
     return [outcome(each.item, row, applied) for each, row in zip(asked, found, strict=True)]
 
 
@@ -169,8 +169,8 @@ def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
     return bool(row.expired or row.protected or row.instance_pk in applied)
 
 
-def event(asked: Asked[Beat], row: Found, reported: bool) -> changes.Event:
-    return changes.Event(
+def event(asked: Asked[Beat], row: Found, reported: bool) -> changelog.Event:
+    return changelog.Event(
         "recovered" if row.expired or row.protected else "status_changed",
         asked.namespace,
         asked.service_name,

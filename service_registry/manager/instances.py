@@ -6,10 +6,10 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.documents import INSTANCE, INSTANCE_ROWS, LEASE, LEASED_INSTANCE_DOCUMENT, STATE
 from service_registry.manager.entry import Entry, Standing
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import Registration
+from service_registry.sql import INSTANCE, INSTANCE_ROWS, LEASE, LEASED_INSTANCE_DOCUMENT, STATE
 
 EPOCH = "nextval('service_registry_epoch')"
 

@@ -1,6 +1,6 @@
 """The row locks that verbs share, taken in the one lock order."""
 
-from service_registry.documents import INSTANCE, LEASE
+from service_registry.sql import INSTANCE, LEASE
 
 
 def lock_instances(strength: str) -> str:

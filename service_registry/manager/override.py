@@ -7,13 +7,13 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry import changes
+from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.documents import INSTANCE_DOCUMENT, INSTANCE_ROWS, OVERRIDE, SERVICE, rfc3339
 from service_registry.exceptions import InvalidInput, NotOwner, RegistryError, ServiceNotFound
 from service_registry.manager.batch import each_once, key_of, write
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import OverrideOrder
+from service_registry.sql import INSTANCE_DOCUMENT, INSTANCE_ROWS, OVERRIDE, SERVICE, rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overri
         moved = set_all(items, going_on, caller) | clear_all(items, going_on)
         for place, standing in zip(going_on, read(items, going_on), strict=True):
             outcomes[place] = standing
-        changes.append(
+        changelog.append(
             [
                 event(items[place], row, caller)
                 for place, row in going_on.items()
@@ -184,8 +184,8 @@ def clear_all(items: Sequence[OverrideOrder], rows: dict[int, Found]) -> Keys:
         return set(cursor.fetchall())
 
 
-def event(item: OverrideOrder, row: Found, caller: Caller) -> changes.Event:
-    return changes.Event(
+def event(item: OverrideOrder, row: Found, caller: Caller) -> changelog.Event:
+    return changelog.Event(
         "status_changed",
         item.namespace,
         item.service_name,

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from django.conf import settings
 from django.db import connection
 
-from service_registry.documents import INSTANCE, SERVICE
 from service_registry.exceptions import QuotaExceeded
 from service_registry.manager.entry import Entry, ServiceRow
+from service_registry.sql import INSTANCE, SERVICE
 
 MAX_INSTANCES_PER_SERVICE = 10_000
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from service_registry import changes
+from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager import instances, quota, services
@@ -35,10 +35,10 @@ def register(items: Sequence[Registration], caller: Caller) -> list[Registered |
 
     Outcomes otherwise: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
     """
-    return register_of_all(asked_by(caller, items), lock_timeout="3s")
+    return register_for_callers(asked_by(caller, items), lock_timeout="3s")
 
 
-def register_of_all(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+def register_for_callers(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
     """`register`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
     return each_once(asked, lambda once: register_once(once, lock_timeout))
 
@@ -102,7 +102,7 @@ def attempt(
         instances.update([entry for entry in going_on(entries) if entry.standing])
         instances.insert(going_on(newcomers))
         documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
-        changes.append([*creations(entries, created), *events(going_on(entries))])
+        changelog.append([*creations(entries, created), *events(going_on(entries))])
     return [entry.refusal or registered(entry, documents) for entry in entries]
 
 
@@ -120,19 +120,19 @@ def registered(entry: Entry, documents: dict[int, dict[str, Any]]) -> Registered
     return Registered(created=entry.standing is None, document=documents[entry.instance_pk])
 
 
-def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]) -> Iterable[changes.Event]:
+def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]) -> Iterable[changelog.Event]:
     owners = {entry.service_key: entry.service.owners for entry in entries if entry.service}
     for (namespace, name), claimant in sorted(created.items(), key=itemgetter(0)):
-        yield changes.Event(
+        yield changelog.Event(
             "service_created", namespace, name, claimant.actor, evidence={"owners": owners[namespace, name]}
         )
 
 
-def events(entries: Sequence[Entry]) -> Iterable[changes.Event]:
+def events(entries: Sequence[Entry]) -> Iterable[changelog.Event]:
     for entry in entries:
         kind = kind_of(entry)
         if kind:
-            yield changes.Event(
+            yield changelog.Event(
                 kind,
                 *entry.service_key,
                 entry.caller.actor,

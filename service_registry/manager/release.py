@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
-from service_registry import changes
+from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.database.retrying import retried
-from service_registry.documents import INSTANCE, LEASE, SERVICE
+from service_registry.database.retries import retried
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.manager.batch import write
 from service_registry.schemas import ReleaseOrder
+from service_registry.sql import INSTANCE, LEASE, SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,6 @@ class Releasing:
     def append(self, held: int) -> None:
         order, actor = self.order, self.caller.actor
         evidence = {"held": held}
-        changes.append(
-            [changes.Event("released", order.namespace, order.name, actor, reason=order.reason, evidence=evidence)]
+        changelog.append(
+            [changelog.Event("released", order.namespace, order.name, actor, reason=order.reason, evidence=evidence)]
         )

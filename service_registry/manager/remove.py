@@ -7,16 +7,16 @@ from typing import Any
 from django.db import connection
 from pydantic import Field
 
-from service_registry import changes
+from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.database.retrying import retried
-from service_registry.documents import HEARD_SINCE, INSTANCE, INSTANCE_ROWS, STATE, rfc3339
-from service_registry.fields import Namespace, ServiceName
-from service_registry.filters import ALL_STATES, ALL_STATUSES, MATCHES, wanted
+from service_registry.database.retries import retried
 from service_registry.manager.batch import write
 from service_registry.manager.deregister import delete, event
 from service_registry.manager.locking import lock_instances
+from service_registry.queries.filters import ALL_STATES, ALL_STATUSES, MATCHES, wanted
 from service_registry.schemas import InstanceFilters
+from service_registry.schemas.fields import Namespace, ServiceName
+from service_registry.sql import HEARD_SINCE, INSTANCE, INSTANCE_ROWS, STATE, rfc3339
 
 
 class Selection(InstanceFilters):
@@ -125,5 +125,5 @@ def remove_once(pks: Sequence[int], selection: Selection, reason: str, caller: C
             cursor.execute(JUDGE, selection.parameters() | {"pks": list(pks)})
             rows = {pk: Selected(*row) for pk, *row in cursor.fetchall()}
         delete(list(rows))
-        changes.append([event(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()])
+        changelog.append([event(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()])
     return list(rows.values())

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from service_registry.documents import INSTANCE, OVERRIDE, SERVICE
 from service_registry.manager.batch import ASKED_SERVICES, ITEMS, Asked, columns_of
 from service_registry.schemas import Beat
+from service_registry.sql import INSTANCE, OVERRIDE, SERVICE
 
 CHANGES_A_MINUTE = 6
 

@@ -7,10 +7,10 @@ from django.conf import settings
 from django.db import connection
 
 from service_registry.caller import Caller
-from service_registry.documents import INSTANCE, RESERVATION, SERVICE
 from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, RegistryError
 from service_registry.manager.entry import Entry, ServiceRow, going_on
 from service_registry.schemas import Registration
+from service_registry.sql import INSTANCE, RESERVATION, SERVICE
 
 SURVEY = f"""
 -- Locks nothing.

@@ -1,6 +1,38 @@
 """Every shape that goes over the wire, once: what a caller sends, and what the registry answers."""
 
-from service_registry.schemas.answers import (
+from service_registry.schemas.queries import (
+    ChangesQuery,
+    DiscoveryQuery,
+    InstanceByIdQuery,
+    InstanceFilters,
+    InstanceQuery,
+    Limit,
+    ListQuery,
+    NamedQuery,
+    NoQuery,
+    ServiceQuery,
+    WatchQuery,
+    decimal,
+)
+from service_registry.schemas.requests import (
+    RFC_3339,
+    Beat,
+    Beats,
+    Deregistration,
+    Deregistrations,
+    Moment,
+    OverrideOrder,
+    OverrideStatement,
+    OwnersOrder,
+    OwnersStatement,
+    Reason,
+    Registration,
+    Registrations,
+    ReleaseOrder,
+    ReleaseStatement,
+    future_text,
+)
+from service_registry.schemas.responses import (
     ActiveOverride,
     Candidate,
     Change,
@@ -24,38 +56,6 @@ from service_registry.schemas.answers import (
     Results,
     ServiceInstances,
     ServicePage,
-)
-from service_registry.schemas.bodies import (
-    RFC_3339,
-    Beat,
-    Beats,
-    Deregistration,
-    Deregistrations,
-    Moment,
-    OverrideOrder,
-    OverrideStatement,
-    OwnersOrder,
-    OwnersStatement,
-    Reason,
-    Registration,
-    Registrations,
-    ReleaseOrder,
-    ReleaseStatement,
-    future_text,
-)
-from service_registry.schemas.queries import (
-    ChangesQuery,
-    DiscoveryQuery,
-    InstanceByIdQuery,
-    InstanceFilters,
-    InstanceQuery,
-    Limit,
-    ListQuery,
-    NamedQuery,
-    NoQuery,
-    ServiceQuery,
-    WatchQuery,
-    decimal,
 )
 from service_registry.schemas.shape import ARRAY_LIMIT, STRICT
 

@@ -12,7 +12,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service_registry.fields import (
+from service_registry.schemas.fields import (
     NO_CONTROLS,
     GroupName,
     Index,
@@ -27,7 +27,7 @@ from service_registry.fields import (
     WaitSeconds,
     Zone,
 )
-from service_registry.schemas.bodies import Moment, Reason
+from service_registry.schemas.requests import Moment, Reason
 from service_registry.schemas.shape import STRICT
 
 

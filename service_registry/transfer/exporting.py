@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.database.retrying import retried
-from service_registry.documents import INSTANCE_ROWS, IS_LISTED, OVERRIDE, SERVICE, rfc3339
+from service_registry.database.retries import retried
+from service_registry.sql import INSTANCE_ROWS, IS_LISTED, OVERRIDE, SERVICE, rfc3339
 
 ROWS_A_PAGE = 1_000
 

@@ -13,8 +13,8 @@ from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.manager.batch import key_of
 from service_registry.models import Service
-from service_registry.refusals import invalid, sentence
 from service_registry.schemas import OverrideOrder, OverrideStatement, OwnersOrder, Registration
+from service_registry.schemas.errors import invalid, sentence
 
 LINES_A_BATCH = 500
 

@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from registry_project.embedded.issuer.clients import ADMIN, all_clients
+from registry_project.devstack.issuer.clients import ADMIN, all_clients
 from tests.browser.person import Person
 from tests.wire.running import Running
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded.processes import free_port
+from registry_project.devstack.processes import free_port
 from tests.faults.scale import TTL_SECONDS, trials
 from tests.faults.stage import Stage, stage
 from tests.wire.running import Running, wait_for

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded.postgres import Server
+from registry_project.devstack.postgres import Server
 from tests.faults.scale import trials
 from tests.faults.stage import in_three, stage
 from tests.faults.test_part3_clocks import faked, jump

@@ -8,7 +8,7 @@ from django.conf import settings as project
 from django.contrib.auth.models import Group
 from pytest_django import Settings
 
-from registry_project.embedded.issuer import clients
+from registry_project.devstack.issuer import clients
 from service_registry.models import User
 from tests.identity.browsing import CALLBACK, Browser
 

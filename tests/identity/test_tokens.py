@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from django.conf import settings
 
-from registry_project.embedded.issuer.tokens import issue_token
+from registry_project.devstack.issuer.tokens import issue_token
 from service_registry.identity import tokens
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.identity.signatures import Trust

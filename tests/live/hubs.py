@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from service_registry.live.hub import Hub
-from service_registry.live.replica import Change, Replica
+from service_registry.replica.hub import Hub
+from service_registry.replica.store import Change, Replica
 
 
 def change(pk: int, size: int = 0) -> Change:

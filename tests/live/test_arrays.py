@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections
 
-from service_registry.live.arrays import Arrays
-from service_registry.live.sending import SLICE_BYTES, Answers
+from service_registry.asgi.flow_control import SLICE_BYTES, Answers
+from service_registry.asgi.writes.bulk import Arrays
 from tests.client import Api, registration, token
 from tests.live.clients import GET, Client, silence
 

@@ -6,9 +6,9 @@ import threading
 import pytest
 from django.conf import settings
 
+from service_registry.asgi.auth import PAGING_AT_MOST, Askers, judged
 from service_registry.exceptions import TooBusy
 from service_registry.identity.tokens import principal_of
-from service_registry.live.asking import PAGING_AT_MOST, Askers, judged
 from tests.client import token
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service_registry.live import collector
+from service_registry import gc_tuning
 
 
 class Cycle:
@@ -25,7 +25,7 @@ class Cycle:
 @pytest.fixture
 def spared() -> Iterator[None]:
     before = gc.get_threshold()
-    collector.spare()
+    gc_tuning.spare()
     yield
     gc.set_threshold(*before)
     gc.unfreeze()

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
+from service_registry.asgi.flow_control import Answers
+from service_registry.asgi.reads.listing import QUEUE_AT_MOST, Listing
+from service_registry.asgi.reads.response_cache import Texts
 from service_registry.exceptions import InvalidInput, TooBusy
-from service_registry.live.draft import SERVICES_AT_ONCE, parts
-from service_registry.live.hub import Hub
-from service_registry.live.listing import QUEUE_AT_MOST, Listing
-from service_registry.live.replica import Entry, KeptService, Replica
-from service_registry.live.sending import Answers
-from service_registry.live.texts import Texts
+from service_registry.replica.hub import Hub
+from service_registry.replica.list_page import SERVICES_AT_ONCE, parts
+from service_registry.replica.store import Entry, KeptService, Replica
 from service_registry.schemas import ListQuery
 
 INDEX = "0123abcd-7"

@@ -3,14 +3,14 @@
 import asyncio
 import time
 
+from service_registry.asgi import request as door
+from service_registry.asgi.auth import Askers, Asking, Exchange
+from service_registry.asgi.flow_control import WRITE_SECONDS, Answers, Outlet
+from service_registry.asgi.watch.long_poll import Poll
+from service_registry.asgi.watch.sse import Stream
+from service_registry.asgi.watch.subscription import Following
 from service_registry.caller import Caller
-from service_registry.live import door
-from service_registry.live.asking import Askers, Asking, Exchange
-from service_registry.live.following import Following
-from service_registry.live.polling import Poll
-from service_registry.live.sending import WRITE_SECONDS, Answers, Outlet
-from service_registry.live.streaming import Stream
-from service_registry.live.waiting import Ending
+from service_registry.replica.subscribers import Ending
 from service_registry.schemas import WatchQuery
 from tests.live.clients import GET, Client, silence
 from tests.live.hubs import advance, index, loaded

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 from django.db import connections
 
-from service_registry.live.feed import Feed
-from service_registry.live.hub import Hub
-from service_registry.live.replica import Change, Replica
-from service_registry.live.waiting import ALL, Ending, Waiter
+from service_registry.replica.feed import Feed
+from service_registry.replica.hub import Hub
+from service_registry.replica.store import Change, Replica
+from service_registry.replica.subscribers import ALL, Ending, Waiter
 from tests.client import Api
 
 pytestmark = pytest.mark.django_db(transaction=True)

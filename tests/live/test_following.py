@@ -3,10 +3,10 @@
 import asyncio
 import threading
 
-from service_registry.live.asking import PAGING_THREADS, Askers
-from service_registry.live.following import Following
-from service_registry.live.sending import Answers, Outlet
-from service_registry.live.waiting import BACKLOG_BYTES, Ending
+from service_registry.asgi.auth import PAGING_THREADS, Askers
+from service_registry.asgi.flow_control import Answers, Outlet
+from service_registry.asgi.watch.subscription import Following
+from service_registry.replica.subscribers import BACKLOG_BYTES, Ending
 from service_registry.schemas import WatchQuery
 from tests.live.clients import nowhere
 from tests.live.hubs import advance, change, index, loaded

@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from service_registry.live.replica import Replica
-from service_registry.live.waiting import ALL, Ending, Waiter
+from service_registry.replica.store import Replica
+from service_registry.replica.subscribers import ALL, Ending, Waiter
 from tests.live.hubs import advance, change, index, loaded
 
 

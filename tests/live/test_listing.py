@@ -11,16 +11,16 @@ from urllib.parse import urlencode
 import pytest
 from django.http import QueryDict
 
-from service_registry.api.validation import from_query
+from service_registry.asgi.flow_control import Answers
+from service_registry.asgi.reads.listing import Listing
+from service_registry.asgi.reads.response_cache import Texts
 from service_registry.expiry.sweep import sweep
-from service_registry.live.dedicated import Dedicated, connect
-from service_registry.live.hub import Hub
-from service_registry.live.listing import Listing
-from service_registry.live.loading import load, read_on
-from service_registry.live.replica import Replica
-from service_registry.live.sending import Answers
-from service_registry.live.texts import Texts
+from service_registry.http.validation import from_query
 from service_registry.models import Override
+from service_registry.replica.connection import Dedicated, connect
+from service_registry.replica.hub import Hub
+from service_registry.replica.load import load, read_on
+from service_registry.replica.store import Replica
 from service_registry.schemas import ListQuery
 from tests import ageing
 from tests.client import Api, registration

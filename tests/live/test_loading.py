@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from service_registry import changes as log
-from service_registry.changes import compaction
+from service_registry import changelog as log
+from service_registry.changelog import prune as pruning
 from service_registry.exceptions import IndexGone
-from service_registry.live.dedicated import Dedicated, connect
-from service_registry.live.loading import load, read_on
-from service_registry.live.recent import Recent, size_of
-from service_registry.live.replica import Change
+from service_registry.replica.change_buffer import Recent, size_of
+from service_registry.replica.connection import Dedicated, connect
+from service_registry.replica.load import load, read_on
+from service_registry.replica.store import Change
 from tests import ageing
 from tests.client import Api
 
@@ -30,7 +30,7 @@ def team() -> Api:
 
 
 def prune() -> None:
-    list(compaction.prune(compaction.plan(30 * DAY)))
+    list(pruning.prune(pruning.plan(30 * DAY)))
 
 
 def read(feed: Dedicated, index: str, read_before_days: float = 0) -> list[Change] | None:

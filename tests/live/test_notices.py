@@ -5,9 +5,9 @@ import json
 import weakref
 from dataclasses import replace
 
-from service_registry.live.notices import Notice
-from service_registry.live.replica import Change
-from service_registry.live.waiting import ALL, Waiter, Waiters
+from service_registry.replica.events import Notice
+from service_registry.replica.store import Change
+from service_registry.replica.subscribers import ALL, Waiter, Waiters
 
 CHANGE = Change(7, "0123abcd-7", "updated", "default", "web", "a", b'{"kind": "updated"}', b'{"actor": "me"}')
 

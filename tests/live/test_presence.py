@@ -7,8 +7,8 @@ import time
 import pytest
 from django.db import connections
 
-from service_registry.live.asking import THREADS, Askers
-from service_registry.live.presence import GOOD_SECONDS, Presence
+from service_registry.asgi.auth import THREADS, Askers
+from service_registry.asgi.reads.database_probe import GOOD_SECONDS, Presence
 
 
 async def close_connections(askers: Askers) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service_registry.live.recent import Recent
+from service_registry.replica.change_buffer import Recent
 from tests.live.hubs import change, index
 
 

@@ -2,7 +2,7 @@
 
 import random
 
-from service_registry.live.replica import Change, Entry, Replica
+from service_registry.replica.store import Change, Entry, Replica
 
 KEY = "default", "web"
 

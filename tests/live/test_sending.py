@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+from service_registry.asgi import request as door
+from service_registry.asgi.flow_control import ROOM_SECONDS, SLICE_BYTES, Answers, Outlet
 from service_registry.exceptions import TooBusy
-from service_registry.live import door
-from service_registry.live.sending import ROOM_SECONDS, SLICE_BYTES, Answers, Outlet
 from tests.live.clients import nowhere
 from tests.waiting import wait_for
 

@@ -1,6 +1,6 @@
 """Answers that are kept for those who ask the same."""
 
-from service_registry.live.texts import Texts
+from service_registry.asgi.reads.response_cache import Texts
 
 WEB, API = ("default", "web", ""), ("default", "api", "")
 

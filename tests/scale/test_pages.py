@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from service_registry.catalogue import PAGE
-from service_registry.filters import ALL_STATUSES, wanted
+from service_registry.queries.catalogue import PAGE
+from service_registry.queries.filters import ALL_STATUSES, wanted
 from service_registry.schemas import ListQuery
 from tests.client import registration
 from tests.scale.conftest import INSTANCES_A_SERVICE, SERVICES, name_of

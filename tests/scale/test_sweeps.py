@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 from django.db import connection
 
-from service_registry.expiry import census, hearing, judging
+from service_registry.expiry import apply, counts, observation
 from service_registry.expiry.sweep import Report, sweep
 from tests import ageing
 from tests.fleets import LONG
@@ -63,7 +63,7 @@ def age(count: int, seconds: int) -> None:
 
 def swept_until_done(count: int) -> list[Report]:
     """Sweeps, of which each judges for five seconds at most, until so many are held; the registry hears meanwhile."""
-    pulse = hearing.Pulse()
+    pulse = observation.Pulse()
     reports: list[Report] = []
     while sum(report.protected for report in reports) < count and len(reports) < MOST_SWEEPS:
         pulse.beat()
@@ -82,9 +82,9 @@ def test_a_sweep_of_a_large_fleet(size: int) -> None:
     assert timed("a sweep that finds one", sweep).expired == 1
     late = size // 5
     age(late, 1)
-    counted = timed("to count the fleet of which a fifth is late", census.take)
+    counted = timed("to count the fleet of which a fifth is late", counts.take)
     assert counted.due == late
-    timed("to count the services of those", lambda: judging.judgement(counted))
+    timed("to count the services of those", lambda: apply.judgement(counted))
     reports = timed(f"to hold those {late:,}", lambda: swept_until_done(late))
     assert [sum(report.expired for report in reports), sum(report.protected for report in reports)] == [0, late]
     print(f"  sweeps for that: {len(reports)}")

@@ -9,12 +9,13 @@ from typing import Any
 import uvicorn
 
 from registry_project import asgi
-from service_registry import catalogue, changes
-from service_registry.live import recent
-from service_registry.live.feed import Feed
-from service_registry.live.loading import end
-from service_registry.live.recent import Recent
-from service_registry.live.replica import Change
+from service_registry import changelog
+from service_registry.queries import catalogue
+from service_registry.replica import change_buffer
+from service_registry.replica.change_buffer import Recent
+from service_registry.replica.feed import Feed
+from service_registry.replica.load import end
+from service_registry.replica.store import Change
 
 
 def index_read_after_the_data() -> None:
@@ -23,7 +24,7 @@ def index_read_after_the_data() -> None:
     def page(*arguments: Any) -> catalogue.Page:
         found = read(*arguments)
         time.sleep(0.02)
-        return replace(found, index=changes.end()) if arguments[1] is None else found
+        return replace(found, index=changelog.end()) if arguments[1] is None else found
 
     catalogue.page = page  # type: ignore[assignment]
 
@@ -45,7 +46,7 @@ def duplicates_after_resume() -> None:
     def with_the_last(self: Recent, pk: int) -> Sequence[Change] | None:
         return after(self, pk - 1)
 
-    recent.Recent.after = with_the_last  # type: ignore[method-assign]
+    change_buffer.Recent.after = with_the_last  # type: ignore[method-assign]
 
 
 FAULTS = (index_read_after_the_data, skip_after_reconnecting, duplicates_after_resume)

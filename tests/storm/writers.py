@@ -23,8 +23,8 @@ from django.db import transaction  # noqa: E402
 
 from service_registry import manager  # noqa: E402
 from service_registry.caller import Caller  # noqa: E402
-from service_registry.changes import appending  # noqa: E402
-from service_registry.database.retrying import retried  # noqa: E402
+from service_registry.changelog import append  # noqa: E402
+from service_registry.database.retries import retried  # noqa: E402
 from service_registry.exceptions import RegistryError  # noqa: E402
 from service_registry.schemas import Beat, Deregistration, Registration  # noqa: E402
 
@@ -100,7 +100,7 @@ def write(seed: int, number: int, singles: int, arrays: int) -> None:
 
 def main(seed: str, count: str, singles: str, arrays: str, mutant: str = "") -> None:
     if mutant == "ids_without_the_lock":
-        appending.LOCK = WITHOUT_LOCK
+        append.LOCK = WITHOUT_LOCK
     forking = multiprocessing.get_context("fork")
     counts = (int(singles), int(arrays))
     writers = [forking.Process(target=write, args=(int(seed), number, *counts)) for number in range(int(count))]

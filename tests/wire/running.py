@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import psycopg
 
-from registry_project.embedded.postgres import Server
-from registry_project.embedded.processes import free_port
+from registry_project.devstack.postgres import Server
+from registry_project.devstack.processes import free_port
 from tests.client import token
 
 PATIENCE_SECONDS = 30

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from django.conf import LazySettings
 
-from registry_project.embedded import issuer
-from registry_project.embedded.processes import free_port
+from registry_project.devstack import issuer
+from registry_project.devstack.processes import free_port
 from tests.client import registration
 from tests.wire.running import Caller, Running, wait_for
 
@@ -43,7 +43,7 @@ def test_nobody_expires_while_no_process_has_keys(tmp_path: Path, settings: Lazy
     """The provider is down, and the stored keys are too old: a process that starts then refuses all tokens."""
     port = free_port()
     settings.OIDC_ISSUER = issuer.url(port)
-    serve_keys = ("-m", "registry_project.embedded.issuer", f"--port={port}")
+    serve_keys = ("-m", "registry_project.devstack.issuer", f"--port={port}")
     with Running(tmp_path, worker=True, migrated=False, variables={"OIDC_ISSUER": settings.OIDC_ISSUER}) as registry:
         registry.migrate()
         provider = registry.start(*serve_keys)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded import issuer
-from registry_project.embedded.processes import free_port
+from registry_project.devstack import issuer
+from registry_project.devstack.processes import free_port
 from tests.client import registration
 from tests.wire.running import Running, wait_for
 
@@ -31,5 +31,5 @@ def test_it_is_ready_once_it_has_migrations_and_keys(tmp_path: Path) -> None:
         refused = registry.caller("registry-services", "team").call("POST", "/registry/register", registration())
         assert (refused.status, refused.json["code"]) == (503, "unavailable")
         assert int(refused.headers["retry-after"]) > 0
-        registry.start("-m", "registry_project.embedded.issuer", f"--port={port}")
+        registry.start("-m", "registry_project.devstack.issuer", f"--port={port}")
         wait_for(lambda: not failing())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service_registry.live.sending import AT_MOST_BYTES, SLICE_BYTES
+from service_registry.asgi.flow_control import AT_MOST_BYTES, SLICE_BYTES
 from tests.client import registration, token
 from tests.live.watching import Stream
 from tests.wire.running import Caller, Reply, Running, wait_for

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service_registry.live.limits import WAITING_A_PROCESS
+from service_registry.asgi.limits import WAITING_A_PROCESS
 from tests.client import token
 from tests.live.watching import Refused, Stream
 from tests.wire.running import Caller, Running, wait_for

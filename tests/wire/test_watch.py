@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service_registry import schemas
-from service_registry.live.limits import WATCHES_A_CALLER
+from service_registry.asgi.limits import WATCHES_A_CALLER
 from tests.client import registration, token
 from tests.live.watching import Event, Refused, Stream
 from tests.wire.running import Caller, Reply, Running, wait_for

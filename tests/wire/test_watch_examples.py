@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service_registry.live.limits import WATCHES_A_CALLER
+from service_registry.asgi.limits import WATCHES_A_CALLER
 from tests.client import registration, token
 from tests.live.watching import Stream
 from tests.wire.running import ROOT, Running, wait_for

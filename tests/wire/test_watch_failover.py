@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_project.embedded import binaries
-from registry_project.embedded.postgres import Server, variables
+from registry_project.devstack import binaries
+from registry_project.devstack.postgres import Server, variables
 from tests.client import registration, token
 from tests.live.watching import Listening
 from tests.wire.running import Caller, Running, wait_for

@@ -2,9 +2,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from service_registry.expiry import forecast
+from service_registry.expiry import dry_run
+from service_registry.expiry.dry_run import Outlook, Prospect
 from service_registry.expiry.evidence import rfc3339
-from service_registry.expiry.forecast import Outlook, Prospect
 from service_registry.expiry.sweep import sweep
 
 
@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, *, dry_run: bool, **_: Any) -> None:
         if dry_run:
-            self.show(forecast.outlook())
+            self.show(dry_run.outlook())
         else:
             self.sweep()
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def show(self, outlook: Outlook) -> None:
         self.stdout.write(passing(outlook))
         leaving = held = 0
-        for prospect in forecast.prospects(outlook):
+        for prospect in dry_run.prospects(outlook):
             leaving += prospect.leaves
             held += not prospect.leaves
             self.stdout.write(line(prospect))

@@ -8,8 +8,7 @@ from django.conf import settings
 from django.db import Error, OperationalError, ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from service_registry.documents import STATE
-from service_registry.expiry.hearing import (
+from service_registry.expiry.observation import (
     CLOCK_IS_WRONG_SECONDS,
     CLOCKS_DISAGREE_SECONDS,
     DEAF_AFTER_SECONDS,
@@ -18,6 +17,7 @@ from service_registry.expiry.hearing import (
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
 from service_registry.manager.batch import write
 from service_registry.models import SigningKeys
+from service_registry.sql import STATE
 
 VERSIONS = range(15, 19)
 SWEEP_IS_STUCK_SECONDS = 30

@@ -2,10 +2,10 @@
 
 from django.db.models import Count, Min
 
-from service_registry.documents import STATE
 from service_registry.management.doctor.database import lasted, row
 from service_registry.management.doctor.finding import Finding, ok, warn
 from service_registry.models import Instance
+from service_registry.sql import STATE
 
 SILENCE = f"""
 SELECT extract(epoch FROM clock_timestamp() - silent_since)::float8,

@@ -17,15 +17,15 @@ class Late(AppConfig):
 
 
 def select_then_update() -> None:
-    from service_registry.expiry import candidates
+    from service_registry.expiry import due_leases
 
-    candidates.LOCK = without(candidates.LOCK, "FOR NO KEY UPDATE OF l SKIP LOCKED")
+    due_leases.LOCK = without(due_leases.LOCK, "FOR NO KEY UPDATE OF l SKIP LOCKED")
 
 
 def unlocked_ids() -> None:
-    from service_registry.changes import appending
+    from service_registry.changelog import append
 
-    appending.LOCK = without(appending.LOCK, "pg_advisory_xact_lock(%s), ", "%s, ")
+    append.LOCK = without(append.LOCK, "pg_advisory_xact_lock(%s), ", "%s, ")
 
 
 GAP = """

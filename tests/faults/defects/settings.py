@@ -4,13 +4,13 @@ import os
 
 from registry_project.settings import *  # noqa: F403
 from registry_project.settings import INSTALLED_APPS, MIDDLEWARE
-from service_registry import documents
+from service_registry import sql
 
 NAME = os.environ["FAULTS_DEFECT"]
 
 if NAME == "no-window":
-    documents.HEARD_SINCE = "l.heartbeat_at"
-    documents.DEADLINE = f"({documents.HEARD_SINCE} + {documents.GRACE})"
+    sql.HEARD_SINCE = "l.heartbeat_at"
+    sql.DEADLINE = f"({sql.HEARD_SINCE} + {sql.GRACE})"
 
 if NAME == "endless-hold":
     from service_registry.expiry import conditions

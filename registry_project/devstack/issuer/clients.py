@@ -1,0 +1,45 @@
+"""The issuer's clients, with secrets made at first start and kept in `<data>/issuer/clients.json`."""
+
+import hmac
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from registry_project.devstack.issuer.kept import kept
+
+ADMIN = "service-registry-admin"
+DEVELOPER = "developer"
+GRANTS = {ADMIN: "authorization_code", DEVELOPER: "client_credentials"}
+
+
+@dataclass(frozen=True)
+class Client:
+    client_id: str
+    secret: str
+
+    def may(self, grant: str) -> bool:
+        return GRANTS.get(self.client_id) == grant
+
+    def has(self, secret: str) -> bool:
+        return hmac.compare_digest(self.secret.encode(), secret.encode())
+
+
+def all_clients(data_dir: Path) -> dict[str, Client]:
+    text = kept(data_dir / "issuer" / "clients.json", new_clients)
+    return {client_id: Client(client_id, secret) for client_id, secret in json.loads(text).items()}
+
+
+def new_clients() -> str:
+    return json.dumps({client_id: secrets.token_urlsafe(24) for client_id in GRANTS}, indent=1)
+
+
+def on_loopback(uri: str) -> bool:
+    """Whether a browser may be sent there: this machine, any port (RFC 8252, 7.3), no fragment (RFC 6749, 3.1.2)."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return parts.scheme == "http" and host in {"127.0.0.1", "::1", "localhost"} and "#" not in uri and uri.isascii()

@@ -1,0 +1,148 @@
+"""The admin for operators: browse, search and filter; remove and override, each with a reason, through the verbs."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from service_registry.admin import actions
+from service_registry.models import STATUSES, Change, Instance, InstanceQuerySet, Override, Service, User
+
+admin.site.site_header = admin.site.site_title = "Service Registry"
+admin.site.index_title = "Operations"
+CHANGES_A_PAGE = 100
+admin.site.register(User, UserAdmin)
+
+
+class OnlyVerbsWrite(actions.AnyAdmin):
+    """Rows that the verbs own: nothing here adds, edits or deletes one."""
+
+    list_per_page = 50
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("service_registry.operate_instance")
+
+
+@admin.register(Service)
+class ServiceAdmin(OnlyVerbsWrite):
+    list_display = ("name", "namespace", "owners", "created_at")
+    list_filter = ("namespace",)
+    search_fields = ("name", "owners__icontains")
+    ordering = ("namespace", "name")
+    actions = ("release",)
+
+    @admin.action(description="Release what is held, with a reason", permissions=["operate"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Service]) -> HttpResponse | None:
+        return actions.confirmed(self, request, queryset, actions.Release)
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("listed", "listed"), ("protected", "protected"), ("expired", "expired")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Instance]) -> QuerySet[Instance]:
+        assert isinstance(queryset, InstanceQuerySet)
+        states = {"listed": queryset.listed, "protected": queryset.protected, "expired": queryset.expired}
+        return states.get(self.value() or "", queryset.all)()
+
+
+class StatusFilter(admin.SimpleListFilter):
+    title = "reported status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(status, status) for status in STATUSES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Instance]) -> QuerySet[Instance]:
+        return queryset.filter(reported_status=self.value()) if self.value() else queryset
+
+
+@admin.register(Instance)
+class InstanceAdmin(OnlyVerbsWrite):
+    """Instances with the state of their leases. Metadata is hostile: it is shown as text, and so are addresses."""
+
+    list_display = ("instance_id", "service", "address", "reported_status", "state", "heartbeat_at", "registered_at")
+    list_filter = (StateFilter, StatusFilter, "zone", "service__namespace")
+    search_fields = ("instance_id", "host", "service__name")
+    list_select_related = ("service", "lease")
+    ordering = ("service__namespace", "service__name", "instance_id")
+    actions = ("override", "remove")
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """The instance's history is the change log's, newest first; Django's own knows nothing of the verbs."""
+        if not (self.has_view_permission(request) and request.user.has_perm("service_registry.view_change")):
+            raise PermissionDenied
+        instance = self.get_object(request, object_id)
+        if instance is None:
+            raise Http404
+        rows = list(Change.objects.of(instance).before(request.GET.get("before", ""))[: CHANGES_A_PAGE + 1])
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"History of {instance.service} {instance}",
+            "opts": self.opts,
+            "instance": instance,
+            "changes": rows[:CHANGES_A_PAGE],
+            "older": rows[CHANGES_A_PAGE - 1].pk if len(rows) > CHANGES_A_PAGE else None,
+        }
+        return render(request, "admin/service_registry/instance/object_history.html", context)
+
+    @admin.display(description="address")
+    def address(self, instance: Instance) -> str:
+        return f"{instance.scheme}://{instance.host}:{instance.port}"
+
+    @admin.display(description="state")
+    def state(self, instance: Instance) -> str:
+        return instance.lease.state
+
+    @admin.display(description="last heartbeat")
+    def heartbeat_at(self, instance: Instance) -> Any:
+        return instance.lease.heartbeat_at
+
+    @admin.action(description="Remove (deregister) with a reason", permissions=["operate"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:
+        return actions.confirmed(self, request, queryset, actions.Removal)
+
+    @admin.action(description="Override the status with a reason", permissions=["operate"])
+    def override(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:
+        return actions.confirmed(self, request, queryset, actions.StatusOverride)
+
+
+@admin.register(Override)
+class OverrideAdmin(OnlyVerbsWrite):
+    list_display = ("instance_id", "service", "status", "reason", "actor", "until", "created_at")
+    list_filter = ("status",)
+    search_fields = ("instance_id", "service__name", "reason", "actor")
+    list_select_related = ("service",)
+    ordering = ("-created_at",)
+    actions = ("clear",)
+
+    @admin.action(description="Clear with a reason", permissions=["operate"])
+    def clear(self, request: HttpRequest, queryset: QuerySet[Override]) -> HttpResponse | None:
+        return actions.confirmed(self, request, queryset, actions.Clearing)
+
+
+@admin.register(Change)
+class ChangeAdmin(OnlyVerbsWrite):
+    """The log: what happened, newest first, with its author, reason and evidence."""
+
+    list_display = ("at", "kind", "namespace", "service_name", "instance_id", "reason", "actor")
+    list_filter = ("kind",)
+    search_fields = ("=service_name", "=instance_id", "actor")
+    ordering = ("-id",)

@@ -1,0 +1,238 @@
+"""What readers get: discovery of a service, the list, an instance. Each reads the log's end before the data.
+
+PostgreSQL makes the JSON, and it is sent as it comes: parsing it here would cost more than the query.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from service_registry import changelog
+from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
+from service_registry.queries.filters import ALL_STATUSES, MATCHES, Wanted, prefix_pattern, wanted
+from service_registry.schemas import ListQuery
+from service_registry.sql import (
+    CHANGE,
+    INSTANCE,
+    INSTANCE_DOCUMENT,
+    INSTANCE_MEMBERS,
+    INSTANCE_ROWS,
+    IS_HEALTHY,
+    IS_LISTED,
+    LEASE,
+    LEASE_DOCUMENT,
+    NEWEST_FIRST,
+    SERVICE,
+    STATE,
+    rfc3339,
+)
+
+INSTANCES_A_PAGE = 2000
+
+DISCOVER = f"""
+SELECT found.owners, EXISTS (
+        SELECT FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
+        WHERE i.service_id = found.id AND {IS_LISTED} AND l.protected_at IS NOT NULL),
+    COALESCE((
+        SELECT json_agg({INSTANCE_DOCUMENT} ORDER BY i.instance_id) FROM {INSTANCE_ROWS}
+        WHERE i.service_id = found.id AND {MATCHES})::text, '[]')
+FROM {SERVICE} found
+WHERE found.namespace = %(namespace)s AND found.name = %(name)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON text, and the index of the log's end just before it was read."""
+
+    index: str
+    text: str
+
+
+def dumps(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def with_array(members: dict[str, Any], name: str, array: str) -> str:
+    """The JSON text of `members` and, as the last of them, an array that is JSON already."""
+    return f'{dumps(members)[:-1]},"{name}":{array}}}'
+
+
+def discover(namespace: str, name: str, asked: Wanted, ends: tuple[str, str | None]) -> Answer:
+    """The instances of one service that are wanted. One statement, after the one that gave `ends`.
+
+    Raises:
+        ServiceNotFound: no service has this name. One without instances is found, and empty.
+    """
+    newest, newest_of_service = ends
+    with connection.cursor() as cursor:
+        cursor.execute(DISCOVER, {"namespace": namespace, "name": name, **asked.parameters})
+        row = cursor.fetchone()
+    if row is None:
+        raise ServiceNotFound
+    owners, protected, instances = row
+    members = {
+        "index": newest_of_service or newest,
+        "namespace": namespace,
+        "name": name,
+        "owners": owners,
+        "protected": protected,
+    }
+    return Answer(newest, with_array(members, "instances", instances))
+
+
+PAGE = f"""
+WITH candidate AS (
+    SELECT c.id, c.namespace, c.name, c.owners FROM {SERVICE} c
+    WHERE (c.namespace, c.name) > (%(after_namespace)s, %(after_name)s)
+        AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        AND (%(name)s::text IS NULL OR c.name LIKE %(name)s)
+        AND (%(owner)s::text IS NULL OR c.owners @> ARRAY[%(owner)s])
+        AND (NOT %(thinned)s OR EXISTS (SELECT FROM {INSTANCE_ROWS} WHERE i.service_id = c.id AND {MATCHES}))
+    ORDER BY c.namespace, c.name LIMIT %(limit)s + 1
+),
+counted AS (
+    SELECT candidate.*, counts.*,
+        sum(counts.shown) OVER up_to AS shown_up_to, row_number() OVER up_to AS position
+    FROM candidate, LATERAL (
+        SELECT count(*) FILTER (WHERE {IS_LISTED}) AS instance_count, count(*) FILTER (WHERE {IS_HEALTHY}) AS healthy,
+            count(l.protected_at) > 0 AS protected, count(*) FILTER (WHERE {MATCHES}) AS shown
+        FROM {INSTANCE_ROWS} WHERE i.service_id = candidate.id
+    ) counts
+    WINDOW up_to AS (ORDER BY candidate.namespace, candidate.name ROWS UNBOUNDED PRECEDING)
+)
+SELECT page.namespace, page.name, page.owners, page.instance_count, page.healthy, page.protected,
+    (SELECT c.mark || '-' || c.id FROM {CHANGE} c
+        WHERE c.namespace = page.namespace AND c.service_name = page.name ORDER BY {NEWEST_FIRST} LIMIT 1),
+    CASE WHEN %(full)s THEN COALESCE((
+        SELECT json_agg({INSTANCE_DOCUMENT} ORDER BY i.instance_id) FROM {INSTANCE_ROWS}
+        WHERE i.service_id = page.id AND {MATCHES})::text, '[]') END,
+    EXISTS (SELECT FROM counted later WHERE later.position > page.position)
+FROM counted page
+WHERE page.position <= %(limit)s AND (NOT %(full)s OR page.shown_up_to - page.shown < %(instances)s)
+ORDER BY page.namespace, page.name
+"""
+MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_count", "protected", "index")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a walk over the list stands: the index at its first page, and the last service it has given."""
+
+    index: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`services` is the JSON text of an array; `next` is None at the end. `index` is that of the walk's first page,
+    `read_at` the log's end at this one."""
+
+    read_at: str
+    index: str
+    services: str
+    next: Position | None
+
+
+def page(query: ListQuery, after: Position | None, at_most_instances: int = INSTANCES_A_PAGE) -> Page:
+    """A page of the list, by namespace and name: at most `query.limit` services, ended by the one that reaches
+    `at_most_instances`; none is split. Two statements.
+
+    The index is the log's end at the walk's first page, so that a watch from there misses nothing of it.
+    """
+    index = changelog.end()
+    asked = wanted(query, ALL_STATUSES)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            PAGE,
+            asked.parameters
+            | {
+                "after_namespace": after.namespace if after else "",
+                "after_name": after.name if after else "",
+                "namespace": query.namespace,
+                "name": prefix_pattern(query.name),
+                "owner": query.owner,
+                "thinned": asked.thinned,
+                "full": query.view == "full",
+                "limit": query.limit,
+                "instances": at_most_instances,
+            },
+        )
+        rows = cursor.fetchall()
+    begun_at = after.index if after else index
+    services = ",".join(listed(row[:7], row[7], index) for row in rows)
+    more = bool(rows) and rows[-1][8]
+    return Page(index, begun_at, f"[{services}]", Position(begun_at, rows[-1][0], rows[-1][1]) if more else None)
+
+
+def listed(row: tuple[Any, ...], instances: str | None, newest: str) -> str:
+    members = dict(zip(MEMBERS, row, strict=True))
+    members["index"] = members["index"] or newest
+    return dumps(members) if instances is None else with_array(members, "instances", instances)
+
+
+FULL_DOCUMENT = f"""json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT},
+    'registered_by', i.registered_by)"""
+OVERRIDE_DOCUMENT = f"""CASE WHEN o.id IS NOT NULL THEN json_build_object('status', o.status,
+    'until', {rfc3339("o.until")}, 'reason', o.reason, 'actor', o.actor) END"""
+
+FIND = f"""
+SELECT s.owners, {FULL_DOCUMENT}, {OVERRIDE_DOCUMENT} FROM {INSTANCE_ROWS} CROSS JOIN {STATE} r
+WHERE i.instance_id = %(instance_id)s AND s.namespace = %(namespace)s
+    AND (%(service_name)s::text IS NULL OR s.name = %(service_name)s)
+ORDER BY s.name LIMIT 100
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInstance:
+    """An instance, who owns it, and what only those may see who may see its changes."""
+
+    index: str
+    owners: list[str]
+    document: dict[str, Any]
+    override: dict[str, Any] | None
+
+    def for_all(self) -> dict[str, Any]:
+        return {name: value for name, value in self.document.items() if name != "registered_by"}
+
+    def for_owner(self) -> dict[str, Any]:
+        return {**self.document, "override": self.override}
+
+
+def find(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
+    """One instance with its lease, in whatever state; without `service_name` in whichever service has it.
+
+    Raises:
+        ServiceNotFound: there is no service of that name.
+        InstanceNotFound: with the reason, where it is known of one service.
+        AmbiguousInstance: several services have an instance of this id.
+    """
+    index = changelog.end()
+    with connection.cursor() as cursor:
+        cursor.execute(FIND, {"namespace": namespace, "service_name": service_name, "instance_id": instance_id})
+        rows = cursor.fetchall()
+    if len(rows) > 1:
+        named = ("namespace", "service_name", "instance_id")
+        raise AmbiguousInstance([{name: document[name] for name in named} for _owners, document, _override in rows])
+    if not rows:
+        raise not_found(namespace, service_name, instance_id)
+    owners, document, override = rows[0]
+    return FoundInstance(index, owners, document, override)
+
+
+SERVICE_EXISTS = f"SELECT EXISTS (SELECT FROM {SERVICE} WHERE namespace = %s AND name = %s)"
+
+
+def not_found(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:
+    if service_name is None:
+        return InstanceNotFound("never_registered")
+    with connection.cursor() as cursor:
+        cursor.execute(SERVICE_EXISTS, [namespace, service_name])
+        if not cursor.fetchone()[0]:
+            return ServiceNotFound()
+    (last,) = changelog.last_arrivals([(namespace, service_name, instance_id)])
+    return InstanceNotFound.after(last)

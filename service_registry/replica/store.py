@@ -1,0 +1,169 @@
+"""The catalogue in memory: what discovery reads, as the log's state at its end.
+
+Documents are kept as PostgreSQL rendered them, with the few keys that discovery's defaults need. A replica belongs to
+the event loop: only there is it read and changed.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from service_registry.changelog.read import Recorded, stated_owners
+
+TAKEN_OFF = {"deregistered", "removed"}
+
+
+class Entry(NamedTuple):
+    """An instance: its JSON text, and what decides by default whether discovery gives it."""
+
+    document: bytes
+    status: str
+    state: str
+
+
+@dataclass(slots=True)
+class KeptService:
+    """A service. `index` names its last change, and is None where the log holds none."""
+
+    owners: tuple[str, ...]
+    index: str | None = None
+    pk: int = 0
+    instances: dict[str, Entry] = field(default_factory=dict)
+    in_order: bool = False
+    # Kept rather than counted: each answer says whether there are any.
+    protected_instances: int = 0
+
+    @property
+    def protected(self) -> bool:
+        return self.protected_instances > 0
+
+    def put(self, instance_id: str, entry: Entry) -> None:
+        before = self.instances.get(instance_id)
+        self.in_order = self.in_order and before is not None
+        self.protected_instances += is_protected(entry) - is_protected(before)
+        self.instances[instance_id] = entry
+
+    def copy(self) -> "KeptService":
+        """As it stands now, for a thread to look at."""
+        return replace(self, instances=self.instances.copy())
+
+    def take_off(self, instance_id: str) -> None:
+        """Also one that is not there: a change may be applied twice."""
+        self.protected_instances -= is_protected(self.instances.pop(instance_id, None))
+
+    def sorted(self) -> Sequence[Entry]:
+        """By instance id, byte by byte, as the database has it: ids are ASCII. They are put in order when asked for."""
+        if not self.in_order:
+            self.instances = dict(sorted(self.instances.items()))
+            self.in_order = True
+        return list(self.instances.values())
+
+
+def is_protected(entry: Entry | None) -> bool:
+    return entry is not None and entry.state == "protected"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change as the feed brings it, rendered once for all who watch.
+
+    `entry` is the instance after it, None where it has none. `owners` are those that it gives the service, None where
+    it gives none.
+    """
+
+    pk: int
+    index: str
+    kind: str
+    namespace: str | None
+    service_name: str | None
+    instance_id: str | None
+    public: bytes
+    private: bytes
+    entry: Entry | None = None
+    owners: tuple[str, ...] | None = None
+
+    @property
+    def full(self) -> bytes:
+        """For those who may see who did it, and why."""
+        return b"%b, %b" % (self.public[:-1], self.private[1:])
+
+    @property
+    def service_key(self) -> tuple[str, str] | None:
+        if self.namespace is None or self.service_name is None:
+            return None
+        return self.namespace, self.service_name
+
+
+def rendered(recorded: Recorded, entry: Entry | None = None, owners: Sequence[str] | None = None) -> Change:
+    return Change(
+        recorded.pk,
+        recorded.index,
+        recorded.kind,
+        recorded.namespace,
+        recorded.service_name,
+        recorded.instance_id,
+        recorded.public.encode(),
+        recorded.private.encode(),
+        entry,
+        None if owners is None else tuple(owners),
+    )
+
+
+@dataclass(slots=True)
+class Replica:
+    """`index` and `pk` are those of the last change it holds."""
+
+    index: str
+    pk: int
+    services: dict[tuple[str, str], KeptService] = field(default_factory=dict)
+
+    def apply(self, change: Change) -> None:
+        """Go on by one change. Each states its instance whole, so that applying one again changes nothing."""
+        if change.service_key is not None:
+            self.apply_to_service(change, change.service_key)
+        self.index, self.pk = change.index, change.pk
+
+    def apply_to_service(self, change: Change, key: tuple[str, str]) -> None:
+        if change.kind == "service_deleted":
+            self.services.pop(key, None)
+            return
+        service = self.services.get(key)
+        if service is None:
+            service = self.services[key] = KeptService(())
+        if change.owners is not None:
+            service.owners = change.owners
+        if change.instance_id is not None:
+            if change.entry is not None:
+                service.put(change.instance_id, change.entry)
+            elif change.kind in TAKEN_OFF:
+                service.take_off(change.instance_id)
+        service.index, service.pk = change.index, change.pk
+
+    def owners_of(self, change: Change) -> Sequence[str]:
+        """Whose service a change is about: as it stands, and as the change itself says of one that is gone."""
+        service = self.services.get(change.service_key) if change.service_key else None
+        return service.owners if service else stated_owners(change.kind, change.private)
+
+
+def looks_inside(parameters: dict[str, Any]) -> bool:
+    """Whether documents have to be parsed to tell which match."""
+    return parameters["zone"] is not None or bool(parameters["tags"]) or parameters["metadata"] != "{}"
+
+
+def matching(entries: Sequence[Entry], parameters: dict[str, Any]) -> Iterator[bytes]:
+    """The documents that `filters.MATCHES` would let through, given its parameters."""
+    statuses, states = frozenset(parameters["statuses"]), frozenset(parameters["states"])
+    inside = looks_inside(parameters)
+    for document, status, state in entries:
+        if status in statuses and state in states and (not inside or fits(document, parameters)):
+            yield document
+
+
+def fits(document: bytes, parameters: dict[str, Any]) -> bool:
+    instance = json.loads(document)
+    return (
+        parameters["zone"] in {None, instance["zone"]}
+        and set(parameters["tags"]) <= set(instance["tags"])
+        and json.loads(parameters["metadata"]).items() <= instance["metadata"].items()
+    )

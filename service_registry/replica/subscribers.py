@@ -1,0 +1,149 @@
+"""Who waits for which changes, on the event loop: no thread, no database connection, and nobody is woken for others."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+from service_registry import metrics
+from service_registry.replica.events import Notice
+from service_registry.replica.store import Change
+
+# How much text of changes told may wait for somebody: more than one page of the log can have, so that nobody who takes
+# them falls so far behind by one.
+BACKLOG_BYTES = 32 * 1024 * 1024
+
+Topic = tuple[str | None, str | None]
+ALL: Topic = (None, None)
+
+
+class Ending(Enum):
+    """Why nothing more will come to a waiter."""
+
+    LOST = "the log was replaced by another, or lost its end"
+    SLOW = "the backlog passed its bound"
+    GONE = "the client closed its connection"
+    STOPPING = "this process is about to end"
+
+
+class Waiter:
+    """Somebody who waits for changes of `topics` after the change with the id `position`.
+
+    Arguments:
+        topics: (namespace, service name), None for any.
+        keeps: whether the changes are kept until taken; who only has to know that there was one is woken alone.
+    """
+
+    __slots__ = ("awake", "backlog_bytes", "ending", "keeps", "on_end", "pending", "position", "topics")
+
+    def __init__(self, topics: Iterable[Topic], position: int, keeps: bool = True) -> None:
+        self.topics = tuple(topics)
+        self.position = position
+        self.keeps = keeps
+        self.pending: list[Notice] = []
+        self.backlog_bytes = 0
+        self.ending: Ending | None = None
+        self.awake = asyncio.Event()
+        self.on_end: Callable[[Ending], object] | None = None
+
+    def wants(self, change: Change) -> bool:
+        """Whether the change is of its topics."""
+        return not topics_of(change).isdisjoint(self.topics)
+
+    def give(self, notice: Notice) -> bool:
+        """Called for changes of its topics in the order of the log. Returns whether it is news to this waiter."""
+        if notice.change.pk <= self.position or self.ending:
+            return False
+        self.position = notice.change.pk
+        if self.keeps:
+            self.pending.append(notice)
+            self.backlog_bytes += notice.size
+            if self.backlog_bytes > BACKLOG_BYTES:
+                self.end(Ending.SLOW)
+        self.awake.set()
+        return True
+
+    def end(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self.awake.set()
+            if self.on_end:
+                self.on_end(ending)
+
+    def take(self, at_most: int, enough_bytes: float = math.inf) -> list[Notice]:
+        """The next, until they are so many or so much."""
+        taken, self.pending = parted(self.pending, at_most, enough_bytes)
+        self.backlog_bytes -= sum(notice.size for notice in taken)
+        return taken
+
+    def forget(self) -> None:
+        """It waits no more."""
+        self.pending = []
+        self.backlog_bytes = 0
+        self.on_end = None
+
+    async def nap(self, seconds: float) -> None:
+        """Until something came, it ended, or so many seconds passed."""
+        if self.pending or self.ending:
+            return
+        timer = asyncio.get_running_loop().call_later(max(seconds, 0), self.awake.set)
+        try:
+            await self.awake.wait()
+        finally:
+            timer.cancel()
+            self.awake.clear()
+
+
+def parted(notices: list[Notice], at_most: int, enough_bytes: float) -> tuple[list[Notice], list[Notice]]:
+    """The first, until they are so many or so much, and the rest."""
+    size = 0
+    for number, notice in enumerate(notices[:at_most]):
+        if size >= enough_bytes:
+            return notices[:number], notices[number:]
+        size += notice.size
+    return notices[:at_most], notices[at_most:]
+
+
+def topics_of(change: Change) -> set[Topic]:
+    namespace, name = change.namespace, change.service_name
+    return {(namespace, name), (namespace, None), (None, name), ALL}
+
+
+class Waiters:
+    """All who wait in this process, by topic; and those who will, but read the log yet."""
+
+    def __init__(self) -> None:
+        self.present: set[Waiter] = set()
+        self.by_topic: dict[Topic, set[Waiter]] = {}
+
+    def enter(self, waiter: Waiter) -> None:
+        """Have it told from now on when it has to end."""
+        self.present.add(waiter)
+
+    def join(self, waiter: Waiter) -> None:
+        """Have it told of changes, too."""
+        self.enter(waiter)
+        for topic in waiter.topics:
+            self.by_topic.setdefault(topic, set()).add(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Also for one who never joined."""
+        self.present.discard(waiter)
+        for topic in waiter.topics:
+            others = self.by_topic.get(topic, set())
+            others.discard(waiter)
+            if not others:
+                self.by_topic.pop(topic, None)
+
+    def tell(self, changes: Iterable[Change]) -> None:
+        woken: set[Waiter] = set()
+        for notice in map(Notice, changes):
+            for topic in topics_of(notice.change):
+                for waiter in self.by_topic.get(topic, ()):
+                    if waiter.give(notice):
+                        woken.add(waiter)
+        metrics.wakeups.inc(len(woken))
+
+    def end_all(self, ending: Ending) -> None:
+        for waiter in list(self.present):
+            waiter.end(ending)
