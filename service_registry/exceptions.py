@@ -112,7 +112,7 @@ class NotLoaded(RegistryError):
         super().__init__("This process is still loading the catalogue; try again.")
 
 
-class TooManyWatches(RegistryError):
+class TooManySubscribers(RegistryError):
     """The caller, or all callers together, wait for as many answers of this process as it holds open."""
 
     code = "rate_limited"

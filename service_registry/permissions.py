@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import Error
 
 from service_registry.database.outages import is_outage
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.exceptions import NotMigrated
 
 READ = frozenset({"view_service", "view_instance"})
@@ -106,7 +106,7 @@ class Grants:
     def renew(self) -> None:
         """Read again. While the database is away what was read last holds: nobody can change it there either."""
         try:
-            retried(self.refresh)
+            with_retries(self.refresh)
         except Error as error:
             if not self._by_group or not is_outage(error):
                 raise

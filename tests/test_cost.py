@@ -16,7 +16,7 @@ from service_registry.changelog.prune import DELETE, PLAN
 from service_registry.changelog.read import READ_AFTER
 from service_registry.expiry import counts
 from service_registry.expiry.sweep import sweep
-from service_registry.manager.batch import Asked, asked_by, column, columns_of
+from service_registry.manager.batch import Submission, column, columns_of, submissions_of
 from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.quota import COUNT_OF_OWNERS
 from service_registry.queries import as_of, catalogue
@@ -84,7 +84,7 @@ def many(db: None) -> None:
 
 def beat_parameters(size: int) -> dict[str, Any]:
     sent = [Beat(service_name=f"service-{number % 100}", instance_id=f"i-{number // 100}") for number in range(size)]
-    return columns_of(asked_by(CALLER, sent)) | {"epochs": column([None] * size)}
+    return columns_of(submissions_of(CALLER, sent)) | {"epochs": column([None] * size)}
 
 
 def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:
@@ -113,7 +113,9 @@ def test_overrides_of_other_instances_cost_a_heartbeat_nothing(many: None) -> No
     with connection.cursor() as cursor:
         cursor.execute(OVERRIDES)
     callers = [Caller("tester", frozenset({"team", f"crew-{number}"}), frozenset()) for number in range(100)]
-    sent = [Asked(Beat(service_name="service-0", instance_id=f"i-{at}"), caller) for at, caller in enumerate(callers)]
+    sent = [
+        Submission(Beat(service_name="service-0", instance_id=f"i-{at}"), caller) for at, caller in enumerate(callers)
+    ]
     parameters = columns_of(sent) | {"epochs": column([None] * 100)}
     found = plan(BEAT, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
     rows = [float(count) * int(loops) for count, loops in re.findall(r"actual rows=([\d.]+) loops=(\d+)", found)]
@@ -122,7 +124,7 @@ def test_overrides_of_other_instances_cost_a_heartbeat_nothing(many: None) -> No
 
 def test_the_groups_of_one_caller_are_sent_once_however_often_it_asks() -> None:
     groups = [f"group-{number}" for number in range(100)]
-    sent = [Asked(beat, Caller("tester", frozenset(groups), frozenset())) for beat in beats(500)]
+    sent = [Submission(beat, Caller("tester", frozenset(groups), frozenset())) for beat in beats(500)]
     assert len(columns_of(sent)["groups"].split("\x1f")) == 100
 
 

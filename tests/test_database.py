@@ -13,7 +13,7 @@ from registry_project.devstack.postgres import Server
 from service_registry.database.base import SchemaEditor
 from service_registry.database.connection import DEADLINE_SECONDS, SILENT_SECONDS, Connection, DatabaseSilent, breaker
 from service_registry.database.outages import is_lost_connection, is_outage
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.manager.batch import write
 from tests.identity.issuing import until
 
@@ -91,7 +91,7 @@ def test_a_silent_server_is_not_waited_for_twice(hurried: None) -> None:
             execute("SELECT pg_sleep(30)")
 
     with pytest.raises(OperationalError, match="did not answer within"):
-        retried(run)
+        with_retries(run)
     assert len(runs) == 1
 
 
@@ -104,7 +104,7 @@ def test_a_read_that_takes_too_long_is_not_done_again(hurried: None) -> None:
         execute("SELECT pg_sleep(30)")
 
     with pytest.raises(OperationalError, match="did not answer within"):
-        retried(run)
+        with_retries(run)
     assert len(runs) == 1
     breaker.refuse()  # another may ask at once
 
@@ -157,10 +157,10 @@ def test_an_ended_connection_is_made_anew_once(server: None) -> None:
         execute("SELECT pg_terminate_backend(pg_backend_pid())" if len(runs) <= endings else "SELECT 1")
         return "done"
 
-    assert retried(lambda: run(1)) == "done"
+    assert with_retries(lambda: run(1)) == "done"
     runs.clear()
     with pytest.raises(OperationalError):
-        retried(lambda: run(2))
+        with_retries(lambda: run(2))
     assert len(runs) == 2
     connection.close()
 
@@ -175,7 +175,7 @@ def test_a_process_that_was_frozen_in_a_transaction_does_it_again(server: None) 
             time.sleep(0.3 if len(runs) == 1 else 0)
             execute("SELECT 1")
 
-    retried(run)
+    with_retries(run)
     assert len(runs) == 2
 
 

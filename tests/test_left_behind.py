@@ -13,8 +13,8 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connections
 
 from service_registry.asgi.django_bridge import Bridge
+from tests.asgi.clients import GET, Client
 from tests.client import Api, registration, token
-from tests.live.clients import GET, Client
 
 ROUNDS = 20
 LARGE = 400_000

@@ -111,7 +111,7 @@ class Story:
         if (pk := lease.values_list("pk", flat=True).first()) and lease.update(
             protected_at=now(), protected_by="service"
         ):
-            changelog.append([changelog.Event("protected", "default", service, "system:sweep", instance, pk)])
+            changelog.append_changes([changelog.Event("protected", "default", service, "system:sweep", instance, pk)])
 
     def release(self, service: str, _instance: str) -> None:
         self.operator.post(f"/registry/services/{service}/release", {"reason": "x"})

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from service_registry import manager
 from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, QuotaExceeded
-from service_registry.manager.batch import Asked
+from service_registry.manager.batch import Submission
 from service_registry.manager.quota import OwnerCounts
 from service_registry.models import Change, Instance, Lease, Reservation, Service
 from service_registry.schemas import Registration
@@ -431,8 +431,8 @@ def test_the_owner_of_a_reserved_name_gets_it_beside_strangers_in_one_batch(db: 
         namespace="default", name="kept", owners=["team-a"], until=datetime.now(UTC) + timedelta(days=1)
     )
     asked = [
-        Asked(Registration(**registration("kept", "foreign")), caller("team-b")),
-        Asked(Registration(**registration("kept", "own")), caller("team-a")),
+        Submission(Registration(**registration("kept", "foreign")), caller("team-b")),
+        Submission(Registration(**registration("kept", "own")), caller("team-a")),
     ]
     foreign, own = manager.register_for_callers(asked, lock_timeout="1s")
     assert isinstance(foreign, NotOwner)
@@ -444,9 +444,9 @@ def test_a_new_service_that_comes_to_nothing_for_one_is_made_for_the_next(db: No
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 1
     manager.register([Registration(**registration("full", "i-1"))], caller("team-a"))
     asked = [
-        Asked(Registration(**registration("new", "over")), caller("team-a")),
-        Asked(Registration(**registration("new", "within")), caller("team-b")),
-        Asked(Registration(**registration("full", "i-1")), caller("team-a")),
+        Submission(Registration(**registration("new", "over")), caller("team-a")),
+        Submission(Registration(**registration("new", "within")), caller("team-b")),
+        Submission(Registration(**registration("full", "i-1")), caller("team-a")),
     ]
     over, within, again = manager.register_for_callers(asked, lock_timeout="1s")
     assert isinstance(over, QuotaExceeded)

@@ -41,7 +41,7 @@ STATUS_OF: dict[type[Exception], int] = {
     exceptions.TooBusy: 503,
     exceptions.NotMigrated: 503,
     exceptions.NotLoaded: 503,
-    exceptions.TooManyWatches: 429,
+    exceptions.TooManySubscribers: 429,
 }
 
 # What the framework raises, in the contract's codes.

@@ -13,8 +13,8 @@ from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
-from service_registry.database.retries import retried
-from service_registry.http.validation import from_query, one
+from service_registry.database.retries import with_retries
+from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.queries import catalogue
 from service_registry.schemas import (
@@ -52,7 +52,7 @@ class InstanceViewSet(Parted, ViewSet):
     )
     def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
         key = {"service_name": service_name, "instance_id": instance_id}
-        query = from_query(InstanceQuery, request.query_params, **key)
+        query = validate_query(InstanceQuery, request.query_params, **key)
         return self.found(request, query.namespace, query.service_name, query.instance_id)
 
     @extend_schema(
@@ -62,11 +62,11 @@ class InstanceViewSet(Parted, ViewSet):
         responses={200: LeasedInstance},
     )
     def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
-        query = from_query(InstanceByIdQuery, request.query_params, instance_id=instance_id)
+        query = validate_query(InstanceByIdQuery, request.query_params, instance_id=instance_id)
         return self.found(request, query.namespace, None, query.instance_id)
 
     def found(self, request: Request, namespace: str, service_name: str | None, instance_id: str) -> Response:
-        found = retried(lambda: catalogue.find(namespace, service_name, instance_id))
+        found = with_retries(lambda: catalogue.find(namespace, service_name, instance_id))
         caller = asking(request)
         may_see_changes = caller.sees_authors(found.owners)
         document = found.for_owner() if may_see_changes else found.for_all()
@@ -81,8 +81,8 @@ class InstanceViewSet(Parted, ViewSet):
         responses={200: OverriddenInstance},
     )
     def set_status(self, request: Request, **key: str) -> Response:
-        query = from_query(InstanceQuery, request.query_params, **key)
-        return self.overridden(request, query, one(OverrideStatement, request.data).model_dump())
+        query = validate_query(InstanceQuery, request.query_params, **key)
+        return self.overridden(request, query, validate_one(OverrideStatement, request.data).model_dump())
 
     @extend_schema(
         operation_id="clear_override",
@@ -91,7 +91,7 @@ class InstanceViewSet(Parted, ViewSet):
         responses={200: OverriddenInstance},
     )
     def clear_status(self, request: Request, **key: str) -> Response:
-        return self.overridden(request, from_query(InstanceQuery, request.query_params, **key), {})
+        return self.overridden(request, validate_query(InstanceQuery, request.query_params, **key), {})
 
     def overridden(self, request: Request, query: InstanceQuery, said: dict[str, Any]) -> Response:
         key = query.model_dump()

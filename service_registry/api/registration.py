@@ -16,7 +16,7 @@ from service_registry.api.parting import Parted
 from service_registry.exceptions import RegistryError
 from service_registry.http import bulk, responses
 from service_registry.http.bulk import Verb
-from service_registry.http.validation import from_query, one
+from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.schemas import (
     Beat,
@@ -48,7 +48,7 @@ class RegistrationViewSet(Parted, ViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        from_query(NoQuery, request.query_params)
+        validate_query(NoQuery, request.query_params)
 
     # What each may answer with besides the problems that any operation may.
     problems: ClassVar[dict[str, tuple[int, ...]]] = {
@@ -68,7 +68,7 @@ class RegistrationViewSet(Parted, ViewSet):
     def register(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Registration, request, manager.register, responses.of_registered_item)
-        item = one(Registration, request.data)
+        item = validate_one(Registration, request.data)
         status, document = responses.of_registration(item, unwrapped(manager.register([item], asking(request))))
         return Response(document, status)
 
@@ -82,7 +82,7 @@ class RegistrationViewSet(Parted, ViewSet):
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Beat, request, manager.heartbeat, responses.of_beaten_item)
-        beat = one(Beat, request.data)
+        beat = validate_one(Beat, request.data)
         outcomes = manager.heartbeat([beat], asking(request))
         note_unchanged(request, outcomes)
         _status, document = responses.of_heartbeat(beat, unwrapped(outcomes))
@@ -98,7 +98,7 @@ class RegistrationViewSet(Parted, ViewSet):
     def deregister(self, request: Request) -> Response:
         if isinstance(request.data, list):
             return in_array(Deregistration, request, manager.deregister, responses.of_deregistered_item)
-        unwrapped(manager.deregister([one(Deregistration, request.data)], asking(request)))
+        unwrapped(manager.deregister([validate_one(Deregistration, request.data)], asking(request)))
         return Response(status=204)
 
 

@@ -15,9 +15,9 @@ from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.registration import unwrapped
 from service_registry.api.renderer import INDEX_HEADER
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.http import cursors, etag, memory_budget
-from service_registry.http.validation import from_query, one
+from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import LISTED, wanted
@@ -67,10 +67,10 @@ class ServiceViewSet(Parted, ViewSet):
         responses={200: ServicePage},
     )
     def list(self, request: Request) -> HttpResponse:
-        query = from_query(ListQuery, request.query_params)
+        query = validate_query(ListQuery, request.query_params)
         after = cursors.place_of(query.after)
         memory_budget.demand()
-        page = retried(lambda: catalogue.page(query, after))
+        page = with_retries(lambda: catalogue.page(query, after))
         return as_json(cursors.written(page), page.read_at)
 
     @extend_schema(
@@ -80,15 +80,15 @@ class ServiceViewSet(Parted, ViewSet):
         responses={200: ServiceInstances, 304: None},
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
-        query = from_query(DiscoveryQuery, request.query_params, name=name)
+        query = validate_query(DiscoveryQuery, request.query_params, name=name)
         if query.at:
             return self.discovered_then(query, query.at)
-        return retried(lambda: self.discovered(request, query))
+        return with_retries(lambda: self.discovered(request, query))
 
     def discovered_then(self, query: DiscoveryQuery, at: datetime) -> HttpResponse:
         asked = wanted(query, ["UP"], LISTED)
         memory_budget.demand()
-        then = retried(lambda: as_of.discover(query.namespace, query.name, asked, at))
+        then = with_retries(lambda: as_of.discover(query.namespace, query.name, asked, at))
         return as_json(then.text, then.index)
 
     def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
@@ -108,8 +108,8 @@ class ServiceViewSet(Parted, ViewSet):
         responses={200: OwnedService, 201: OwnedService},
     )
     def set_owners(self, request: Request, name: str) -> Response:
-        query = from_query(ServiceQuery, request.query_params, name=name)
-        statement = one(OwnersStatement, request.data)
+        query = validate_query(ServiceQuery, request.query_params, name=name)
+        statement = validate_one(OwnersStatement, request.data)
         key = {"namespace": query.namespace, "name": query.name}
         done = unwrapped(manager.set_owners([OwnersOrder(**key, **statement.model_dump())], asking(request)))
         return Response({**key, "owners": done.owners}, 201 if done.created else 200)
@@ -121,7 +121,7 @@ class ServiceViewSet(Parted, ViewSet):
         responses={204: None},
     )
     def delete_service(self, request: Request, name: str) -> Response:
-        query = from_query(ServiceQuery, request.query_params, name=name)
+        query = validate_query(ServiceQuery, request.query_params, name=name)
         refusal = manager.delete_service(query.namespace, query.name, query.reason, asking(request))
         if refusal:
             raise refusal
@@ -136,7 +136,7 @@ class ServiceViewSet(Parted, ViewSet):
         responses={200: ReleasedService},
     )
     def release(self, request: Request, name: str) -> Response:
-        query = from_query(NamedQuery, request.query_params, name=name)
-        statement = one(ReleaseStatement, request.data)
+        query = validate_query(NamedQuery, request.query_params, name=name)
+        statement = validate_one(ReleaseStatement, request.data)
         order = ReleaseOrder(**query.model_dump(), reason=statement.reason)
         return Response({"released": unwrapped(manager.release([order], asking(request))).held})

@@ -15,8 +15,8 @@ from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
 from service_registry.changelog.read import Recorded, stated_owners
-from service_registry.database.retries import retried
-from service_registry.http.validation import from_query
+from service_registry.database.retries import with_retries
+from service_registry.http.validation import validate_query
 from service_registry.models import Service
 from service_registry.permissions import Action
 from service_registry.queries.catalogue import with_array
@@ -33,7 +33,7 @@ def asked(query: QueryDict, last_event_id: str | None) -> WatchQuery:
     if last_event_id:
         query = query.copy()
         query["index"] = last_event_id
-    return from_query(WatchQuery, query)
+    return validate_query(WatchQuery, query)
 
 
 class WatchViewSet(Parted, ViewSet):
@@ -58,7 +58,7 @@ class WatchViewSet(Parted, ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         query = asked(request.query_params, request.headers.get("Last-Event-ID"))
-        return retried(lambda: self.told(request, query))
+        return with_retries(lambda: self.told(request, query))
 
     def told(self, request: Request, query: WatchQuery) -> HttpResponse:
         end = changelog.end()

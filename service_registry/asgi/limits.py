@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from service_registry import metrics
 from service_registry.asgi.flow_control import Answers
-from service_registry.exceptions import TooManyWatches
+from service_registry.exceptions import TooManySubscribers
 
 WATCHES_A_CALLER = 50
 WAITING_A_PROCESS = 5_000
@@ -26,9 +26,9 @@ class Limits:
 
     @contextmanager
     def watch(self, actor: str, kind: str) -> Iterator[None]:
-        """Raises TooManyWatches."""
+        """Raises TooManySubscribers."""
         if self.watches[actor] >= WATCHES_A_CALLER:
-            raise TooManyWatches("The caller has", WATCHES_A_CALLER)
+            raise TooManySubscribers("The caller has", WATCHES_A_CALLER)
         with self.wait(kind):
             self.watches[actor] += 1
             try:
@@ -40,9 +40,9 @@ class Limits:
 
     @contextmanager
     def wait(self, kind: str) -> Iterator[None]:
-        """Raises TooManyWatches."""
+        """Raises TooManySubscribers."""
         if self.waiting >= WAITING_A_PROCESS:
-            raise TooManyWatches("All callers together have", WAITING_A_PROCESS)
+            raise TooManySubscribers("All callers together have", WAITING_A_PROCESS)
         self.waiting += 1
         metrics.watchers.labels(kind).inc()
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 
 from service_registry.replica.hub import Hub
-from service_registry.replica.subscribers import Ending, Waiter
+from service_registry.replica.subscribers import EndReason, Subscriber
 
 FLUSH_POLL_SECONDS = 0.05
 STALE_HEADER = "X-Registry-Stale"
@@ -21,11 +21,11 @@ def with_jitter(seconds: float) -> float:
     return seconds + random.uniform(0, seconds / 16)  # noqa: S311 (jitter)
 
 
-async def watch_client(receive: ASGIReceiveCallable, waiter: Waiter) -> None:
+async def watch_client(receive: ASGIReceiveCallable, waiter: Subscriber) -> None:
     """End the wait when the client closes its connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    waiter.end(Ending.GONE)
+    waiter.end(EndReason.DISCONNECTED)
 
 
 def abort(send: ASGISendCallable) -> None:

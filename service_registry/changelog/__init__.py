@@ -1,6 +1,6 @@
 """The change log: what happened, in commit order, with its author, reason and evidence."""
 
-from service_registry.changelog.append import Event, append, commit_listeners, start_log
+from service_registry.changelog.append import Event, append_changes, commit_listeners, start_log
 from service_registry.changelog.latest import end, ends, last_arrivals
 from service_registry.changelog.read import CHANGES_AT_ONCE, Recorded, parse, read_after
 
@@ -8,7 +8,7 @@ __all__ = [
     "CHANGES_AT_ONCE",
     "Event",
     "Recorded",
-    "append",
+    "append_changes",
     "commit_listeners",
     "end",
     "ends",

@@ -62,7 +62,7 @@ class Event:
     evidence: Mapping[str, Any] | None = None
 
 
-def append(events: Sequence[Event]) -> None:
+def append_changes(events: Sequence[Event]) -> None:
     """Append `events` in this order, as the last thing a transaction does.
 
     1. Take the change lock. Whoever appends later waits here, gets higher ids and commits later, so that a reader who

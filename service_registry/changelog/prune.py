@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db import connection
 
 from service_registry.changelog.by_time import last_at
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.manager.batch import write
 from service_registry.sql import CHANGE, STATE
 
@@ -97,7 +97,7 @@ def prune(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterat
         with write(lock_timeout="3s"), connection.cursor() as cursor:
             cursor.execute(NOTE, [planned.cutoff])
     for after, upto, count in ranges(planned, rows_a_transaction):
-        yield Step(count, retried(lambda after=after, upto=upto: delete(after, upto, planned)))  # type: ignore[misc]
+        yield Step(count, with_retries(lambda after=after, upto=upto: delete(after, upto, planned)))  # type: ignore[misc]
 
 
 def examine(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterator[Step]:

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 SERIALIZATION_FAILURES = {"40P01", "40001"}
 
 
-def retried(run: Callable[[], Result]) -> Result:
+def with_retries(run: Callable[[], Result]) -> Result:
     """Run an idempotent transaction or a read again: once on a lost connection, three times on a deadlock.
 
     A killed backend makes every other connection fail once; the connection is made anew at the next use. What the

@@ -66,7 +66,9 @@ def judge(judging: Judging, at_most: int) -> int:
     held = [(candidate, verdict) for candidate, verdict in staying if candidate.due.held_by is None]
     expire(leaving)
     hold(staying)
-    changelog.append([*(evidence.expiry(*each) for each in leaving), *(evidence.protection(*each) for each in held)])
+    changelog.append_changes(
+        [*(evidence.expiry(*each) for each in leaving), *(evidence.protection(*each) for each in held)]
+    )
     metrics.count_holds(str(verdict.rule) for _, verdict in held)
     judging.after = found[-1].pk if found else judging.after
     judging.expired += len(leaving)

@@ -52,7 +52,7 @@ def remove(at_most: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(REMOVE, {"retention": retention, "at_most": at_most})
         rows = cursor.fetchall()
-    changelog.append(
+    changelog.append_changes(
         [
             changelog.Event(
                 "removed",

@@ -28,7 +28,7 @@ def end_overrides(at_most: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(END_OVERRIDES, [at_most])
         rows = cursor.fetchall()
-    changelog.append(
+    changelog.append_changes(
         [
             changelog.Event(
                 "status_changed",
@@ -50,7 +50,7 @@ def end_overrides(at_most: int) -> int:
 def settle_statuses(at_most: int) -> int:
     """Apply the statuses of alternating instances that waited for their minute's end."""
     settled = reported_status.settle(at_most)
-    changelog.append(
+    changelog.append_changes(
         [
             changelog.Event(
                 "status_changed",

@@ -10,7 +10,7 @@ from service_registry import manager
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
 from service_registry.http import responses
-from service_registry.http.validation import many
+from service_registry.http.validation import validate_many
 
 Model = TypeVar("Model", bound=BaseModel)
 Outcome = TypeVar("Outcome")
@@ -24,7 +24,7 @@ def outcomes(
 
     Raises InvalidInput when the array itself is empty or too long.
     """
-    verdicts = many(model, documents)
+    verdicts = validate_many(model, documents)
     good = [verdict for verdict in verdicts if not isinstance(verdict, RegistryError)]
     done = verb(good, caller)
     if len(good) == len(verdicts):

@@ -20,7 +20,7 @@ def without_nulls(model: type[BaseModel], document: Any) -> Any:
     return {name: value for name, value in document.items() if value is not None or name not in model.model_fields}
 
 
-def one(model: type[Model], document: Any) -> Model:
+def validate_one(model: type[Model], document: Any) -> Model:
     """The model of one object. Raises InvalidInput."""
     try:
         return model.model_validate(without_nulls(model, document))
@@ -28,7 +28,7 @@ def one(model: type[Model], document: Any) -> Model:
         raise invalid(error) from error
 
 
-def many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]:
+def validate_many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]:
     """The models of an array, each with its own verdict. Raises InvalidInput when the array itself is too long."""
     if not 1 <= len(documents) <= ARRAY_LIMIT:
         raise InvalidInput.of_field("body", "array_length", f"an array must have 1 to {ARRAY_LIMIT} items")
@@ -52,7 +52,7 @@ def verdict(model: type[Model], document: Any) -> Model | InvalidInput:
         return invalid(error)
 
 
-def from_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
+def validate_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
     """The model of a query string and of `more` from the path; only list fields may stand more than once."""
     repeatable = {name for name, field in model.model_fields.items() if "list" in str(field.annotation)}
     document: dict[str, Any] = dict(more)
@@ -65,4 +65,4 @@ def from_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
             document.setdefault("metadata", {})[name.removeprefix("metadata.")] = values[0]
         else:
             document[name] = values if name in repeatable else values[0]
-    return one(model, document)
+    return validate_one(model, document)

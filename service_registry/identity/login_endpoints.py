@@ -17,7 +17,7 @@ AT_ONCE = 2
 
 
 class LoginEndpoints:
-    """Asked when somebody signs in, so that nothing but the issuer's name has to be set.
+    """Submission when somebody signs in, so that nothing but the issuer's name has to be set.
 
     Anybody may begin a login, so an issuer that hangs must not get hold of all threads of the process: AT_ONCE logins
     may wait for it, and the others are sent away.

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from django.db import DataError, IntegrityError, connection, transaction
 
 from service_registry.caller import Caller
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.exceptions import InvalidInput, RegistryError
 from service_registry.sql import SERVICE
 
@@ -34,7 +34,7 @@ Key = tuple[str, str, str]
 key_of: Callable[[Keyed], Key] = attrgetter("namespace", "service_name", "instance_id")
 
 
-class Asked(NamedTuple, Generic[Item]):
+class Submission(NamedTuple, Generic[Item]):
     """An item and who asks for it, where a batch is of many callers."""
 
     item: Item
@@ -53,8 +53,8 @@ class Asked(NamedTuple, Generic[Item]):
         return self.item.instance_id
 
 
-def asked_by(caller: Caller, items: Sequence[Item]) -> list[Asked[Item]]:
-    return list(map(Asked, items, repeat(caller)))
+def submissions_of(caller: Caller, items: Sequence[Item]) -> list[Submission[Item]]:
+    return list(map(Submission, items, repeat(caller)))
 
 
 # A batch as columns, a row an item. The columns are joined texts, as names hold no control characters: PostgreSQL
@@ -86,7 +86,7 @@ def column(values: Iterable[object]) -> str:
     return BETWEEN.join(["" if value is None else str(value) for value in values])
 
 
-def columns_of(asked: Sequence[Asked[Item]]) -> dict[str, str]:
+def columns_of(asked: Sequence[Submission[Item]]) -> dict[str, str]:
     """The parameters of ASKED_SERVICES and ITEMS."""
     services: dict[tuple[str, str, frozenset[str]], int] = {}
     places, instances = [], []
@@ -149,7 +149,7 @@ def in_halves(
     if not items:
         return []
     try:
-        return retried(lambda: run(items))
+        return with_retries(lambda: run(items))
     except (IntegrityError, DataError) as error:
         if len(items) == 1:
             return [refused_by_database(error)]

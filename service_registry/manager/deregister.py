@@ -80,7 +80,7 @@ def deregister_once(
         outcomes = [judge(item, found.get(place), caller) for place, item in enumerate(items)]
         leaving = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]
         delete([pk for place in leaving if (pk := found[place].instance_pk) is not None])
-        changelog.append([event(items[place], caller, reason) for place in leaving])
+        changelog.append_changes([event(items[place], caller, reason) for place in leaving])
     return with_reasons(items, outcomes)
 
 

@@ -12,13 +12,13 @@ from service_registry.manager import reported_status
 from service_registry.manager.batch import (
     ASKED_SERVICES,
     ITEMS,
-    Asked,
-    asked_by,
+    Submission,
     column,
     columns_of,
     each_once,
     key_of,
     split,
+    submissions_of,
     write,
 )
 from service_registry.schemas import Beat
@@ -95,15 +95,15 @@ def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryE
 
     Outcomes otherwise: NotOwner, LeaseSuperseded, InstanceNotFound (with the reason), InvalidInput (a repeated key).
     """
-    return heartbeat_for_callers(asked_by(caller, items), lock_timeout="1s")
+    return heartbeat_for_callers(submissions_of(caller, items), lock_timeout="1s")
 
 
-def heartbeat_for_callers(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+def heartbeat_for_callers(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
     """`heartbeat`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
     return each_once(asked, lambda once: heartbeat_once(once, lock_timeout))
 
 
-def heartbeat_once(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+def heartbeat_once(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
     """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
     outcomes = beat(asked, lock_timeout)
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
@@ -115,7 +115,7 @@ def heartbeat_once(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Rene
     ]
 
 
-def beat(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | RegistryError | None]:
+def beat(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed | RegistryError | None]:
     """One transaction. An outcome is None where there is no row.
 
     1. Lock the instances that report a status, before any lease.
@@ -134,11 +134,11 @@ def beat(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[Renewed | Regi
         }
         applied = reported_status.apply(standing, reports)
         news = [(each, row) for each, row in zip(asked, found, strict=True) if row and is_news(row, applied)]
-        changelog.append([event(each, row, row.instance_pk in applied) for each, row in news])
+        changelog.append_changes([event(each, row, row.instance_pk in applied) for each, row in news])
     return [outcome(each.item, row, applied) for each, row in zip(asked, found, strict=True)]
 
 
-def renew(asked: Sequence[Asked[Beat]]) -> list[Found | None]:
+def renew(asked: Sequence[Submission[Beat]]) -> list[Found | None]:
     """Lock and beat; by item, what was found."""
     with connection.cursor() as cursor:
         cursor.execute(BEAT, columns_of(asked) | {"epochs": column(each.item.epoch for each in asked)})
@@ -169,7 +169,7 @@ def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
     return bool(row.expired or row.protected or row.instance_pk in applied)
 
 
-def event(asked: Asked[Beat], row: Found, reported: bool) -> changelog.Event:
+def event(asked: Submission[Beat], row: Found, reported: bool) -> changelog.Event:
     return changelog.Event(
         "recovered" if row.expired or row.protected else "status_changed",
         asked.namespace,

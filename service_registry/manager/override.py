@@ -124,7 +124,7 @@ def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overri
         moved = set_all(items, going_on, caller) | clear_all(items, going_on)
         for place, standing in zip(going_on, read(items, going_on), strict=True):
             outcomes[place] = standing
-        changelog.append(
+        changelog.append_changes(
             [
                 event(items[place], row, caller)
                 for place, row in going_on.items()

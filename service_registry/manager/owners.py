@@ -8,7 +8,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller, is_ignored
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.manager.batch import write
 from service_registry.permissions import grants
@@ -46,7 +46,7 @@ def set_owners(orders: Sequence[OwnersOrder], caller: Caller) -> list[Owned | Re
     Outcome otherwise: InvalidInput, for a group that is a role here or that everybody holds: it would open the service
     to whoever has it.
     """
-    return [ruled_out(order) or retried(lambda order=order: settled(order, caller)) for order in orders]  # type: ignore[misc]
+    return [ruled_out(order) or with_retries(lambda order=order: settled(order, caller)) for order in orders]  # type: ignore[misc]
 
 
 def ruled_out(order: OwnersOrder) -> InvalidInput | None:
@@ -92,7 +92,7 @@ def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
 
 
 def append(order: OwnersOrder, caller: Caller, kind: str, evidence: dict[str, list[str]]) -> None:
-    changelog.append(
+    changelog.append_changes(
         [changelog.Event(kind, order.namespace, order.name, caller.actor, reason=order.reason, evidence=evidence)]
     )
 
@@ -127,5 +127,5 @@ def delete_service(namespace: str, name: str, reason: str | None, caller: Caller
         deleted = changelog.Event(
             "service_deleted", namespace, name, caller.actor, reason=reason, evidence={"owners": owners}
         )
-        changelog.append([deleted])
+        changelog.append_changes([deleted])
     return None

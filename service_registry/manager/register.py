@@ -9,7 +9,7 @@ from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager import instances, quota, services
-from service_registry.manager.batch import Asked, asked_by, each_once, write
+from service_registry.manager.batch import Submission, each_once, submissions_of, write
 from service_registry.manager.entry import Entry, going_on
 from service_registry.schemas import Registration
 
@@ -35,15 +35,17 @@ def register(items: Sequence[Registration], caller: Caller) -> list[Registered |
 
     Outcomes otherwise: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
     """
-    return register_for_callers(asked_by(caller, items), lock_timeout="3s")
+    return register_for_callers(submissions_of(caller, items), lock_timeout="3s")
 
 
-def register_for_callers(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+def register_for_callers(
+    asked: Sequence[Submission[Registration]], lock_timeout: str
+) -> list[Registered | RegistryError]:
     """`register`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
     return each_once(asked, lambda once: register_once(once, lock_timeout))
 
 
-def register_once(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+def register_once(asked: Sequence[Submission[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
     try:
         return attempt(asked, lock_timeout)
     except Vanished:
@@ -52,7 +54,7 @@ def register_once(asked: Sequence[Asked[Registration]], lock_timeout: str) -> li
         return caller_by_caller(asked, lock_timeout)
 
 
-def caller_by_caller(asked: Sequence[Asked[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+def caller_by_caller(asked: Sequence[Submission[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
     """As if each caller had come alone, one after the other."""
     outcomes: dict[int, Registered | RegistryError] = {}
     for caller in dict.fromkeys(each.caller for each in asked):
@@ -62,7 +64,7 @@ def caller_by_caller(asked: Sequence[Asked[Registration]], lock_timeout: str) ->
 
 
 def attempt(
-    asked: Sequence[Asked[Registration]], lock_timeout: str, lock_services: bool = False
+    asked: Sequence[Submission[Registration]], lock_timeout: str, lock_services: bool = False
 ) -> list[Registered | RegistryError]:
     """One transaction.
 
@@ -102,7 +104,7 @@ def attempt(
         instances.update([entry for entry in going_on(entries) if entry.standing])
         instances.insert(going_on(newcomers))
         documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
-        changelog.append([*creations(entries, created), *events(going_on(entries))])
+        changelog.append_changes([*creations(entries, created), *events(going_on(entries))])
     return [entry.refusal or registered(entry, documents) for entry in entries]
 
 

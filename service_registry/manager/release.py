@@ -7,7 +7,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.manager.batch import write
 from service_registry.schemas import ReleaseOrder
@@ -38,7 +38,7 @@ WHERE i.service_id = %s AND l.protected_at IS NOT NULL
 
 def release(orders: Sequence[ReleaseOrder], caller: Caller) -> list[Released | RegistryError]:
     """Release services, one order at a time. Outcome otherwise: ServiceNotFound."""
-    return [retried(Releasing(order, caller)) for order in orders]
+    return [with_retries(Releasing(order, caller)) for order in orders]
 
 
 @dataclass
@@ -73,6 +73,6 @@ class Releasing:
     def append(self, held: int) -> None:
         order, actor = self.order, self.caller.actor
         evidence = {"held": held}
-        changelog.append(
+        changelog.append_changes(
             [changelog.Event("released", order.namespace, order.name, actor, reason=order.reason, evidence=evidence)]
         )

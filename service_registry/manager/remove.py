@@ -9,7 +9,7 @@ from pydantic import Field
 
 from service_registry import changelog
 from service_registry.caller import Caller
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.manager.batch import write
 from service_registry.manager.deregister import delete, event
 from service_registry.manager.locking import lock_instances
@@ -100,7 +100,7 @@ def remove(selection: Selection, reason: str, caller: Caller, at_most: int) -> I
     """
     after, (_count, until) = 0, counted(selection)
     while pks := candidates(selection, after, until, at_most):
-        yield retried(lambda pks=pks: remove_once(pks, selection, reason, caller))  # type: ignore[misc]
+        yield with_retries(lambda pks=pks: remove_once(pks, selection, reason, caller))  # type: ignore[misc]
         after = pks[-1]
 
 
@@ -125,5 +125,7 @@ def remove_once(pks: Sequence[int], selection: Selection, reason: str, caller: C
             cursor.execute(JUDGE, selection.parameters() | {"pks": list(pks)})
             rows = {pk: Selected(*row) for pk, *row in cursor.fetchall()}
         delete(list(rows))
-        changelog.append([event(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()])
+        changelog.append_changes(
+            [event(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()]
+        )
     return list(rows.values())

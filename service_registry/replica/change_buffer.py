@@ -10,7 +10,7 @@ CHANGES = 5_000
 BYTES = 16 * 1024 * 1024
 
 
-class Recent:
+class ChangeBuffer:
     """The end of the log without a gap: all changes after `base`, which it may not hold itself.
 
     Arguments:
@@ -35,7 +35,7 @@ class Recent:
         self.bytes = sum(map(size_of, self.changes))
 
     @classmethod
-    def of(cls, newest: Sequence[Change]) -> "Recent":
+    def of(cls, newest: Sequence[Change]) -> "ChangeBuffer":
         """What a load found: the first serves only as the base. The log is never empty."""
         return cls(newest[0].pk, newest[0].index, newest[1:])
 

@@ -13,7 +13,7 @@ from service_registry.database.connection import Connection
 NOT_PSYCOPGS = {"context", "cursor_factory", "pool", "prepare_threshold", "server_side_binding", "assume_role"}
 
 
-class Dedicated(Connection):
+class FeedConnection(Connection):
     """A connection that is given up earlier than a request's: the feed asks again, and waits for nobody's answer."""
 
     deadline_seconds = 2.0
@@ -25,7 +25,7 @@ class Dedicated(Connection):
         return super().wait(gen, interval)
 
 
-def connect() -> Dedicated:
+def connect() -> FeedConnection:
     """Connect as the settings say, and directly where they name a way past the pooler. Raises psycopg.Error.
 
     Nothing is prepared on the server: behind a transaction pooler the next statement may run on another connection.
@@ -33,6 +33,6 @@ def connect() -> Dedicated:
     fixed: dict[str, Any] = {"connect_timeout": 2, "application_name": "service-registry-feed"}
     fixed |= {"autocommit": True, "prepare_threshold": None}
     if settings.DATABASE_DIRECT_URL:
-        return Dedicated.connect(settings.DATABASE_DIRECT_URL, **fixed)
+        return FeedConnection.connect(settings.DATABASE_DIRECT_URL, **fixed)
     given = connections["default"].get_connection_params()
-    return Dedicated.connect("", **{name: given[name] for name in given.keys() - NOT_PSYCOPGS} | fixed)
+    return FeedConnection.connect("", **{name: given[name] for name in given.keys() - NOT_PSYCOPGS} | fixed)

@@ -8,7 +8,7 @@ EXPIRED = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
 RESYNC = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 
 
-class Notice:
+class ChangeEvent:
     """A change that somebody waits for.
 
     What watchers are sent of it is put together by the first of them, and shared. It goes with the notice, once the

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from service_registry import gc_tuning
 from service_registry.changelog import CHANGES_AT_ONCE
-from service_registry.replica.connection import Dedicated, connect
+from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.hub import Hub
 from service_registry.replica.load import is_large, load, read_on
 
@@ -81,7 +81,7 @@ class Feed:
                 logger.exception("The feed failed, and begins again.")
             self._stopped.wait(RETRY_SECONDS)
 
-    def follow(self, connection: Dedicated) -> None:
+    def follow(self, connection: FeedConnection) -> None:
         """Load where nothing is known, then read on. Raises psycopg.Error when the connection is lost."""
         if self.direct:
             connection.execute(f"LISTEN {CHANNEL}")
@@ -94,7 +94,7 @@ class Feed:
                 self.wait(connection)
                 self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
 
-    def load(self, connection: Dedicated) -> None:
+    def load(self, connection: FeedConnection) -> None:
         """Many processes that start at once do not load a large catalogue at once."""
         if is_large(connection):
             self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
@@ -107,7 +107,7 @@ class Feed:
             gc_tuning.spare()
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
-    def read(self, connection: Dedicated, began: float) -> int:
+    def read(self, connection: FeedConnection, began: float) -> int:
         """Read on once, and hand over what came. Returns how many changes that were.
 
         1. Read what follows the last change that is known, which is read with it: a log that is another now is told by
@@ -153,7 +153,7 @@ class Feed:
         if done.done():
             done.result()
 
-    def tell_others(self, connection: Dedicated) -> None:
+    def tell_others(self, connection: FeedConnection) -> None:
         """NOTIFY after this process's own commits: inside their transactions it would halve their throughput."""
         if self.direct and self.told:
             self.told = False
@@ -164,7 +164,7 @@ class Feed:
         self.told = True
         self.hub.note_commit(pk)
 
-    def wait(self, connection: Dedicated) -> None:
+    def wait(self, connection: FeedConnection) -> None:
         """Until there is a hint, or it is time to ask anyway."""
         sources = select.poll()  # `select` knows no descriptor past 1,023, and each watcher has one
         sources.register(self._hints, select.POLLIN)

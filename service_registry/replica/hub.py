@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from service_registry import changelog as log
 from service_registry import metrics
-from service_registry.replica.change_buffer import Recent
+from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.store import Change, Replica
-from service_registry.replica.subscribers import Ending, Waiters
+from service_registry.replica.subscribers import EndReason, Subscribers
 
 # The feed asks ten times a second: after this long without an answer the database is away, or nearly so.
 STALE_AFTER_SECONDS = 1.5
@@ -27,8 +27,8 @@ class Hub:
     def __init__(self, nudge: Callable[[], object] = lambda: None) -> None:
         self.nudge = nudge
         self.replica: Replica | None = None
-        self.recent = Recent(0, "")
-        self.waiters = Waiters()
+        self.buffer = ChangeBuffer(0, "")
+        self.subscribers = Subscribers()
         self.stopping = False
         # How often the log was found to be another than before.
         self.losses = 0
@@ -44,7 +44,7 @@ class Hub:
         if self.replica is not None:
             self.lose()
         self.replica = replica
-        self.recent = Recent.of(newest)
+        self.buffer = ChangeBuffer.of(newest)
         self._note_read(asked_at)
 
     def advance(self, changes: Sequence[Change], asked_at: float | None) -> None:
@@ -69,9 +69,9 @@ class Hub:
         if self.replica is not None:
             for change in changes:
                 self.replica.apply(change)
-                self.recent.add(change)
+                self.buffer.add(change)
             if changes:
-                self.waiters.tell(changes)
+                self.subscribers.tell(changes)
 
     def lose(self) -> None:
         """The replica is not what the log tells, or the log not what the replica was made of: all start over."""
@@ -79,12 +79,12 @@ class Hub:
         self.losses += 1
         self.committed_pk = 0
         metrics.resyncs.inc()
-        self.waiters.end_all(Ending.LOST)
+        self.subscribers.end_all(EndReason.RESYNC)
 
     def stop(self) -> None:
         """Let all who wait go, so that the process can end; they come back to another one."""
         self.stopping = True
-        self.waiters.end_all(Ending.STOPPING)
+        self.subscribers.end_all(EndReason.SHUTDOWN)
 
     def note_commit(self, pk: int) -> None:
         """This process has committed the change `pk`, and those before it."""
@@ -101,7 +101,7 @@ class Hub:
         """The age to own up to, in whole seconds; None while the replica is fresh."""
         return math.ceil(self.age_seconds) if self.age_seconds > STALE_AFTER_SECONDS else None
 
-    async def fresh(self) -> Replica | None:
+    async def current_replica(self) -> Replica | None:
         """The replica, with all that this process has committed. While the database is away as it was last, and None
         where there is none.
 
@@ -111,13 +111,13 @@ class Hub:
         """
         deadline = time.monotonic() + CATCH_UP_SECONDS
         while self.replica and self.replica.pk < (committed := self.committed_pk) and time.monotonic() < deadline:
-            if not await self.refreshed():
+            if not await self.catch_up():
                 break
             if self.replica and self.replica.pk < committed == self.committed_pk:
                 self.committed_pk = self.replica.pk
         return self.replica
 
-    async def refreshed(self) -> bool:
+    async def catch_up(self) -> bool:
         """Wait until all is known that the log held at this moment. False when that takes too long."""
         if self.stale_seconds is not None:
             return False
@@ -138,7 +138,7 @@ class Hub:
                 answered.set_result(None)
         self._refreshes = later
 
-    def knows(self, replica: Replica, index: str) -> bool | None:
+    def contains_index(self, replica: Replica, index: str) -> bool | None:
         """Whether the log has a row of this index, as far as memory tells; None where it reaches further back.
 
         Raises InvalidInput for a text that is no index.
@@ -146,4 +146,4 @@ class Hub:
         _mark, pk = log.parse(index)
         if pk == replica.pk:
             return index == replica.index
-        return self.recent.holds(index, pk)
+        return self.buffer.holds(index, pk)

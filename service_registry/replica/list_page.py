@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from service_registry.queries.catalogue import INSTANCES_A_PAGE, Page, Position, listed
 from service_registry.queries.filters import ALL_STATUSES, LISTED, is_named, wanted
-from service_registry.replica.store import KeptService, Replica, matching
+from service_registry.replica.store import Replica, ServiceEntry, matching
 from service_registry.schemas import ListQuery
 
 # So much is copied of the replica at once, on the event loop: less than a millisecond's worth.
@@ -14,7 +14,7 @@ SERVICES_AT_ONCE = 200
 INSTANCES_AT_ONCE = 2000
 
 Key = tuple[str, str]
-Service = tuple[Key, KeptService]
+Service = tuple[Key, ServiceEntry]
 
 
 def in_order(keys: Iterable[Key], query: ListQuery, after: Position | None) -> Sequence[Key]:
@@ -42,7 +42,7 @@ def parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> Iterator[
 
 
 @dataclass(slots=True)
-class Draft:
+class ListPage:
     """A page in the making; `more` once it is full and there is another service for the next one."""
 
     query: ListQuery
@@ -70,7 +70,7 @@ class Draft:
     def is_full(self) -> bool:
         return len(self.rows) >= self.query.limit or (self.query.view == "full" and self.shown >= INSTANCES_A_PAGE)
 
-    def row(self, key: Key, service: KeptService, documents: Iterable[bytes]) -> str:
+    def row(self, key: Key, service: ServiceEntry, documents: Iterable[bytes]) -> str:
         states = Counter((entry.state in LISTED, entry.status) for entry in service.instances.values())
         count = sum(number for (is_listed, _status), number in states.items() if is_listed)
         members = (*key, service.owners, count, states[True, "UP"], service.protected, service.index)

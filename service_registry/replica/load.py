@@ -10,8 +10,8 @@ from psycopg.errors import NoDataFound
 
 from service_registry.changelog.read import COLUMNS, IS_WHOLE_AFTER, PRUNED_BEFORE, Recorded
 from service_registry.replica.change_buffer import BYTES, CHANGES, fitting
-from service_registry.replica.connection import Dedicated
-from service_registry.replica.store import Change, Entry, KeptService, Replica, rendered
+from service_registry.replica.connection import FeedConnection
+from service_registry.replica.store import Change, Entry, Replica, ServiceEntry, rendered
 from service_registry.sql import (
     CHANGE,
     EFFECTIVE_STATUS,
@@ -64,7 +64,9 @@ def word(text: str) -> str:
     return WORDS.setdefault(text, text)
 
 
-def load(connection: Dedicated, at_most: int = CHANGES, at_most_bytes: int = BYTES) -> tuple[Replica, list[Change]]:
+def load(
+    connection: FeedConnection, at_most: int = CHANGES, at_most_bytes: int = BYTES
+) -> tuple[Replica, list[Change]]:
     """The catalogue, and the newest of the log up to it, which those who come back soon go on from: oldest first, none
     from before a gap that pruning has left, and so many and so much text at most, but for the last.
 
@@ -74,7 +76,7 @@ def load(connection: Dedicated, at_most: int = CHANGES, at_most_bytes: int = BYT
     try:
         replica = Replica(*end(connection))
         for namespace, name, owners, last, last_pk in streamed(connection, SERVICES):
-            replica.services[namespace, name] = KeptService(tuple(map(word, owners)), last, last_pk or 0)
+            replica.services[namespace, name] = ServiceEntry(tuple(map(word, owners)), last, last_pk or 0)
         for namespace, name, instance_id, document, status, state in streamed(connection, INSTANCES):
             entry = Entry(document.encode(), word(status), word(state))
             replica.services[namespace, name].put(instance_id, entry)
@@ -86,7 +88,7 @@ def load(connection: Dedicated, at_most: int = CHANGES, at_most_bytes: int = BYT
     return replica, newest
 
 
-def newest_of(connection: Dedicated, at_most: int, at_most_bytes: int) -> list[Change]:
+def newest_of(connection: FeedConnection, at_most: int, at_most_bytes: int) -> list[Change]:
     """They are read from the last on, so that the server is not asked for what does not fit."""
     with closing(streamed(connection, NEWEST, {"at_most": at_most})) as found:
         changes = (fed(row[1:]) for row in takewhile(itemgetter(0), found))
@@ -94,14 +96,16 @@ def newest_of(connection: Dedicated, at_most: int, at_most_bytes: int) -> list[C
         return [last, *fitting(changes, at_most, at_most_bytes)][::-1]
 
 
-def end(connection: Dedicated) -> tuple[str, int]:
+def end(connection: FeedConnection) -> tuple[str, int]:
     found = rows(connection, END)
     if not found:
         raise NoDataFound("the log has no first row: manage.py migrate has not finished")
     return found[0][0], found[0][1]
 
 
-def streamed(connection: Dedicated, query: str, parameters: dict[str, Any] | None = None) -> Generator[tuple[Any, ...]]:
+def streamed(
+    connection: FeedConnection, query: str, parameters: dict[str, Any] | None = None
+) -> Generator[tuple[Any, ...]]:
     """The rows of a query through a cursor on the server, so that none of us ever holds them all."""
     with connection.cursor("load") as cursor:
         cursor.itersize = ROWS_A_FETCH
@@ -109,17 +113,17 @@ def streamed(connection: Dedicated, query: str, parameters: dict[str, Any] | Non
         yield from cursor
 
 
-def rows(connection: Dedicated, query: str) -> list[tuple[Any, ...]]:
+def rows(connection: FeedConnection, query: str) -> list[tuple[Any, ...]]:
     return connection.execute(query).fetchall()
 
 
-def is_large(connection: Dedicated) -> bool:
+def is_large(connection: FeedConnection) -> bool:
     """Whether many processes that load at once would be felt."""
     return bool(rows(connection, IS_LARGE)[0][0])
 
 
 def read_on(
-    connection: Dedicated, index: str, pk: int, at_most: int, read_before_seconds: float
+    connection: FeedConnection, index: str, pk: int, at_most: int, read_before_seconds: float
 ) -> list[Change] | None:
     """The changes after the one that `index` names, at most so many; None when the log does not hold all of them.
 

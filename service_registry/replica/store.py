@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(slots=True)
-class KeptService:
+class ServiceEntry:
     """A service. `index` names its last change, and is None where the log holds none."""
 
     owners: tuple[str, ...]
@@ -44,11 +44,11 @@ class KeptService:
         self.protected_instances += is_protected(entry) - is_protected(before)
         self.instances[instance_id] = entry
 
-    def copy(self) -> "KeptService":
+    def copy(self) -> "ServiceEntry":
         """As it stands now, for a thread to look at."""
         return replace(self, instances=self.instances.copy())
 
-    def take_off(self, instance_id: str) -> None:
+    def remove_instance(self, instance_id: str) -> None:
         """Also one that is not there: a change may be applied twice."""
         self.protected_instances -= is_protected(self.instances.pop(instance_id, None))
 
@@ -116,7 +116,7 @@ class Replica:
 
     index: str
     pk: int
-    services: dict[tuple[str, str], KeptService] = field(default_factory=dict)
+    services: dict[tuple[str, str], ServiceEntry] = field(default_factory=dict)
 
     def apply(self, change: Change) -> None:
         """Go on by one change. Each states its instance whole, so that applying one again changes nothing."""
@@ -130,14 +130,14 @@ class Replica:
             return
         service = self.services.get(key)
         if service is None:
-            service = self.services[key] = KeptService(())
+            service = self.services[key] = ServiceEntry(())
         if change.owners is not None:
             service.owners = change.owners
         if change.instance_id is not None:
             if change.entry is not None:
                 service.put(change.instance_id, change.entry)
             elif change.kind in TAKEN_OFF:
-                service.take_off(change.instance_id)
+                service.remove_instance(change.instance_id)
         service.index, service.pk = change.index, change.pk
 
     def owners_of(self, change: Change) -> Sequence[str]:
@@ -146,7 +146,7 @@ class Replica:
         return service.owners if service else stated_owners(change.kind, change.private)
 
 
-def looks_inside(parameters: dict[str, Any]) -> bool:
+def needs_parsing(parameters: dict[str, Any]) -> bool:
     """Whether documents have to be parsed to tell which match."""
     return parameters["zone"] is not None or bool(parameters["tags"]) or parameters["metadata"] != "{}"
 
@@ -154,7 +154,7 @@ def looks_inside(parameters: dict[str, Any]) -> bool:
 def matching(entries: Sequence[Entry], parameters: dict[str, Any]) -> Iterator[bytes]:
     """The documents that `filters.MATCHES` would let through, given its parameters."""
     statuses, states = frozenset(parameters["statuses"]), frozenset(parameters["states"])
-    inside = looks_inside(parameters)
+    inside = needs_parsing(parameters)
     for document, status, state in entries:
         if status in statuses and state in states and (not inside or fits(document, parameters)):
             yield document

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from service_registry import metrics
-from service_registry.replica.events import Notice
+from service_registry.replica.events import ChangeEvent
 from service_registry.replica.store import Change
 
 # How much text of changes told may wait for somebody: more than one page of the log can have, so that nobody who takes
@@ -17,16 +17,16 @@ Topic = tuple[str | None, str | None]
 ALL: Topic = (None, None)
 
 
-class Ending(Enum):
+class EndReason(Enum):
     """Why nothing more will come to a waiter."""
 
-    LOST = "the log was replaced by another, or lost its end"
+    RESYNC = "the log was replaced by another, or lost its end"
     SLOW = "the backlog passed its bound"
-    GONE = "the client closed its connection"
-    STOPPING = "this process is about to end"
+    DISCONNECTED = "the client closed its connection"
+    SHUTDOWN = "this process is about to end"
 
 
-class Waiter:
+class Subscriber:
     """Somebody who waits for changes of `topics` after the change with the id `position`.
 
     Arguments:
@@ -40,17 +40,17 @@ class Waiter:
         self.topics = tuple(topics)
         self.position = position
         self.keeps = keeps
-        self.pending: list[Notice] = []
+        self.pending: list[ChangeEvent] = []
         self.backlog_bytes = 0
-        self.ending: Ending | None = None
+        self.ending: EndReason | None = None
         self.awake = asyncio.Event()
-        self.on_end: Callable[[Ending], object] | None = None
+        self.on_end: Callable[[EndReason], object] | None = None
 
     def wants(self, change: Change) -> bool:
         """Whether the change is of its topics."""
         return not topics_of(change).isdisjoint(self.topics)
 
-    def give(self, notice: Notice) -> bool:
+    def give(self, notice: ChangeEvent) -> bool:
         """Called for changes of its topics in the order of the log. Returns whether it is news to this waiter."""
         if notice.change.pk <= self.position or self.ending:
             return False
@@ -59,18 +59,18 @@ class Waiter:
             self.pending.append(notice)
             self.backlog_bytes += notice.size
             if self.backlog_bytes > BACKLOG_BYTES:
-                self.end(Ending.SLOW)
+                self.end(EndReason.SLOW)
         self.awake.set()
         return True
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: EndReason) -> None:
         if self.ending is None:
             self.ending = ending
             self.awake.set()
             if self.on_end:
                 self.on_end(ending)
 
-    def take(self, at_most: int, enough_bytes: float = math.inf) -> list[Notice]:
+    def take(self, at_most: int, enough_bytes: float = math.inf) -> list[ChangeEvent]:
         """The next, until they are so many or so much."""
         taken, self.pending = parted(self.pending, at_most, enough_bytes)
         self.backlog_bytes -= sum(notice.size for notice in taken)
@@ -82,7 +82,7 @@ class Waiter:
         self.backlog_bytes = 0
         self.on_end = None
 
-    async def nap(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Until something came, it ended, or so many seconds passed."""
         if self.pending or self.ending:
             return
@@ -94,7 +94,9 @@ class Waiter:
             self.awake.clear()
 
 
-def parted(notices: list[Notice], at_most: int, enough_bytes: float) -> tuple[list[Notice], list[Notice]]:
+def parted(
+    notices: list[ChangeEvent], at_most: int, enough_bytes: float
+) -> tuple[list[ChangeEvent], list[ChangeEvent]]:
     """The first, until they are so many or so much, and the rest."""
     size = 0
     for number, notice in enumerate(notices[:at_most]):
@@ -109,24 +111,24 @@ def topics_of(change: Change) -> set[Topic]:
     return {(namespace, name), (namespace, None), (None, name), ALL}
 
 
-class Waiters:
+class Subscribers:
     """All who wait in this process, by topic; and those who will, but read the log yet."""
 
     def __init__(self) -> None:
-        self.present: set[Waiter] = set()
-        self.by_topic: dict[Topic, set[Waiter]] = {}
+        self.present: set[Subscriber] = set()
+        self.by_topic: dict[Topic, set[Subscriber]] = {}
 
-    def enter(self, waiter: Waiter) -> None:
+    def enter(self, waiter: Subscriber) -> None:
         """Have it told from now on when it has to end."""
         self.present.add(waiter)
 
-    def join(self, waiter: Waiter) -> None:
+    def join(self, waiter: Subscriber) -> None:
         """Have it told of changes, too."""
         self.enter(waiter)
         for topic in waiter.topics:
             self.by_topic.setdefault(topic, set()).add(waiter)
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: Subscriber) -> None:
         """Also for one who never joined."""
         self.present.discard(waiter)
         for topic in waiter.topics:
@@ -136,14 +138,14 @@ class Waiters:
                 self.by_topic.pop(topic, None)
 
     def tell(self, changes: Iterable[Change]) -> None:
-        woken: set[Waiter] = set()
-        for notice in map(Notice, changes):
+        woken: set[Subscriber] = set()
+        for notice in map(ChangeEvent, changes):
             for topic in topics_of(notice.change):
                 for waiter in self.by_topic.get(topic, ()):
                     if waiter.give(notice):
                         woken.add(waiter)
         metrics.wakeups.inc(len(woken))
 
-    def end_all(self, ending: Ending) -> None:
+    def end_all(self, ending: EndReason) -> None:
         for waiter in list(self.present):
             waiter.end(ending)

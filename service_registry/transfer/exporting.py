@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.database.retries import retried
+from service_registry.database.retries import with_retries
 from service_registry.sql import INSTANCE_ROWS, IS_LISTED, OVERRIDE, SERVICE, rfc3339
 
 ROWS_A_PAGE = 1_000
@@ -42,7 +42,7 @@ def lines() -> Iterator[str]:
 
 
 def walk(sql: str, after: tuple[Any, str]) -> Iterator[str]:
-    while rows := retried(partial(page, sql, after)):
+    while rows := with_retries(partial(page, sql, after)):
         yield from (line for *_key, line in rows)
         after = rows[-1][:2]
 

@@ -12,7 +12,7 @@ from registry_project import asgi
 from service_registry import changelog
 from service_registry.queries import catalogue
 from service_registry.replica import change_buffer
-from service_registry.replica.change_buffer import Recent
+from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.feed import Feed
 from service_registry.replica.load import end
 from service_registry.replica.store import Change
@@ -41,12 +41,12 @@ def skip_after_reconnecting() -> None:
 
 
 def duplicates_after_resume() -> None:
-    after = Recent.after
+    after = ChangeBuffer.after
 
-    def with_the_last(self: Recent, pk: int) -> Sequence[Change] | None:
+    def with_the_last(self: ChangeBuffer, pk: int) -> Sequence[Change] | None:
         return after(self, pk - 1)
 
-    change_buffer.Recent.after = with_the_last  # type: ignore[method-assign]
+    change_buffer.ChangeBuffer.after = with_the_last  # type: ignore[method-assign]
 
 
 FAULTS = (index_read_after_the_data, skip_after_reconnecting, duplicates_after_resume)

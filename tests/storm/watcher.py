@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.live.watching import BROKEN, Refused, Stream
+from tests.asgi.watching import BROKEN, Refused, Stream
 
 LISTED = {"live", "protected"}
 # Of the moments at which it leaves, those at which it reads the list again.

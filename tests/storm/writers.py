@@ -24,7 +24,7 @@ from django.db import transaction  # noqa: E402
 from service_registry import manager  # noqa: E402
 from service_registry.caller import Caller  # noqa: E402
 from service_registry.changelog import append  # noqa: E402
-from service_registry.database.retries import retried  # noqa: E402
+from service_registry.database.retries import with_retries  # noqa: E402
 from service_registry.exceptions import RegistryError  # noqa: E402
 from service_registry.schemas import Beat, Deregistration, Registration  # noqa: E402
 
@@ -49,7 +49,7 @@ class Writer:
         while changes > 0 and os.getppid() == self.parent:
             verb = self.random.choices([self.register, self.report, self.deregister], [8, 1, 1])[0]
             keys = sorted({self.key() for _ in range(size)})
-            retried(lambda verb=verb, keys=keys: self.delayed(verb, keys))  # type: ignore[misc]
+            with_retries(lambda verb=verb, keys=keys: self.delayed(verb, keys))  # type: ignore[misc]
             changes -= len(keys) if verb == self.register else 0
 
     def key(self) -> tuple[str, str]:

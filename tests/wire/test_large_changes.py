@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.asgi.watching import Listening
 from tests.client import registration, token
-from tests.live.watching import Listening
 from tests.wire.running import Running, wait_for
 
 pytestmark = pytest.mark.wire

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from service_registry.asgi.flow_control import AT_MOST_BYTES, SLICE_BYTES
+from tests.asgi.watching import Stream
 from tests.client import registration, token
-from tests.live.watching import Stream
 from tests.wire.running import Caller, Reply, Running, wait_for
 from tests.wire.test_watch import end, metric, register
 from tests.wire.test_watch_outages import killed

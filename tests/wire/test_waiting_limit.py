@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from service_registry.asgi.limits import WAITING_A_PROCESS
+from tests.asgi.watching import Refused, Stream
 from tests.client import token
-from tests.live.watching import Refused, Stream
 from tests.wire.running import Caller, Running, wait_for
 from tests.wire.test_watch import metric, register, waiting
 

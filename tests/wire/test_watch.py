@@ -11,8 +11,8 @@ import pytest
 
 from service_registry import schemas
 from service_registry.asgi.limits import WATCHES_A_CALLER
+from tests.asgi.watching import Event, Refused, Stream
 from tests.client import registration, token
-from tests.live.watching import Event, Refused, Stream
 from tests.wire.running import Caller, Reply, Running, wait_for
 
 pytestmark = pytest.mark.wire

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from service_registry.asgi.limits import WATCHES_A_CALLER
+from tests.asgi.watching import Stream
 from tests.client import registration, token
-from tests.live.watching import Stream
 from tests.wire.running import ROOT, Running, wait_for
 from tests.wire.test_watch import register
 

@@ -11,8 +11,8 @@ import pytest
 
 from registry_project.devstack import binaries
 from registry_project.devstack.postgres import Server, variables
+from tests.asgi.watching import Listening
 from tests.client import registration, token
-from tests.live.watching import Listening
 from tests.wire.running import Caller, Running, wait_for
 from tests.wire.test_watch import end, register
 

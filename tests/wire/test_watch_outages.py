@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
+from tests.asgi.watching import Listening
 from tests.client import registration, token
-from tests.live.watching import Listening
 from tests.wire.running import Caller, Running, wait_for
 from tests.wire.test_watch import end, register
 

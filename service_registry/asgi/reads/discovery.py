@@ -22,15 +22,22 @@ from service_registry.asgi.limits import Limits
 from service_registry.asgi.reads.database_probe import Presence
 from service_registry.asgi.reads.listing import Listing
 from service_registry.asgi.reads.response_cache import Texts
-from service_registry.exceptions import IndexGone, InvalidInput, RegistryError, ServiceNotFound, TooBusy, TooManyWatches
+from service_registry.exceptions import (
+    IndexGone,
+    InvalidInput,
+    RegistryError,
+    ServiceNotFound,
+    TooBusy,
+    TooManySubscribers,
+)
 from service_registry.http import etag
-from service_registry.http.validation import from_query
+from service_registry.http.validation import validate_query
 from service_registry.permissions import LIST_SERVICES
 from service_registry.queries.catalogue import dumps
 from service_registry.queries.filters import LISTED, wanted
 from service_registry.replica.hub import Hub
-from service_registry.replica.store import Entry, KeptService, Replica, looks_inside, matching
-from service_registry.replica.subscribers import ALL, Ending, Topic, Waiter
+from service_registry.replica.store import Entry, Replica, ServiceEntry, matching, needs_parsing
+from service_registry.replica.subscribers import ALL, EndReason, Subscriber, Topic
 from service_registry.schemas import DiscoveryQuery, ListQuery
 
 LIST = re.compile(r"/registry/services/?", re.ASCII)
@@ -75,7 +82,7 @@ class ReadsDoor:
 def understood(request: door.Arrived, name: str | None) -> DiscoveryQuery | ListQuery | None:
     try:
         query = QueryDict(request.scope["query_string"])
-        return from_query(ListQuery, query) if name is None else from_query(DiscoveryQuery, query, name=name)
+        return validate_query(ListQuery, query) if name is None else validate_query(DiscoveryQuery, query, name=name)
     except (InvalidInput, SuspiciousOperation):
         return None
 
@@ -98,12 +105,12 @@ class Read:
         """Wait for a change of the log where an index is held. Then the list is Django's, except while the database is
         away."""
         try:
-            if query.index and await self.wait_for_log(query.index) is Ending.GONE:
+            if query.index and await self.wait_for_log(query.index) is EndReason.DISCONNECTED:
                 return True
             page = await self.list_from_memory(query)
         except InvalidInput:  # the cursor
             return False
-        except (TooManyWatches, TooBusy) as error:
+        except (TooManySubscribers, TooBusy) as error:
             return await self.refuse(error)
         if page is None:
             return False
@@ -122,12 +129,12 @@ class Read:
         service at all."""
         key = query.namespace, query.name
         await self.reach(query.index)
-        replica = await self.hub.fresh()
+        replica = await self.hub.current_replica()
         try:
             if query.index and replica and key in replica.services:
-                if await self.wait(key) is Ending.GONE:
+                if await self.wait(key) is EndReason.DISCONNECTED:
                     return True
-                replica = await self.hub.fresh()
+                replica = await self.hub.current_replica()
             if replica is None or not await self.place.askers.still_good(self.exchange, LIST_SERVICES):
                 return False
             service = replica.services.get(key)
@@ -136,41 +143,41 @@ class Read:
                     return False
                 raise ServiceNotFound
             return await self.give(query, replica, service)
-        except (ServiceNotFound, TooBusy, TooManyWatches) as error:
+        except (ServiceNotFound, TooBusy, TooManySubscribers) as error:
             return await self.refuse(error)
 
     # --- Waiting ------------------------------------------------------------------------------------------------
 
-    async def wait(self, topic: Topic) -> Ending | None:
+    async def wait(self, topic: Topic) -> EndReason | None:
         """Until there is a change of `topic` after the index held, or the time is up. Why it ended, if for another
-        reason. Raises TooManyWatches."""
+        reason. Raises TooManySubscribers."""
         index = self.query.index
         assert index is not None, "only those wait who hold an index"
         pk = await self.held(index, topic)
         if pk is None or self.hub.stopping:
             return None
-        waiter = Waiter([topic], pk, keeps=False)
+        waiter = Subscriber([topic], pk, keeps=False)
         client = asyncio.create_task(transport.watch_client(self.exchange.receive, waiter))
-        self.hub.waiters.join(waiter)
+        self.hub.subscribers.join(waiter)
         try:
             with self.place.limits.wait("read"):
                 until = transport.now() + transport.with_jitter(self.query.wait)
                 while waiter.position == pk and not waiter.ending and transport.now() < until:
-                    await waiter.nap(until - transport.now())
+                    await waiter.wait(until - transport.now())
             return waiter.ending
         finally:
             client.cancel()
-            self.hub.waiters.leave(waiter)
+            self.hub.subscribers.leave(waiter)
 
-    async def wait_for_log(self, index: str) -> Ending | None:
-        """Where there is no memory, nobody waits. Raises TooManyWatches."""
+    async def wait_for_log(self, index: str) -> EndReason | None:
+        """Where there is no memory, nobody waits. Raises TooManySubscribers."""
         await self.reach(index)
-        return await self.wait(ALL) if await self.hub.fresh() else None
+        return await self.wait(ALL) if await self.hub.current_replica() else None
 
     async def reach(self, index: str | None) -> None:
         """An index that is newer than memory may be of another process, whose changes come in a moment."""
         if index and self.hub.replica and log.parse(index)[1] > self.hub.replica.pk:
-            await self.hub.refreshed()
+            await self.hub.catch_up()
 
     async def held(self, index: str, topic: Topic) -> int | None:
         """The id of the change to wait beyond; None when there is something newer already, or the index cannot be
@@ -179,7 +186,7 @@ class Read:
         replica = self.hub.replica
         if replica is None or pk > replica.pk or pk < newest_of(replica, topic)[0]:
             return None
-        known = self.hub.knows(replica, index)
+        known = self.hub.contains_index(replica, index)
         if known is None:
             known = index == newest_of(replica, topic)[1] or await self.is_in_log(index)
         # What came while the log was asked is newer than what is waited for: told at once below.
@@ -196,7 +203,7 @@ class Read:
 
     # --- Answering ----------------------------------------------------------------------------------------------
 
-    async def give(self, query: DiscoveryQuery, replica: Replica, service: KeptService) -> bool:
+    async def give(self, query: DiscoveryQuery, replica: Replica, service: ServiceEntry) -> bool:
         index = service.index or replica.index
         tag = etag.tag_of(index, etag.question_of(query))
         more = {INDEX_HEADER: replica.index, "ETag": tag} | transport.stale_header(self.hub)
@@ -215,7 +222,7 @@ class Read:
         whole = await answers.give(Outlet(self.exchange.send, answers), self.exchange.request, text, more.items())
         self.report(200, "ok" if whole else "too_slow")
 
-    async def text(self, query: DiscoveryQuery, service: KeptService, index: str) -> bytes:
+    async def text(self, query: DiscoveryQuery, service: ServiceEntry, index: str) -> bytes:
         """The answer, put together by whoever asks first."""
         question = query.namespace, query.name, etag.question_of(query)
         text = self.place.texts.get(question, index)
@@ -239,7 +246,7 @@ class Read:
 
     async def documents(self, query: DiscoveryQuery, entries: Sequence[Entry]) -> Sequence[bytes]:
         parameters = wanted(query, ["UP"], LISTED).parameters
-        if len(entries) > DOCUMENTS_AT_ONCE and looks_inside(parameters):
+        if len(entries) > DOCUMENTS_AT_ONCE and needs_parsing(parameters):
             return await self.place.askers.on_thread(lambda: list(matching(entries, parameters)))
         return list(matching(entries, parameters))
 

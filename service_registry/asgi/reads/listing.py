@@ -15,7 +15,7 @@ from service_registry.http import cursors
 from service_registry.http.etag import question_of
 from service_registry.queries.catalogue import Position
 from service_registry.replica.hub import Hub
-from service_registry.replica.list_page import Draft, in_order, parts
+from service_registry.replica.list_page import ListPage, in_order, parts
 from service_registry.replica.store import Replica
 from service_registry.schemas import ListQuery
 
@@ -78,10 +78,10 @@ class Listing:
         self.texts.keep(question, index, text)
         return text
 
-    async def drafted(self, replica: Replica, query: ListQuery, after: Position | None) -> Draft:
+    async def drafted(self, replica: Replica, query: ListQuery, after: Position | None) -> ListPage:
         """The replica is read on the event loop, part by part, and each part is looked at on the thread. What comes
         between two parts is newer than the page's index, as it may be where the database is asked."""
-        draft = Draft(query, replica.index)
+        draft = ListPage(query, replica.index)
         keys = await self.on_thread(partial(in_order, list(replica.services), query, after))
         for part in parts(replica, keys, query.owner):
             await self.on_thread(partial(draft.add, part))

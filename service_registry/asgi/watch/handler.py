@@ -22,7 +22,7 @@ from service_registry.asgi.watch.subscription import Following
 from service_registry.exceptions import InvalidInput
 from service_registry.permissions import WATCH
 from service_registry.replica.hub import Hub
-from service_registry.replica.subscribers import Ending
+from service_registry.replica.subscribers import EndReason
 from service_registry.schemas import WatchQuery
 
 PATHS = {"/registry/watch", "/registry/watch/"}
@@ -105,9 +105,9 @@ class Watch:
 
     def enter(self) -> None:
         waiter = self.following.waiter
-        self.place.hub.waiters.enter(waiter)
+        self.place.hub.subscribers.enter(waiter)
         if self.place.hub.stopping:
-            waiter.end(Ending.STOPPING)
+            waiter.end(EndReason.SHUTDOWN)
 
     async def refuse(self, error: Exception) -> None:
         """The problem, where the answer has not begun; a stream can only break off, and its client comes back."""

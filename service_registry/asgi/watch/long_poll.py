@@ -9,8 +9,8 @@ from service_registry.asgi.watch.subscription import Following
 from service_registry.changelog import CHANGES_AT_ONCE
 from service_registry.exceptions import IndexGone
 from service_registry.permissions import WATCH
-from service_registry.replica.events import Notice
-from service_registry.replica.subscribers import Ending
+from service_registry.replica.events import ChangeEvent
+from service_registry.replica.subscribers import EndReason
 from service_registry.schemas import WatchQuery
 
 
@@ -30,7 +30,7 @@ class Poll:
         """Wait, and answer. Returns what came of it, None when the token ran out: then Django refuses it."""
         body = await self.awaited()
         if body is None:
-            return "ok" if self.following.waiter.ending is Ending.GONE else None
+            return "ok" if self.following.waiter.ending is EndReason.DISCONNECTED else None
         more = {INDEX_HEADER: self.following.replica.index} | transport.stale_header(self.following.hub)
         # Nothing more is for this poll, however long its client takes.
         self.following.leave()
@@ -42,23 +42,23 @@ class Poll:
         """The answer; None for a client that left, or whose token ran out. Raises IndexGone and TooBusy."""
         notices = await self.next()
         ending = self.following.waiter.ending
-        if ending is Ending.LOST:
+        if ending is EndReason.RESYNC:
             raise IndexGone
-        if ending is Ending.GONE or not await self.following.askers.still_good(self.exchange, WATCH):
+        if ending is EndReason.DISCONNECTED or not await self.following.askers.still_good(self.exchange, WATCH):
             return None
         return self.put_together(notices)
 
-    async def next(self) -> Sequence[Notice]:
+    async def next(self) -> Sequence[ChangeEvent]:
         waiter = self.following.waiter
         notices = await self.following.next(CHANGES_AT_ONCE)
         if self.query.index:
             until = transport.now() + transport.with_jitter(self.query.wait)
             while not notices and not waiter.ending and transport.now() < until:
-                await waiter.nap(until - transport.now())
+                await waiter.wait(until - transport.now())
                 notices = await self.following.next(CHANGES_AT_ONCE)
         return notices
 
-    def put_together(self, notices: Sequence[Notice]) -> bytes:
+    def put_together(self, notices: Sequence[ChangeEvent]) -> bytes:
         """Nobody waits for room here: what has been read of the log is in memory for this poll alone."""
         caller = self.exchange.asking.caller
         documents = [notice.document(self.following.shows_author(notice, caller)) for notice in notices]

@@ -12,7 +12,7 @@ from service_registry.asgi.watch.subscription import Following
 from service_registry.exceptions import IndexGone
 from service_registry.permissions import WATCH
 from service_registry.replica.events import EXPIRED, RESYNC, bookmark
-from service_registry.replica.subscribers import Ending
+from service_registry.replica.subscribers import EndReason
 
 BOOKMARK_SECONDS = 15.0
 # One write: large enough to be cheap, small enough that a slow client holds little of ours.
@@ -25,7 +25,7 @@ HEADERS: door.Headers = [
     (b"x-accel-buffering", b"no"),
 ]
 # Who is cut off hears nothing any more, and who has left neither.
-LAST_WORDS = {Ending.LOST: RESYNC, Ending.STOPPING: b"", Ending.SLOW: b""}
+LAST_WORDS = {EndReason.RESYNC: RESYNC, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
 
 
 class Stream:
@@ -43,9 +43,9 @@ class Stream:
         self.caught_up = False
         self.bookmark_at = transport.now()
 
-    def let_go(self, ending: Ending) -> None:
+    def let_go(self, ending: EndReason) -> None:
         """Nothing more will come: a write under way may not take long any more."""
-        if ending is Ending.SLOW:
+        if ending is EndReason.SLOW:
             self.outlet.cut()
         else:
             self.outlet.hurry()
@@ -100,7 +100,7 @@ class Stream:
         been sent; each other, that nothing came for a while."""
         seconds = self.bookmark_at - transport.now()
         if seconds > 0:
-            await self.waiter.nap(min(seconds, max(self.exchange.asking.seconds_left, 0.05)))
+            await self.waiter.wait(min(seconds, max(self.exchange.asking.seconds_left, 0.05)))
             return
         self.caught_up = True
         await self.outlet.write(bookmark(self.following.index))

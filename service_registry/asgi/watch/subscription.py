@@ -11,10 +11,10 @@ from service_registry.asgi.flow_control import ROOM_SECONDS, Outlet
 from service_registry.caller import Caller
 from service_registry.changelog.read import Recorded
 from service_registry.exceptions import IndexGone, NotLoaded, TooBusy
-from service_registry.replica.events import Notice
+from service_registry.replica.events import ChangeEvent
 from service_registry.replica.hub import Hub
 from service_registry.replica.store import Replica, rendered
-from service_registry.replica.subscribers import Topic, Waiter, parted
+from service_registry.replica.subscribers import Subscriber, Topic, parted
 from service_registry.schemas import WatchQuery
 
 # Between two tries to read a page that there is no room for.
@@ -36,10 +36,10 @@ class Following:
         self.services = query.service
         self.namespace = query.namespace
         topics: list[Topic] = [(query.namespace, name) for name in query.service] or [(query.namespace, None)]
-        self.waiter = Waiter(topics, 0)
+        self.waiter = Subscriber(topics, 0)
         # What was found in the log, or in memory, and not taken. Once it is empty, and this is told of changes, the
         # rest comes to the waiter.
-        self.found: list[Notice] = []
+        self.found: list[ChangeEvent] = []
         self.joined = False
         self.losses = hub.losses
         # Up to here everything that is wanted has been given; and so far it has been looked for.
@@ -57,7 +57,7 @@ class Following:
 
     async def begin(self) -> None:
         """Find the place. Raises IndexGone when the log has none, and NotLoaded when this cannot be told now."""
-        await self.hub.fresh()
+        await self.hub.current_replica()
         if not self.index:
             self.at = self.replica.index, self.replica.pk
             self.index = self.replica.index
@@ -72,11 +72,11 @@ class Following:
     async def is_known(self) -> bool | None:
         """Whether memory has the index; None where it does not reach back so far. It may be of another process, and
         newer than what is known here."""
-        if self.at[1] > self.replica.pk and not await self.hub.refreshed():
+        if self.at[1] > self.replica.pk and not await self.hub.catch_up():
             raise NotLoaded
-        return self.hub.knows(self.replica, self.index)
+        return self.hub.contains_index(self.replica, self.index)
 
-    async def next(self, at_most: int, enough_bytes: float = math.inf) -> list[Notice]:
+    async def next(self, at_most: int, enough_bytes: float = math.inf) -> list[ChangeEvent]:
         """What comes next, as far as it is there, until it is so many or so much; nothing when all has been given.
         Raises IndexGone when the log was replaced meanwhile, and TooBusy.
 
@@ -90,7 +90,7 @@ class Following:
         while not self.found and not self.joined:
             if self.waiter.ending:
                 return []
-            if self.at[1] < self.hub.recent.base:
+            if self.at[1] < self.hub.buffer.base:
                 self.found = await self.page()
             else:
                 self.join()
@@ -100,14 +100,14 @@ class Following:
         self.index = taken[-1].change.index if taken else self.at[0]
         return taken
 
-    def take(self, at_most: int, enough_bytes: float) -> list[Notice]:
+    def take(self, at_most: int, enough_bytes: float) -> list[ChangeEvent]:
         """What was found comes before what was told."""
         if not self.found:
             return self.waiter.take(at_most, enough_bytes)
         taken, self.found = parted(self.found, at_most, enough_bytes)
         return taken
 
-    async def page(self) -> list[Notice]:
+    async def page(self) -> list[ChangeEvent]:
         """A page of the log, for one who is further back than memory, and has taken the one before. When it is the
         last, all that the log had when it was asked for has been given, and so at least what the replica had before."""
         self.outlet.answers.leave(self.outlet)
@@ -117,7 +117,7 @@ class Following:
             self.at = found[-1].index, found[-1].pk
         if len(found) < log.CHANGES_AT_ONCE:
             self.at = max(self.at, before, key=lambda place: place[1])
-        return [Notice(rendered(recorded)) for recorded in found]
+        return [ChangeEvent(rendered(recorded)) for recorded in found]
 
     async def read_log(self, index: str) -> Sequence[Recorded]:
         """What comes after `index`, counted as held by the client from now on. Nobody knows before how much that is:
@@ -138,19 +138,19 @@ class Following:
         """Take the rest out of memory and be told from now on, in one go on the event loop, so that nothing comes
         between."""
         self.outlet.answers.leave(self.outlet)
-        recent = self.hub.recent.after(self.at[1]) or ()
-        self.found = [Notice(change) for change in recent if self.waiter.wants(change)]
+        recent = self.hub.buffer.after(self.at[1]) or ()
+        self.found = [ChangeEvent(change) for change in recent if self.waiter.wants(change)]
         self.waiter.position = max(self.at[1], self.replica.pk)
-        self.hub.waiters.join(self.waiter)
+        self.hub.subscribers.join(self.waiter)
         self.joined = True
 
-    def shows_author(self, notice: Notice, caller: Caller) -> bool:
+    def shows_author(self, notice: ChangeEvent, caller: Caller) -> bool:
         """Whether the caller may know who did it, and why."""
         return caller.sees_authors(self.replica.owners_of(notice.change))
 
     def leave(self) -> None:
         """What was not taken goes at once, and not when Python collects what refers to itself."""
-        self.hub.waiters.leave(self.waiter)
+        self.hub.subscribers.leave(self.waiter)
         self.waiter.forget()
         self.found = []
         self.outlet.answers.leave(self.outlet)

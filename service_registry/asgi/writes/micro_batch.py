@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from service_registry.database.outages import is_outage, sqlstate_of
 from service_registry.database.thread_connection import prepare_thread_connection
 from service_registry.exceptions import RegistryError, TooBusy
-from service_registry.manager.batch import Asked, Key, Keyed, key_of
+from service_registry.manager.batch import Key, Keyed, Submission, key_of
 
 Item = TypeVar("Item", bound=Keyed)
 Outcome = TypeVar("Outcome")
@@ -27,14 +27,14 @@ LOCK_TIMEOUT, LOCK_TIMEOUT_IN_HALVES = "1s", "250ms"
 class Verb(Protocol[Item, Outcome]):
     """A verb for many callers, which raises OperationalError when a row is held for longer than `lock_timeout`."""
 
-    def __call__(self, asked: Sequence[Asked[Item]], lock_timeout: str) -> list[Outcome | RegistryError]: ...
+    def __call__(self, asked: Sequence[Submission[Item]], lock_timeout: str) -> list[Outcome | RegistryError]: ...
 
 
 @dataclass(slots=True, eq=False)
 class Waiting(Generic[Item, Outcome]):
     """One who waits, and where the outcome will be."""
 
-    asked: Asked[Item]
+    asked: Submission[Item]
     outcome: "asyncio.Future[Outcome | RegistryError]"
 
 
@@ -54,7 +54,7 @@ class Gathering(Generic[Item, Outcome]):
         self.of_key: Counter[Key] = Counter()
         self.under_way: asyncio.Task[None] | None = None
 
-    async def outcome(self, asked: Asked[Item]) -> Outcome | RegistryError:
+    async def outcome(self, asked: Submission[Item]) -> Outcome | RegistryError:
         """What the verb says of it.
 
         Raises:
@@ -129,7 +129,7 @@ class Gathering(Generic[Item, Outcome]):
                 if not one.outcome.done():
                     one.outcome.set_result(outcome)
 
-    async def outcomes_of(self, asked: Sequence[Asked[Item]], lock_timeout: str) -> list[Outcome | RegistryError]:
+    async def outcomes_of(self, asked: Sequence[Submission[Item]], lock_timeout: str) -> list[Outcome | RegistryError]:
         def run() -> list[Outcome | RegistryError]:
             prepare_thread_connection()
             return self.verb(asked, lock_timeout)

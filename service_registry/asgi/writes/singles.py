@@ -16,8 +16,8 @@ from service_registry.asgi import request as door
 from service_registry.asgi.writes.micro_batch import Gathering
 from service_registry.exceptions import InvalidInput, RegistryError
 from service_registry.http import responses
-from service_registry.http.validation import one
-from service_registry.manager.batch import Asked
+from service_registry.http.validation import validate_one
+from service_registry.manager.batch import Submission
 from service_registry.permissions import Action
 from service_registry.schemas import Beat, Registration
 
@@ -43,10 +43,10 @@ class Single(Generic[Item, Done]):
         item = understood(self.model, request)
         if item is None:
             return False
-        await self.answer(send, request, Asked(item, caller))
+        await self.answer(send, request, Submission(item, caller))
         return True
 
-    async def answer(self, send: ASGISendCallable, request: door.Arrived, asked: Asked[Item]) -> None:
+    async def answer(self, send: ASGISendCallable, request: door.Arrived, asked: Submission[Item]) -> None:
         told: dict[str, Any] = {}
         more: dict[str, str] = {}
         try:
@@ -68,7 +68,7 @@ class Single(Generic[Item, Done]):
         return refusals([problem]) if self.action is permissions.HEARTBEAT else {}
 
     def answered(
-        self, request: door.Arrived, asked: Asked[Item], answer: responses.Answer, told: dict[str, Any]
+        self, request: door.Arrived, asked: Submission[Item], answer: responses.Answer, told: dict[str, Any]
     ) -> Answered:
         status, document = answer
         return door.answered(
@@ -94,7 +94,7 @@ def understood(model: type[Item], request: door.Arrived) -> Item | None:
     ):
         return None
     try:
-        return one(model, loads(request.body))
+        return validate_one(model, loads(request.body))
     except InvalidInput:
         return None
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from service_registry.expiry import dry_run
+from service_registry.expiry import dry_run as forecast
 from service_registry.expiry.dry_run import Outlook, Prospect
 from service_registry.expiry.evidence import rfc3339
 from service_registry.expiry.sweep import sweep
@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, *, dry_run: bool, **_: Any) -> None:
         if dry_run:
-            self.show(dry_run.outlook())
+            self.show(forecast.outlook())
         else:
             self.sweep()
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def show(self, outlook: Outlook) -> None:
         self.stdout.write(passing(outlook))
         leaving = held = 0
-        for prospect in dry_run.prospects(outlook):
+        for prospect in forecast.prospects(outlook):
             leaving += prospect.leaves
             held += not prospect.leaves
             self.stdout.write(line(prospect))

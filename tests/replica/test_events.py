@@ -5,16 +5,16 @@ import json
 import weakref
 from dataclasses import replace
 
-from service_registry.replica.events import Notice
+from service_registry.replica.events import ChangeEvent
 from service_registry.replica.store import Change
-from service_registry.replica.subscribers import ALL, Waiter, Waiters
+from service_registry.replica.subscribers import ALL, Subscriber, Subscribers
 
 CHANGE = Change(7, "0123abcd-7", "updated", "default", "web", "a", b'{"kind": "updated"}', b'{"actor": "me"}')
 
 
 def test_a_change_is_put_together_once_whoever_watches() -> None:
-    waiters = Waiters()
-    two = [Waiter([ALL], 0), Waiter([("default", "web")], 0)]
+    waiters = Subscribers()
+    two = [Subscriber([ALL], 0), Subscriber([("default", "web")], 0)]
     for waiter in two:
         waiters.join(waiter)
     waiters.tell([CHANGE])
@@ -25,8 +25,8 @@ def test_a_change_is_put_together_once_whoever_watches() -> None:
 
 
 def test_it_goes_with_the_last_who_takes_it() -> None:
-    waiters = Waiters()
-    waiter = Waiter([ALL], 0)
+    waiters = Subscribers()
+    waiter = Subscriber([ALL], 0)
     waiters.join(waiter)
     waiters.tell([CHANGE])
     notice = weakref.ref(waiter.pending[0])
@@ -37,7 +37,7 @@ def test_it_goes_with_the_last_who_takes_it() -> None:
 
 
 def test_its_author_is_told_only_to_those_who_may_see_it() -> None:
-    notice = Notice(CHANGE)
+    notice = ChangeEvent(CHANGE)
     assert json.loads(notice.document(False)) == {"kind": "updated"}
     assert json.loads(notice.document(True)) == {"kind": "updated", "actor": "me"}
     for with_author in (False, True):
@@ -46,9 +46,9 @@ def test_its_author_is_told_only_to_those_who_may_see_it() -> None:
 
 
 def test_as_many_are_taken_as_are_asked_for_or_are_enough() -> None:
-    waiter = Waiter([ALL], 0)
+    waiter = Subscriber([ALL], 0)
     for pk in range(1, 8):
-        waiter.give(Notice(replace(CHANGE, pk=pk, public=b"x" * 100, private=b"")))
+        waiter.give(ChangeEvent(replace(CHANGE, pk=pk, public=b"x" * 100, private=b"")))
     taken = [waiter.take(3), waiter.take(3, enough_bytes=150), waiter.take(3, enough_bytes=1), waiter.take(3)]
     assert [[notice.change.pk for notice in each] for each in taken] == [[1, 2, 3], [4, 5], [6], [7]]
     assert waiter.take(3) == []

@@ -6,10 +6,10 @@ import threading
 from service_registry.asgi.auth import PAGING_THREADS, Askers
 from service_registry.asgi.flow_control import Answers, Outlet
 from service_registry.asgi.watch.subscription import Following
-from service_registry.replica.subscribers import BACKLOG_BYTES, Ending
+from service_registry.replica.subscribers import BACKLOG_BYTES, EndReason
 from service_registry.schemas import WatchQuery
-from tests.live.clients import nowhere
-from tests.live.hubs import advance, change, index, loaded
+from tests.asgi.clients import nowhere
+from tests.replica.hubs import advance, change, index, loaded
 
 MEGABYTES = 1_000_000
 
@@ -36,7 +36,7 @@ def test_what_was_found_does_not_count_as_backlog() -> None:
         tell(following, BACKLOG_BYTES // MEGABYTES)
         assert following.waiter.ending is None
         tell(following, 1)
-        assert following.waiter.ending is Ending.SLOW
+        assert following.waiter.ending is EndReason.SLOW
 
     asyncio.run(follow())
 

@@ -4,21 +4,21 @@ import asyncio
 import time
 
 from service_registry.replica.store import Replica
-from service_registry.replica.subscribers import ALL, Ending, Waiter
-from tests.live.hubs import advance, change, index, loaded
+from service_registry.replica.subscribers import ALL, EndReason, Subscriber
+from tests.replica.hubs import advance, change, index, loaded
 
 
 def test_a_page_that_is_not_the_last_does_not_tell_that_all_is_known() -> None:
     async def ask() -> tuple[bool, bool, bool | None]:
         hub = loaded(1)
-        refreshed = asyncio.create_task(hub.refreshed())
+        refreshed = asyncio.create_task(hub.catch_up())
         await asyncio.sleep(0)
         advance(hub, [2, 3], whole=False)
         await asyncio.sleep(0)
         early = refreshed.done()
         advance(hub, [4])
         assert hub.replica is not None
-        return early, await refreshed, hub.knows(hub.replica, index(4))
+        return early, await refreshed, hub.contains_index(hub.replica, index(4))
 
     assert asyncio.run(ask()) == (False, True, True)
 
@@ -37,13 +37,13 @@ def test_a_commit_that_the_log_lost_is_not_waited_for_again() -> None:
         hub = loaded(1)
         hub.note_commit(5)
         before = time.monotonic()
-        fresh = asyncio.create_task(hub.fresh())
+        fresh = asyncio.create_task(hub.current_replica())
         await asyncio.sleep(0)
         hub.advance([], before)  # asked before the commit was known: it tells nothing of it
         assert hub.committed_pk == 5
         advance(hub, [])
         await fresh
-        again = asyncio.create_task(hub.fresh())
+        again = asyncio.create_task(hub.current_replica())
         await asyncio.sleep(0)
         return hub.committed_pk, again.done()
 
@@ -54,7 +54,7 @@ def test_a_commit_that_comes_meanwhile_is_waited_for() -> None:
     async def ask() -> int:
         hub = loaded(1)
         hub.note_commit(5)
-        fresh = asyncio.create_task(hub.fresh())
+        fresh = asyncio.create_task(hub.current_replica())
         await asyncio.sleep(0)
         hub.note_commit(6)
         advance(hub, [])
@@ -70,8 +70,8 @@ def test_a_commit_that_comes_meanwhile_is_waited_for() -> None:
 
 def test_who_waits_while_the_replica_is_loaded_anew_starts_over() -> None:
     hub = loaded(1)
-    waiter = Waiter([ALL], 1)
-    hub.waiters.join(waiter)
+    waiter = Subscriber([ALL], 1)
+    hub.subscribers.join(waiter)
     hub.load(Replica(index(3), 3), [change(3)], time.monotonic())
-    assert (waiter.ending, hub.losses) == (Ending.LOST, 1)
+    assert (waiter.ending, hub.losses) == (EndReason.RESYNC, 1)
     assert hub.replica is not None

@@ -15,9 +15,9 @@ from service_registry.asgi.flow_control import Answers
 from service_registry.asgi.reads.listing import Listing
 from service_registry.asgi.reads.response_cache import Texts
 from service_registry.expiry.sweep import sweep
-from service_registry.http.validation import from_query
+from service_registry.http.validation import validate_query
 from service_registry.models import Override
-from service_registry.replica.connection import Dedicated, connect
+from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.hub import Hub
 from service_registry.replica.load import load, read_on
 from service_registry.replica.store import Replica
@@ -33,7 +33,7 @@ Give = Callable[[str], tuple[str, bytes]]
 
 
 @pytest.fixture
-def feed() -> Iterator[Dedicated]:
+def feed() -> Iterator[FeedConnection]:
     with connect() as connection:
         yield connection
 
@@ -60,7 +60,7 @@ def from_memory(replica: Replica) -> Give:
     pages = Listing(hub, Texts(), Answers())
 
     def give(query: str) -> tuple[str, bytes]:
-        page = asyncio.run(pages.page(from_query(ListQuery, QueryDict(query))))
+        page = asyncio.run(pages.page(validate_query(ListQuery, QueryDict(query))))
         assert page is not None
         text, headers = page
         assert int(headers["X-Registry-Stale"]) > 10
@@ -149,7 +149,9 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("view", ["full", "summary"])
-def test_the_list_is_the_same_from_memory_as_by_django(team: Api, feed: Dedicated, by_django: Give, view: str) -> None:
+def test_the_list_is_the_same_from_memory_as_by_django(
+    team: Api, feed: FeedConnection, by_django: Give, view: str
+) -> None:
     """From one that was loaded, and from one that the log has told all of it; also where a walk changes its place."""
     fed, _ = load(feed)
     fill(team)
@@ -168,7 +170,7 @@ def test_the_list_is_the_same_from_memory_as_by_django(team: Api, feed: Dedicate
 
 @pytest.mark.parametrize("sizes", [(1500, 600, 1), (2000, 1), (1999, 1, 1), (1, 2500)])
 def test_a_page_ends_with_the_instances_that_fill_it(
-    team: Api, feed: Dedicated, by_django: Give, sizes: tuple[int, ...]
+    team: Api, feed: FeedConnection, by_django: Give, sizes: tuple[int, ...]
 ) -> None:
     for name, size in zip("abc", sizes, strict=False):
         items = [registration(name, f"i-{number}") for number in range(size)]
@@ -180,7 +182,7 @@ def test_a_page_ends_with_the_instances_that_fill_it(
     assert len(walked("", memory)) == (1 if sizes == (1, 2500) else 2)
 
 
-def test_a_walk_keeps_the_index_it_began_with(team: Api, feed: Dedicated, by_django: Give) -> None:
+def test_a_walk_keeps_the_index_it_began_with(team: Api, feed: FeedConnection, by_django: Give) -> None:
     for name in "abc":
         team.register(name)
     began = from_memory(load(feed)[0])

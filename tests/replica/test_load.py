@@ -7,8 +7,8 @@ import pytest
 from service_registry import changelog as log
 from service_registry.changelog import prune as pruning
 from service_registry.exceptions import IndexGone
-from service_registry.replica.change_buffer import Recent, size_of
-from service_registry.replica.connection import Dedicated, connect
+from service_registry.replica.change_buffer import ChangeBuffer, size_of
+from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.load import load, read_on
 from service_registry.replica.store import Change
 from tests import ageing
@@ -19,7 +19,7 @@ DAY = 86400
 
 
 @pytest.fixture
-def feed() -> Iterator[Dedicated]:
+def feed() -> Iterator[FeedConnection]:
     with connect() as connection:
         yield connection
 
@@ -33,7 +33,7 @@ def prune() -> None:
     list(pruning.prune(pruning.plan(30 * DAY)))
 
 
-def read(feed: Dedicated, index: str, read_before_days: float = 0) -> list[Change] | None:
+def read(feed: FeedConnection, index: str, read_before_days: float = 0) -> list[Change] | None:
     return read_on(feed, index, log.parse(index)[1], 500, read_before_days * DAY)
 
 
@@ -52,10 +52,10 @@ def with_a_gap_after_b(team: Api) -> str:
     return held
 
 
-def test_memory_begins_after_what_was_pruned(team: Api, feed: Dedicated) -> None:
+def test_memory_begins_after_what_was_pruned(team: Api, feed: FeedConnection) -> None:
     held = with_a_gap_after_b(team)
     replica, newest = load(feed)
-    recent = Recent.of(newest)
+    recent = ChangeBuffer.of(newest)
     assert recent.holds(held, log.parse(held)[1]) is None
     assert recent.after(log.parse(held)[1]) is None
     assert recent.holds(replica.index, replica.pk)
@@ -64,7 +64,7 @@ def test_memory_begins_after_what_was_pruned(team: Api, feed: Dedicated) -> None
     assert [change.instance_id for change in load(feed)[1]] == ["d", "e"]
 
 
-def test_memory_holds_the_last_change_however_old(team: Api, feed: Dedicated) -> None:
+def test_memory_holds_the_last_change_however_old(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
     team.register("web", "b")
     ageing.date_changes_back(40 * DAY)
@@ -73,11 +73,11 @@ def test_memory_holds_the_last_change_however_old(team: Api, feed: Dedicated) ->
     assert [change.index for change in newest] == [replica.index] == [log.end()]
 
 
-def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, feed: Dedicated) -> None:
+def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, feed: FeedConnection) -> None:
     assert read(feed, with_a_gap_after_b(team), read_before_days=40) is None
 
 
-def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, feed: Dedicated) -> None:
+def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
     ageing.date_changes_back(40 * DAY)
     held = log.end()
@@ -89,7 +89,7 @@ def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, 
     assert [change.instance_id for change in found] == ["b"]
 
 
-def test_memory_begins_with_no_more_than_fits(team: Api, feed: Dedicated) -> None:
+def test_memory_begins_with_no_more_than_fits(team: Api, feed: FeedConnection) -> None:
     for number in range(8):
         team.register("web", f"i-{number}", metadata=dict.fromkeys("abcd", "x" * 500))
     size = max(size_of(change) for change in load(feed)[1][-8:])

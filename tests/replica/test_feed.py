@@ -9,7 +9,7 @@ from django.db import connections
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
 from service_registry.replica.store import Change, Replica
-from service_registry.replica.subscribers import ALL, Ending, Waiter
+from service_registry.replica.subscribers import ALL, EndReason, Subscriber
 from tests.client import Api
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,14 +44,14 @@ async def loaded(hub: Hub, instances: int) -> Replica:
 
 
 def test_it_loads_anew_after_changes_could_not_be_taken_in() -> None:
-    async def follow() -> tuple[Ending | None, Replica]:
+    async def follow() -> tuple[EndReason | None, Replica]:
         hub = FailingOnce()
         feed = Feed(hub, asyncio.get_running_loop())
         feed.start()
         try:
             await loaded(hub, 0)
-            waiter = Waiter([ALL], 0)
-            hub.waiters.join(waiter)
+            waiter = Subscriber([ALL], 0)
+            hub.subscribers.join(waiter)
             await asyncio.to_thread(register, "a")
             await loaded(hub, 1)
             await asyncio.to_thread(register, "b")
@@ -61,6 +61,6 @@ def test_it_loads_anew_after_changes_could_not_be_taken_in() -> None:
             await asyncio.to_thread(feed._thread.join, 30)
 
     ending, replica = asyncio.run(follow())
-    assert ending is Ending.LOST
+    assert ending is EndReason.RESYNC
     assert replica.services["default", "web"].instances.keys() == {"a", "b"}
     assert replica.services["default", "web"].owners == ("team",)

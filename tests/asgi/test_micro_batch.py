@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from service_registry.asgi.writes.micro_batch import WAITING, WAITING_FOR_ONE_KEY, Gathering, Verb
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, TooBusy
-from service_registry.manager.batch import Asked
+from service_registry.manager.batch import Submission
 from service_registry.schemas import Beat
 
 CALLER = Caller("tester", frozenset(), frozenset())
 
 
-def by(instance_id: str) -> Asked[Beat]:
-    return Asked(Beat(service_name="web", instance_id=instance_id), CALLER)
+def by(instance_id: str) -> Submission[Beat]:
+    return Submission(Beat(service_name="web", instance_id=instance_id), CALLER)
 
 
 def outcomes_of(verb: Verb[Beat, str], instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
@@ -36,7 +36,7 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def __call__(self, asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:  # noqa: ARG002
+    def __call__(self, asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:  # noqa: ARG002
         self.batches.append([each.instance_id for each in asked])
         return [each.instance_id for each in asked]
 
@@ -60,7 +60,7 @@ def test_a_batch_has_a_bound() -> None:
 
 
 def test_an_item_that_fails_its_batch_fails_alone() -> None:
-    def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:
         if any(each.instance_id == "bad" for each in asked):
             raise ValueError("bad")
         return [each.instance_id for each in asked]
@@ -73,7 +73,7 @@ def test_an_item_that_fails_its_batch_fails_alone() -> None:
 def test_more_than_can_wait_are_refused() -> None:
     going_on = threading.Event()
 
-    def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:
         assert going_on.wait(timeout=30)
         return [each.instance_id for each in asked]
 
@@ -98,7 +98,7 @@ def test_who_has_given_up_is_not_served_afterwards() -> None:
     """And nobody waits for ever."""
     going_on, recorder = threading.Event(), Recorder()
 
-    def verb(asked: Sequence[Asked[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:
         outcomes = recorder(asked, lock_timeout)
         assert going_on.wait(timeout=30)
         return outcomes

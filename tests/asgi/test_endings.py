@@ -10,10 +10,10 @@ from service_registry.asgi.watch.long_poll import Poll
 from service_registry.asgi.watch.sse import Stream
 from service_registry.asgi.watch.subscription import Following
 from service_registry.caller import Caller
-from service_registry.replica.subscribers import Ending
+from service_registry.replica.subscribers import EndReason
 from service_registry.schemas import WatchQuery
-from tests.live.clients import GET, Client, silence
-from tests.live.hubs import advance, index, loaded
+from tests.asgi.clients import GET, Client, silence
+from tests.replica.hubs import advance, index, loaded
 
 QUERY = WatchQuery(index=index(1))
 CALLER = Caller("someone", frozenset(), frozenset({"view_change"}))
@@ -37,7 +37,7 @@ def test_nothing_is_gathered_for_a_poll_that_is_answered() -> None:
         giving = asyncio.create_task(Poll(exchange(client, 60), QUERY, following).give())
         await client.is_sent_the_end.wait()
         advance(following.hub, [4, 5])
-        assert (following.waiter.pending, following.hub.waiters.present) == ([], set())
+        assert (following.waiter.pending, following.hub.subscribers.present) == ([], set())
         client.takes.set()
         assert await giving == "ok"
         return client.taken
@@ -49,7 +49,7 @@ def test_last_words_have_as_much_time_as_all_others() -> None:
     """The web server says that the client has left when it has been sent the end."""
 
     async def stream() -> tuple[bytes, float]:
-        client = Client(at_the_end=lambda: following.waiter.end(Ending.GONE))
+        client = Client(at_the_end=lambda: following.waiter.end(EndReason.DISCONNECTED))
         following = follower(client)
         await following.begin()
         giving = asyncio.create_task(Stream(exchange(client, -1), following).give())

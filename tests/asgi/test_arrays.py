@@ -9,8 +9,8 @@ from django.db import connections
 
 from service_registry.asgi.flow_control import SLICE_BYTES, Answers
 from service_registry.asgi.writes.bulk import Arrays
+from tests.asgi.clients import GET, Client, silence
 from tests.client import Api, registration, token
-from tests.live.clients import GET, Client, silence
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from service_registry.asgi.reads.response_cache import Texts
 from service_registry.exceptions import InvalidInput, TooBusy
 from service_registry.replica.hub import Hub
 from service_registry.replica.list_page import SERVICES_AT_ONCE, parts
-from service_registry.replica.store import Entry, KeptService, Replica
+from service_registry.replica.store import Entry, Replica, ServiceEntry
 from service_registry.schemas import ListQuery
 
 INDEX = "0123abcd-7"
@@ -20,7 +20,7 @@ KEYS = [("default", f"s-{number:04}") for number in range(2 * SERVICES_AT_ONCE)]
 
 def replica(*owners: str) -> Replica:
     """Of many services without instances."""
-    return Replica(INDEX, 7, {key: KeptService(owners) for key in KEYS})
+    return Replica(INDEX, 7, {key: ServiceEntry(owners) for key in KEYS})
 
 
 def listing(seconds_ago: float) -> Listing:

@@ -17,7 +17,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from service_registry.asgi import request as door
 from service_registry.asgi.flow_control import ROOM_SECONDS, SLICE_BYTES, Answers, Outlet
 from service_registry.exceptions import TooBusy
-from tests.live.clients import nowhere
+from tests.asgi.clients import nowhere
 from tests.waiting import wait_for
 
 LARGE = 4_000_000
