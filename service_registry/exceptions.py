@@ -195,3 +195,57 @@ class LeaseSuperseded(RegistryError):
 
     def __init__(self) -> None:
         super().__init__("Another process has taken this instance id since; stop, or register under another id.")
+
+
+class NotAuthenticated(RegistryError):
+    """The request carries no access token."""
+
+    code = "not_authenticated"
+
+    def __init__(self) -> None:
+        super().__init__("Send an access token: Authorization: Bearer <JWT>.")
+
+
+class MethodNotAllowed(RegistryError):
+    """The path exists and does not have this method."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f'Method "{method}" not allowed.')
+
+
+class RequestTimeout(RegistryError):
+    """The body of a request did not arrive in time."""
+
+    code = "request_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The body did not arrive within {seconds:g} s.")
+
+
+class BodyTooLarge(RegistryError):
+    """The body is larger than the registry reads."""
+
+    code = "too_large"
+
+    def __init__(self) -> None:
+        super().__init__("A body may have 1 MiB, and a single object 64 KiB.")
+
+
+class UnsupportedMediaType(RegistryError):
+    """The body is compressed, or is not JSON by its media type."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__("The body must be application/json.")
+
+
+class UnknownHost(RegistryError):
+    """The request's Host header names a host that this registry does not serve."""
+
+    code = "unknown_host"
+
+    def __init__(self) -> None:
+        super().__init__("This registry does not answer for this host.")
