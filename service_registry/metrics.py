@@ -1,8 +1,9 @@
-"""The registry's metrics. What happens is counted by the process in which it happens; what is stands in the database.
+"""Count operations, requests and changes, and expose them with the state of the registry to Prometheus.
 
-Where PROMETHEUS_MULTIPROC_DIR is set, each process counts in a file of its own there, which outlives it: what a scrape
-reads is the sum over all, whichever process answers. No label holds a name that callers choose, so the number of
-series does not grow with the fleet.
+Each process counts its own events; gauges of the whole registry are read from the database at a scrape. With
+PROMETHEUS_MULTIPROC_DIR each process counts in a file of that directory, which outlives the process, and a scrape of
+any process returns the sum over all files. No label holds a name that clients choose, so that the number of series
+does not grow with the fleet.
 """
 
 import collections
@@ -26,68 +27,70 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 STATES = ("live", "protected", "expired")
 
 operations = Counter(
-    "registry_operations",
-    "Operations by verb and outcome (ok, created or an error's code), an item each.",
-    ["verb", "outcome"],
+    "registry_operations_total",
+    "Items of operations, by outcome: ok, created or an error code.",
+    ["operation", "outcome"],
 )
-durations = Histogram(
-    "registry_request_duration_seconds",
-    "How long requests took.",
-    ["verb"],
+http_requests = Counter(
+    "registry_http_requests_total", "HTTP requests by method, operation and status.", ["method", "operation", "status"]
+)
+http_request_seconds = Histogram(
+    "registry_http_request_duration_seconds",
+    "Duration of HTTP requests.",
+    ["operation"],
     buckets=settings.PROMETHEUS_LATENCY_BUCKETS,
 )
-requests = Counter("registry_http_requests", "Requests by method, verb and status.", ["method", "verb", "status"])
 refused_heartbeats = Counter(
-    "registry_heartbeats_refused",
-    "Heartbeats that renewed no lease, by reason: whoever sent them was alive.",
-    ["reason"],
+    "registry_heartbeats_refused_total", "Heartbeats that did not renew a lease, by reason or error code.", ["reason"]
 )
-changes = Counter(
-    "registry_changes", "Changes that were committed, by kind (expired, removed, recovered ...).", ["kind"]
-)
+changes = Counter("registry_changes_total", "Committed changes by kind.", ["kind"])
 holds = Counter(
     "registry_holds", "Instances held past their deadline from then on, by the rule that holds them.", ["rule"]
 )
 window_restarts = Counter("registry_window_restarts", "Times silence began to count anew, by reason.", ["reason"])
 
-watchers = Gauge(
-    "registry_watchers",
-    "Open watches and waiting reads, by how they wait (stream, poll or read).",
+subscribers = Gauge(
+    "registry_subscribers",
+    "Open watches (stream, poll) and blocking reads (read).",
     ["kind"],
     multiprocess_mode="livesum",
 )
+subscriber_wakeups = Counter("registry_subscriber_wakeups_total", "Subscribers that were woken by a change.")
+slow_clients = Counter(
+    "registry_slow_clients_disconnected_total", "Clients that were disconnected because they did not read the response."
+)
 replica_age = Gauge(
     "registry_replica_age_seconds",
-    "Since when a web process may have missed a change: the oldest of this machine.",
+    "Time since the replica was last known to be current, of the oldest replica on this machine.",
     multiprocess_mode="livemax",
 )
-wakeups = Counter("registry_wakeups", "Waiting callers that were woken by a change.")
-resyncs = Counter("registry_resyncs", "Times a web process started over, since the log was not the one it had read.")
-cut_watchers = Counter(
-    "registry_watchers_cut", "Watchers, and readers, cut off since they did not take what they had asked for."
+replica_resyncs = Counter(
+    "registry_replica_resyncs_total", "Replicas that were discarded because the change log had lost its end."
 )
 
 
-def count_request(method: str | None, verb: str, status: int, outcomes: Mapping[str, int], seconds: float) -> None:
-    requests.labels(method if method in METHODS else "other", verb, status).inc()
-    durations.labels(verb).observe(seconds)
+def count_request(method: str | None, operation: str, status: int, outcomes: Mapping[str, int], seconds: float) -> None:
+    """Count a request and the outcome of each of its items."""
+    http_requests.labels(method if method in METHODS else "other", operation, status).inc()
+    http_request_seconds.labels(operation).observe(seconds)
     for outcome, items in outcomes.items():
-        operations.labels(verb, outcome).inc(items)
+        operations.labels(operation, outcome).inc(items)
 
 
 def count_refused_heartbeats(refusals: Mapping[str, int]) -> None:
-    for reason, beats in refusals.items():
-        refused_heartbeats.labels(reason).inc(beats)
+    """Count heartbeats that did not renew a lease, by reason."""
+    for reason, heartbeats in refusals.items():
+        refused_heartbeats.labels(reason).inc(heartbeats)
 
 
 def count_changes(kinds: Iterable[str]) -> None:
-    """Count changes once the transaction under way is committed, and not at all when it is not."""
-    count_once_committed(changes, kinds)
+    """Count changes when the current transaction commits."""
+    count_on_commit(changes, kinds)
 
 
 def count_holds(rules: Iterable[str]) -> None:
     """Count holds once the transaction under way is committed."""
-    count_once_committed(holds, rules)
+    count_on_commit(holds, rules)
 
 
 def count_window_restart(reason: str | None) -> None:
@@ -95,7 +98,8 @@ def count_window_restart(reason: str | None) -> None:
         window_restarts.labels(reason).inc()
 
 
-def count_once_committed(counter: Counter, labels: Iterable[str]) -> None:
+def count_on_commit(counter: Counter, labels: Iterable[str]) -> None:
+    """Add one to `counter` for each label when the current transaction commits."""
     counted = collections.Counter(labels)
 
     def count() -> None:
@@ -106,30 +110,30 @@ def count_once_committed(counter: Counter, labels: Iterable[str]) -> None:
 
 
 def exposition() -> bytes:
-    """All metrics, in Prometheus's text format."""
+    """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry()
-    registry.register(FromDatabase())
+    registry.register(DatabaseCollector())
     if settings.PROMETHEUS_MULTIPROC_DIR:
-        registry.register(FromProcesses(settings.PROMETHEUS_MULTIPROC_DIR))
+        registry.register(ProcessCollector(settings.PROMETHEUS_MULTIPROC_DIR))
         return generate_latest(registry)
     return generate_latest(registry) + generate_latest(REGISTRY)
 
 
-class FromProcesses(Collector):
-    """The sum of what all processes have counted, those included that have ended."""
+class ProcessCollector(Collector):
+    """Sum the counts of all processes of this machine, including processes that have ended."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
 
     def collect(self) -> Iterator[Metric]:
         files = glob.glob(os.path.join(glob.escape(self.directory), "*.db"))
-        # A process that was killed between making its file and filling it leaves an empty one.
-        counted = [file for file in files if os.path.getsize(file) and not is_of_the_dead(file)]
+        # A process that is killed between creating and filling its file leaves an empty one.
+        counted = [file for file in files if os.path.getsize(file) and not is_stale_gauge(file)]
         yield from MultiProcessCollector.merge(counted)  # type: ignore[no-untyped-call]
 
 
-def is_of_the_dead(file: str) -> bool:
-    """Whether a file holds what a process that has ended had at hand: its watchers are not there any more."""
+def is_stale_gauge(file: str) -> bool:
+    """Tell whether a file holds gauges of a process that has ended: its subscribers are gone."""
     found = re.search(r"/gauge_live[a-z]*_(\d+)\.db$", file)
     return found is not None and not os.path.exists(f"/proc/{found[1]}")
 
@@ -155,8 +159,8 @@ SELECT (SELECT count(*) FROM {SERVICE}), {age("swept_at")}, {age("heard_at")}, {
 FROM {STATE} r WHERE r.id = 1
 """
 GAUGES = (
-    ("registry_services", "Services, those without instances included."),
-    ("registry_sweep_age_seconds", "Since a sweep last finished."),
+    ("registry_services", "Services, including services without instances."),
+    ("registry_sweep_age_seconds", "Time since the last sweep finished."),
     ("registry_hearing_age_seconds", "Since a web process last said that it can hear; over 5 s time stands still."),
     ("registry_window_age_seconds", "Since when the registry has heard without a gap: silence counts from then."),
     ("registry_silent", "1 while nobody of the fleet is heard and time stands still for that."),
@@ -164,20 +168,24 @@ GAUGES = (
 )
 
 
-class FromDatabase(Collector):
-    """The state of the whole registry, the same from every process. Without the database only that it is away."""
+class DatabaseCollector(Collector):
+    """Read the gauges of the whole registry; without the database only `registry_database_up` is returned."""
 
     def collect(self) -> Iterator[Metric]:
         try:
             fleet, held, values = read()
         except Error:
-            yield GaugeMetricFamily("registry_database_up", "Whether the database answered this scrape.", 0)
+            yield database_up(0)
             return
-        yield GaugeMetricFamily("registry_database_up", "Whether the database answered this scrape.", 1)
+        yield database_up(1)
         yield instances(fleet)
         yield held_instances(held)
         for (name, help_text), value in zip(GAUGES, values, strict=True):
             yield GaugeMetricFamily(name, help_text, value)
+
+
+def database_up(value: int) -> Metric:
+    return GaugeMetricFamily("registry_database_up", "1 when the database answered this scrape, else 0.", value)
 
 
 def read() -> tuple[dict[tuple[str, str], int], dict[str, int], tuple[float, ...]]:
@@ -194,7 +202,7 @@ def read() -> tuple[dict[tuple[str, str], int], dict[str, int], tuple[float, ...
 
 
 def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
-    """Zeros included: a series that vanishes tells nothing."""
+    """Return a sample for each status and state, including zeros: alerts need series that do not vanish."""
     family = GaugeMetricFamily(
         "registry_instances", "Instances by effective status and state.", labels=["status", "state"]
     )

@@ -1,6 +1,7 @@
 """What is counted, who may read it, and that nothing is lost or counted twice over several processes."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from service_registry.models import RULES
 from service_registry.permissions import ROLE_GROUPS
 from tests.ageing import deafen, silent_since
 from tests.client import Api, registration
+from tests.commands import ROOT
 from tests.fleets import fleet as proven_fleet
 from tests.fleets import quiet
 from tests.wire.running import Caller, Running, wait_for
@@ -88,13 +90,13 @@ def test_operations_are_counted_by_their_items(payments: Api, since: Since) -> N
     payments.post("/registry/register", [registration(), registration(instance_id="x"), {"port": 0}])
     payments.get("/registry/services/web")
     payments.get("/registry/services/nowhere")
-    assert since("registry_operations_total", verb="register", outcome="created") == 2
-    assert since("registry_operations_total", verb="register", outcome="ok") == 2
-    assert since("registry_operations_total", verb="register", outcome="invalid") == 1
-    assert since("registry_operations_total", verb="discover", outcome="ok") == 1
-    assert since("registry_operations_total", verb="discover", outcome="service_not_found") == 1
-    assert since("registry_request_duration_seconds_count", verb="register") == 3
-    assert since("registry_http_requests_total", method="POST", verb="register", status="201") == 1
+    assert since("registry_operations_total", operation="register", outcome="created") == 2
+    assert since("registry_operations_total", operation="register", outcome="ok") == 2
+    assert since("registry_operations_total", operation="register", outcome="invalid") == 1
+    assert since("registry_operations_total", operation="discover", outcome="ok") == 1
+    assert since("registry_operations_total", operation="discover", outcome="service_not_found") == 1
+    assert since("registry_http_request_duration_seconds_count", operation="register") == 3
+    assert since("registry_http_requests_total", method="POST", operation="register", status="201") == 1
 
 
 def test_refused_heartbeats_are_counted_by_reason(payments: Api, stranger: Api, since: Since) -> None:
@@ -107,7 +109,7 @@ def test_refused_heartbeats_are_counted_by_reason(payments: Api, stranger: Api, 
     reasons = {"lease_superseded": 1, "never_registered": 3, "not_owner": 3}
     for reason, count in reasons.items():
         assert since("registry_heartbeats_refused_total", reason=reason) == count
-    assert since("registry_operations_total", verb="heartbeat", outcome="ok") == 1
+    assert since("registry_operations_total", operation="heartbeat", outcome="ok") == 1
 
 
 def test_labels_are_bounded_whatever_is_asked(payments: Api) -> None:
@@ -231,11 +233,11 @@ def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Running)
     total = WAVES * IN_A_WAVE
     readers = [fleet.caller("registry-readers", place=place) for place in (0, 1)]
     for found in map(read, readers):
-        assert value(found, "registry_operations_total", verb="register", outcome="created") == total
-        assert value(found, "registry_operations_total", verb="heartbeat", outcome="ok") == total
+        assert value(found, "registry_operations_total", operation="register", outcome="created") == total
+        assert value(found, "registry_operations_total", operation="heartbeat", outcome="ok") == total
         assert value(found, "registry_heartbeats_refused_total", reason="never_registered") == WAVES
         assert value(found, "registry_heartbeats_refused_total", reason="invalid") == WAVES
-        assert value(found, "registry_request_duration_seconds_count", verb="register") == total
+        assert value(found, "registry_http_request_duration_seconds_count", operation="register") == total
         for kind in ("registered", "expired", "removed"):
             assert value(found, "registry_changes_total", kind=kind) == total
         assert value(found, "registry_services") == 1
@@ -254,16 +256,16 @@ def test_without_the_database_a_process_still_says_what_it_knows(fleet: Running)
     assert value(found, "registry_database_up") == 0
     assert not any(name == "registry_instances" for name, _labels in found)
     for outcome in ("created", "ok"):
-        series = {"verb": "register", "outcome": outcome}
+        series = {"operation": "register", "outcome": outcome}
         assert value(found, "registry_operations_total", **series) == value(
             before, "registry_operations_total", **series
         )
-    assert value(found, "registry_operations_total", verb="list", outcome="unavailable") >= 1
+    assert value(found, "registry_operations_total", operation="list", outcome="unavailable") >= 1
 
 
 def test_an_empty_file_of_a_killed_process_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / f"counter_{os.getpid()}.db").touch()
-    assert list(metrics.FromProcesses(str(tmp_path)).collect()) == []
+    assert list(metrics.ProcessCollector(str(tmp_path)).collect()) == []
 
 
 def test_the_embedded_registry_counts_from_nothing_in_its_own_directory(
@@ -275,3 +277,10 @@ def test_the_embedded_registry_counts_from_nothing_in_its_own_directory(
     plan.own_metrics(tmp_path)
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
     assert list((tmp_path / "metrics").iterdir()) == []
+
+
+def test_documentation_lists_exactly_the_metrics_of_the_code(db: None) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    documented = re.findall(r"^\| `(registry_\w+)` \| (\w+) \|", text, re.MULTILINE)
+    in_code = re.findall(r"^# TYPE (registry_\w+) (\w+)$", metrics.exposition().decode(), re.MULTILINE)
+    assert sorted(documented) == sorted(pair for pair in in_code if not pair[0].endswith("_created"))

@@ -187,7 +187,7 @@ class Answers:
                 await self.deliver_large(outlet, start, body)
         except CutOff:
             outlet.cut()
-            metrics.cut_watchers.inc()
+            metrics.slow_clients.inc()
             return False
         finally:
             self.leave(outlet)

@@ -44,12 +44,12 @@ class Limits:
         if self.waiting >= WAITING_A_PROCESS:
             raise TooManySubscribers("All callers together have", WAITING_A_PROCESS)
         self.waiting += 1
-        metrics.watchers.labels(kind).inc()
+        metrics.subscribers.labels(kind).inc()
         try:
             yield
         finally:
             self.waiting -= 1
-            metrics.watchers.labels(kind).dec()
+            metrics.subscribers.labels(kind).dec()
 
 
 def allow_files() -> None:

@@ -78,7 +78,7 @@ class Hub:
         self.replica = None
         self.losses += 1
         self.committed_pk = 0
-        metrics.resyncs.inc()
+        metrics.replica_resyncs.inc()
         self.subscribers.end_all(EndReason.RESYNC)
 
     def stop(self) -> None:

@@ -144,7 +144,7 @@ class Subscribers:
                 for waiter in self.by_topic.get(topic, ()):
                     if waiter.give(notice):
                         woken.add(waiter)
-        metrics.wakeups.inc(len(woken))
+        metrics.subscriber_wakeups.inc(len(woken))
 
     def end_all(self, ending: EndReason) -> None:
         for waiter in list(self.present):

@@ -166,12 +166,12 @@ def test_a_wait_in_vain_is_304_for_who_has_it_already(reader: Caller, name: str)
 
 def test_a_heartbeat_ends_no_wait(registry: Running, team: Caller, reader: Caller, name: str) -> None:
     path = f"/registry/services/{name}"
-    before = metric(registry, "registry_wakeups_total")
+    before = metric(registry, "registry_subscriber_wakeups_total")
     with waiting(registry, reader, f"{path}?index={held(reader, path)}&wait=5m") as answer:
         for _ in range(100):
             team.call("POST", "/registry/heartbeat", {"service_name": name, "instance_id": "a"})
         time.sleep(0.3)
-        assert metric(registry, "registry_wakeups_total") == before
+        assert metric(registry, "registry_subscriber_wakeups_total") == before
         register(team, name, weight=9)
         assert answer().json["instances"][0]["weight"] == 9
 
@@ -221,11 +221,11 @@ def test_readers_who_ask_the_same_have_one_answer_in_memory(registry: Running, t
     before = resident_bytes(registry)
     readers = [socket.create_connection(("127.0.0.1", registry.ports[0])) for _ in range(50)]
     try:
-        waiting_before = metric(registry, 'registry_watchers{kind="read"}')
+        waiting_before = metric(registry, 'registry_subscribers{kind="read"}')
         for each in readers:
             head = f"GET {path}?index={index}&wait=5m HTTP/1.1\r\nHost: 127.0.0.1\r\n"
             each.sendall(f"{head}Authorization: {team.headers['Authorization']}\r\n\r\n".encode())
-        wait_for(lambda: metric(registry, 'registry_watchers{kind="read"}') == waiting_before + 50)
+        wait_for(lambda: metric(registry, 'registry_subscribers{kind="read"}') == waiting_before + 50)
         register(team, name, "last")
         for each in readers:
             assert each.recv(12) == b"HTTP/1.1 200"

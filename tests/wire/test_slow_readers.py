@@ -120,15 +120,15 @@ def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
     """All wait for one change, and then take nothing of 5 MB each. Who asks beside them for as much is served."""
     path = f"/registry/services/{NAME}"
     index = reader.call("GET", path).json["index"]
-    waiting = metric(registry, 'registry_watchers{kind="read"}')
-    cut = metric(registry, "registry_watchers_cut_total")
+    waiting = metric(registry, 'registry_subscribers{kind="read"}')
+    cut = metric(registry, "registry_slow_clients_disconnected_total")
     forget_highest(registry)
     before = highest_bytes(registry)
     with (
         slow_readers(reader, [f"{path}?index={index}&wait=5m&tag={tag}" for tag in TAGS]) as slow,
         Probing(registry) as probing,
     ):
-        wait_for(lambda: metric(registry, 'registry_watchers{kind="read"}') == waiting + READERS)
+        wait_for(lambda: metric(registry, 'registry_subscribers{kind="read"}') == waiting + READERS)
         register(team, NAME, "last")
         began = time.monotonic()
         answer = wait_for(lambda: served(reader, path))
@@ -142,13 +142,13 @@ def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
     assert set(statuses) <= {200, 503}
     # Without a bound it is all that they ask for. Beside what is under way, 32 MB of answers are kept for the next.
     assert grown < READERS * ANSWER_BYTES * 0.6
-    assert metric(registry, "registry_watchers_cut_total") > cut
+    assert metric(registry, "registry_slow_clients_disconnected_total") > cut
 
 
 @pytest.mark.parametrize("source", ["memory", "the database"])
 def test_slow_readers_of_lists_take_no_more_either(registry: Running, reader: Caller, source: str) -> None:
     """All ask at once, while there is room, and each for another page."""
-    cut = metric(registry, "registry_watchers_cut_total")
+    cut = metric(registry, "registry_slow_clients_disconnected_total")
     forget_highest(registry)
     before = highest_bytes(registry)
     with killed(registry) if source == "memory" else contextlib.nullcontext():
@@ -161,7 +161,7 @@ def test_slow_readers_of_lists_take_no_more_either(registry: Running, reader: Ca
     print(f"{READERS} slow readers of lists from {source}: +{grown / 1e6:.0f} MB, {dict(statuses)}; /livez: {probing}")
     assert set(statuses) <= {200, 503}
     assert grown < READERS * ANSWER_BYTES * 0.6
-    assert metric(registry, "registry_watchers_cut_total") > cut
+    assert metric(registry, "registry_slow_clients_disconnected_total") > cut
     wait_for(lambda: "x-registry-stale" not in reader.call("GET", path).headers)
 
 

@@ -40,7 +40,7 @@ async def asking(caller: Caller, path: str) -> tuple[asyncio.StreamReader, async
 
 
 async def waits(registry: Running, count: int) -> None:
-    await asyncio.to_thread(wait_for, lambda: metric(registry, "registry_watchers") == count, 60)
+    await asyncio.to_thread(wait_for, lambda: metric(registry, "registry_subscribers") == count, 60)
 
 
 async def crowd(registry: Running, team: Caller, paths: list[str]) -> Counter[bytes]:
@@ -72,7 +72,7 @@ def refused(registry: Running, team: Caller, path: str) -> None:
     assert (stream.value.status, stream.value.problem["code"]) == (429, "rate_limited")
     for each in ("/registry/services/one", "/registry/services", "/livez"):
         assert team.call("GET", each).status == 200, each
-    assert metric(registry, "registry_watchers") == WAITING_A_PROCESS
+    assert metric(registry, "registry_subscribers") == WAITING_A_PROCESS
 
 
 def test_a_process_lets_so_many_wait(registry: Running, team: Caller, reader: Caller) -> None:
@@ -80,7 +80,7 @@ def test_a_process_lets_so_many_wait(registry: Running, team: Caller, reader: Ca
     index = register(team, "other")
     paths = [f"/registry/services/{name}?wait=5m&index={index}" for name in ("one", "other")]
     assert asyncio.run(crowd(registry, team, paths)) == {b"HTTP/1.1 200": WAITING_A_PROCESS // 2}
-    wait_for(lambda: metric(registry, "registry_watchers") == 0)
+    wait_for(lambda: metric(registry, "registry_subscribers") == 0)
     with waiting(registry, reader, f"/registry/services/other?wait=5m&index={index}") as answer:
         register(team, "other", weight=7)
         assert answer().status == 200

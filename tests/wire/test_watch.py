@@ -317,10 +317,10 @@ def test_a_caller_has_so_many_watches(registry: Running, team: Caller, name: str
 
 
 def test_a_client_that_left_is_forgotten(registry: Running, reader: Caller) -> None:
-    before = metric(registry, 'registry_watchers{kind="stream"}')
+    before = metric(registry, 'registry_subscribers{kind="stream"}')
     with stream(registry):
-        assert metric(registry, 'registry_watchers{kind="stream"}') == before + 1
-    wait_for(lambda: metric(registry, 'registry_watchers{kind="stream"}') == before)
+        assert metric(registry, 'registry_subscribers{kind="stream"}') == before + 1
+    wait_for(lambda: metric(registry, 'registry_subscribers{kind="stream"}') == before)
 
 
 def metric(registry: Running, name: str) -> float:
@@ -332,7 +332,7 @@ def metric(registry: Running, name: str) -> float:
 
 def nobody_else_watches(registry: Running, watchers: int) -> None:
     """Wait until those whom earlier tests have left behind are gone."""
-    wait_for(lambda: metric(registry, "registry_watchers") == watchers)
+    wait_for(lambda: metric(registry, "registry_subscribers") == watchers)
 
 
 def test_a_heartbeat_wakes_nobody(registry: Running, team: Caller, name: str) -> None:
@@ -346,16 +346,16 @@ def test_a_heartbeat_wakes_nobody(registry: Running, team: Caller, name: str) ->
     with stream(registry, f"namespace={name}"), stream(registry, f"service={name}"):
         nobody_else_watches(registry, 2)
         time.sleep(0.3)
-        before = metric(registry, "registry_wakeups_total")
+        before = metric(registry, "registry_subscriber_wakeups_total")
         for _ in range(9):
             results = team.call("POST", "/registry/heartbeat", beats).json["results"]
             assert [result["status"] for result in results] == [200] * 1000
         for beat in beats:
             assert team.call("POST", "/registry/heartbeat", beat).status == 200
         time.sleep(0.3)
-        assert metric(registry, "registry_wakeups_total") == before
+        assert metric(registry, "registry_subscriber_wakeups_total") == before
         register(team, name, "i-0", weight=1, namespace=name)
-        wait_for(lambda: metric(registry, "registry_wakeups_total") > before)
+        wait_for(lambda: metric(registry, "registry_subscriber_wakeups_total") > before)
 
 
 def test_a_change_wakes_only_those_who_watch_its_service(registry: Running, team: Caller) -> None:
@@ -365,11 +365,11 @@ def test_a_change_wakes_only_those_who_watch_its_service(registry: Running, team
     try:
         nobody_else_watches(registry, 5)
         time.sleep(0.3)
-        before = metric(registry, "registry_wakeups_total")
+        before = metric(registry, "registry_subscriber_wakeups_total")
         register(team, two, weight=7)
-        wait_for(lambda: metric(registry, "registry_wakeups_total") > before)
+        wait_for(lambda: metric(registry, "registry_subscriber_wakeups_total") > before)
         time.sleep(0.3)
-        assert metric(registry, "registry_wakeups_total") == before + 2
+        assert metric(registry, "registry_subscriber_wakeups_total") == before + 2
     finally:
         for each in opened:
             each.close()
@@ -380,14 +380,14 @@ def test_a_slow_reader_is_cut_and_goes_on_by_its_index(registry: Running, team: 
     connection broken. Nobody else notices."""
     metadata = {f"key-{number}": "x" * 500 for number in range(16)}
     items = [registration(name, f"i-{number}", metadata=metadata, ttl_seconds=3600) for number in range(100)]
-    cut = metric(registry, "registry_watchers_cut_total")
+    cut = metric(registry, "registry_slow_clients_disconnected_total")
     with stream(registry, f"service={name}") as slow, stream(registry, f"service={name}") as quick:
         quick_changes = quick.changes()
         for weight in range(80):
             team.call("POST", "/registry/register", [item | {"weight": weight} for item in items])
             taken = sum(1 for _ in itertools.islice(quick_changes, 100 if weight else 101))
             assert taken >= 100
-        wait_for(lambda: metric(registry, "registry_watchers_cut_total") == cut + 1)
+        wait_for(lambda: metric(registry, "registry_slow_clients_disconnected_total") == cut + 1)
         had: list[Event] = []
         with pytest.raises(Exception):  # noqa: B017, PT012 - as its client's library puts it
             for event in slow.events():
@@ -442,9 +442,9 @@ class waiting:  # noqa: N801 - reads as a word of the test
 
     def __enter__(self) -> Any:
         kind = "poll" if "/watch" in self.path else "read"
-        before = metric(self.registry, f'registry_watchers{{kind="{kind}"}}')
+        before = metric(self.registry, f'registry_subscribers{{kind="{kind}"}}')
         self.caller.connection.request("GET", self.path, headers=self.caller.headers)
-        wait_for(lambda: metric(self.registry, f'registry_watchers{{kind="{kind}"}}') > before)
+        wait_for(lambda: metric(self.registry, f'registry_subscribers{{kind="{kind}"}}') > before)
         return self.answer
 
     def __exit__(self, *_error: object) -> None:

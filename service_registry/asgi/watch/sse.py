@@ -60,7 +60,7 @@ class Stream:
             if last_words is not None:
                 await self.outlet.write(last_words, more=False)
         except CutOff:
-            metrics.cut_watchers.inc()
+            metrics.slow_clients.inc()
             self.outlet.cut()
             return "too_slow"
         return "ok"
