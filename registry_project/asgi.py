@@ -57,7 +57,7 @@ async def live(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all it imports, 600 ms
     provider().start()
     web_application.open()
-    gc_tuning.spare()
+    gc_tuning.freeze_heap()
     keeping = asyncio.create_task(keep_pulsing())
     await send({"type": "lifespan.startup.complete"})
     await receive()

@@ -7,7 +7,7 @@ import gc
 YOUNGEST, BETWEEN, ALL = 20_000, 5, 2
 
 
-def spare() -> None:
+def freeze_heap() -> None:
     """Leave out what is there now, for good: called where little of it will ever be garbage, and so not when a process
     starts over, while many clients take their leave.
 

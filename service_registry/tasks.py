@@ -21,7 +21,7 @@ def sweep() -> None:
 @shared_task(name="service_registry.tasks.prune_changes")
 def prune_changes() -> None:
     begun = time.monotonic()
-    planned = prune.plan(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
-    pruned = sum(step.spent for step in prune.prune(planned))
+    planned = prune.plan_pruning(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
+    pruned = sum(step.obsolete for step in prune.prune(planned))
     fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
     logs.event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from service_registry.caller import Caller
-from service_registry.changelog.history import history
+from service_registry.changelog.history import read_history
 from service_registry.models import Change
 from service_registry.schemas import ChangesQuery
 from tests import ageing
@@ -65,12 +65,12 @@ def test_a_page_that_has_to_search_ends_after_so_many_rows(payments: Api, asked:
     payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(7)])
     payments.deregister("web", "i-3")
     query = ChangesQuery(kind=["deregistered"], **asked)
-    whole = history(query, OPERATOR)
+    whole = read_history(query, OPERATOR)
     assert [change.instance_id for change in whole.changes] == ["i-3"]
-    walked, page = [], history(query, OPERATOR, rows_searched=4)
+    walked, page = [], read_history(query, OPERATOR, rows_searched=4)
     while page.next:
         walked.append(page.changes)
-        page = history(query, OPERATOR, page.next, rows_searched=4)
+        page = read_history(query, OPERATOR, page.next, rows_searched=4)
     assert walked == [[], []]
     assert page == whole
 

@@ -10,7 +10,7 @@ from django.db import connection, connections
 
 from service_registry import manager
 from service_registry.caller import Caller
-from service_registry.changelog.history import history
+from service_registry.changelog.history import read_history
 from service_registry.models import Change
 from service_registry.schemas import ChangesQuery, Registration
 from tests.client import registration
@@ -61,7 +61,7 @@ def walk(query: dict[str, Any], caller: Caller, after: int, may_stop: Callable[[
     seen: list[int] = []
     while True:
         stopping = may_stop()
-        page = history(asked, caller, after, rows_searched=A_PAGE + 1)
+        page = read_history(asked, caller, after, rows_searched=A_PAGE + 1)
         found = [change.pk for change in page.changes]
         if page.next is not None:
             seen, after = seen + found, page.next

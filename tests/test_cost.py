@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from service_registry import changelog, manager
 from service_registry.caller import Caller
 from service_registry.changelog.history import LOG, NAMESPACES, SERVICE, found, reach
-from service_registry.changelog.latest import ENDS, LAST_ARRIVALS
+from service_registry.changelog.latest import ENDS, LAST_LIFECYCLE_KINDS
 from service_registry.changelog.prune import DELETE, PLAN
 from service_registry.changelog.read import READ_AFTER
 from service_registry.expiry import counts
@@ -20,14 +20,14 @@ from service_registry.manager.batch import Submission, column, columns_of, submi
 from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.quota import COUNT_OF_OWNERS
 from service_registry.queries import as_of, catalogue
-from service_registry.queries.filters import wanted
+from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import Beat, DiscoveryQuery, Registration
 from service_registry.sql import OVERRIDE
 from service_registry.sql import SERVICE as SERVICE_TABLE
 from tests.client import registration
 
 CALLER = Caller("tester", frozenset({"team"}), frozenset({"register_instance"}))
-UP = wanted(DiscoveryQuery(name="web"), ["UP"])
+UP = resolve_filters(DiscoveryQuery(name="web"), ["UP"])
 TRANSACTION_CONTROL = re.compile(r"BEGIN|COMMIT|SAVEPOINT|RELEASE SAVEPOINT")
 
 
@@ -54,7 +54,14 @@ def test_heartbeats_take_two_statements(db: None, size: int) -> None:
 
 def test_discovery_takes_two_statements(db: None) -> None:
     manager.register(fleet(3), CALLER)
-    assert len(statements(lambda: catalogue.discover("default", "web", UP, changelog.ends("default", "web")))) == 2
+    assert (
+        len(
+            statements(
+                lambda: catalogue.discover("default", "web", UP, changelog.read_newest_indexes("default", "web"))
+            )
+        )
+        == 2
+    )
 
 
 def test_registering_a_thousand_takes_under_twelve_statements(db: None) -> None:
@@ -137,12 +144,12 @@ def test_discovery_finds_its_rows_by_index(many: None) -> None:
 def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> None:
     found = plan(ENDS, ["default", "service-0"])
     assert "change_by_service" in found
-    arrivals = plan(LAST_ARRIVALS, [["default"], ["service-0"], ["i-1"]])
+    arrivals = plan(LAST_LIFECYCLE_KINDS, [["default"], ["service-0"], ["i-1"]])
     assert "change_by_instance" in arrivals
 
 
 def last_pk() -> int:
-    return changelog.parse(changelog.end())[1]
+    return changelog.parse_index(changelog.read_newest_index())[1]
 
 
 def test_reading_on_from_an_index_begins_there(many: None) -> None:

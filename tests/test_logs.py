@@ -184,7 +184,7 @@ def test_a_probe_that_finds_all_well_is_no_line(db: None, told: Any) -> None:
 def test_an_unexpected_error_carries_its_traceback_on_the_same_line(payments: Api, told: Any) -> None:
     request_id = "find-me"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("service_registry.queries.catalogue.page", lambda *_: {}[JWT])  # type: ignore[index]
+        patched.setattr("service_registry.queries.catalogue.list_services", lambda *_: {}[JWT])  # type: ignore[index]
         payments.client.get(
             "/registry/services", headers={"Authorization": f"Bearer {payments.bearer}", "X-Request-Id": request_id}
         )

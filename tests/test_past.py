@@ -111,7 +111,9 @@ class Story:
         if (pk := lease.values_list("pk", flat=True).first()) and lease.update(
             protected_at=now(), protected_by="service"
         ):
-            changelog.append_changes([changelog.Event("protected", "default", service, "system:sweep", instance, pk)])
+            changelog.append_changes(
+                [changelog.NewChange("protected", "default", service, "system:sweep", instance, pk)]
+            )
 
     def release(self, service: str, _instance: str) -> None:
         self.operator.post(f"/registry/services/{service}/release", {"reason": "x"})
@@ -147,7 +149,7 @@ def prune_before(moment: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float8", [moment])
         (age_seconds,) = cursor.fetchone()
-    assert sum(step.spent for step in prune.prune(prune.plan(age_seconds), rows_a_transaction=5)) > 0
+    assert sum(step.obsolete for step in prune.prune(prune.plan_pruning(age_seconds), rows_a_transaction=5)) > 0
 
 
 def reaches_back_to(moment: str) -> bool:
@@ -172,7 +174,7 @@ def test_before_the_log_began_nobody_can_say(payments: Api, reader: Api) -> None
 
 def test_pruning_that_finds_nothing_gives_no_false_history(payments: Api, reader: Api) -> None:
     payments.register()
-    list(prune.prune(prune.plan(86400)))
+    list(prune.prune(prune.plan_pruning(86400)))
     an_hour_ago = datetime.fromisoformat(now()) - timedelta(hours=1)
     assert discovered(reader, "web", at=an_hour_ago.isoformat()).code == "history_gone"
     assert discovered(reader, "web", at=now()).status == 200

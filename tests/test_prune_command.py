@@ -70,14 +70,14 @@ def test_the_newest_change_of_each_service_stays(payments: Api) -> None:
     for name in ("web", "api"):
         payments.register(name, f"{name}-1")
         payments.deregister(name, f"{name}-1")
-    held = changelog.ends("default", "web")
+    held = changelog.read_newest_indexes("default", "web")
     ageing.date_changes_back(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [
         *[("service_created", None), ("deregistered", "web-1")],
         *[("service_created", None), ("deregistered", "api-1")],
     ]
-    assert changelog.ends("default", "web") == held
+    assert changelog.read_newest_indexes("default", "web") == held
     assert payments.get("/registry/services/web").json["index"] == held[1]
 
 
@@ -131,12 +131,12 @@ def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
     for weight in range(4):
         register(10, weight=weight)
     ageing.date_changes_back(DAY)
-    planned = prune.plan(3600)
-    assert prune.count_all(planned) == 42
+    planned = prune.plan_pruning(3600)
+    assert prune.count_planned(planned) == 42
     steps = prune.prune(planned, rows_a_transaction=10)
-    assert next(steps) == prune.Step(10, 9)  # log_started and 8 of 9 registrations; the service's owners stay
+    assert next(steps) == prune.PruneStep(10, 9)  # log_started and 8 of 9 registrations; the service's owners stay
     assert len(log()) == 33
-    rest = list(prune.prune(prune.plan(3600), rows_a_transaction=10))
+    rest = list(prune.prune(prune.plan_pruning(3600), rows_a_transaction=10))
     assert [step.examined for step in rest] == [10, 10, 10, 3]
     assert log() == [("service_created", None), *[("updated", f"i-{number}") for number in range(10)]]
 
@@ -184,7 +184,7 @@ def alongside(work: Callable[[], Any]) -> list[Any]:
     def run_it() -> None:
         try:
             returned.append(work())
-        except prune.BeingPruned as error:
+        except prune.PruneInProgress as error:
             returned.append(error)
         finally:
             connections.close_all()
@@ -197,33 +197,33 @@ def alongside(work: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.fixture
-def old_log(transactional_db: None) -> prune.Plan:
+def old_log(transactional_db: None) -> prune.PrunePlan:
     register(20)
     register(20, weight=1)
     ageing.date_changes_back(DAY)
-    return prune.plan(3600)
+    return prune.plan_pruning(3600)
 
 
-def test_writers_do_not_wait_for_it(old_log: prune.Plan) -> None:
+def test_writers_do_not_wait_for_it(old_log: prune.PrunePlan) -> None:
     with transaction.atomic():
         assert prune.delete(0, old_log.until, old_log) == 21
         assert alongside(lambda: register(20, weight=2)) == [None]
     assert len(log()) == 41
 
 
-def test_it_does_not_wait_for_writers(old_log: prune.Plan) -> None:
+def test_it_does_not_wait_for_writers(old_log: prune.PrunePlan) -> None:
     with transaction.atomic():
         register(20, weight=2)
         (steps,) = alongside(lambda: list(prune.prune(old_log)))
-        assert steps == [prune.Step(42, 21)]
+        assert steps == [prune.PruneStep(42, 21)]
     assert len(log()) == 41
 
 
-def test_only_one_process_is_at_it(old_log: prune.Plan) -> None:
+def test_only_one_process_is_at_it(old_log: prune.PrunePlan) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [prune.PRUNE_LOCK])
         (refusal,) = alongside(lambda: list(prune.prune(old_log)))
-        assert isinstance(refusal, prune.BeingPruned)
+        assert isinstance(refusal, prune.PruneInProgress)
         said = subprocess.run(
             command_line("prune_changes", "--older-than=1h"),
             env=environment(),
@@ -266,8 +266,8 @@ def come_and_go(instance_id: str) -> None:
 
 def prune_what_is_50_ms_old() -> None:
     try:
-        list(prune.prune(prune.plan(0.05), rows_a_transaction=7))
-    except prune.BeingPruned:
+        list(prune.prune(prune.plan_pruning(0.05), rows_a_transaction=7))
+    except prune.PruneInProgress:
         time.sleep(0.01)
 
 

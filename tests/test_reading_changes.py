@@ -20,7 +20,7 @@ def read(index: str, **filters: Any) -> list[tuple[str, str | None]]:
 
 
 def test_it_gives_what_came_after_in_order(payments: Api) -> None:
-    start = changelog.end()
+    start = changelog.read_newest_index()
     payments.register("web", "a")
     payments.register("web", "a", weight=5)
     payments.deregister("web", "a")
@@ -28,15 +28,15 @@ def test_it_gives_what_came_after_in_order(payments: Api) -> None:
     created, registered, *later = changelog.read_after(start, 100)
     assert changelog.read_after(registered.index, 100) == later
     assert changelog.read_after(start, 2) == [created, registered]
-    assert later[-1].index == changelog.end()
+    assert later[-1].index == changelog.read_newest_index()
 
 
 def test_the_end_is_followed_by_nothing(db: None) -> None:
-    assert changelog.read_after(changelog.end(), 100) == []
+    assert changelog.read_after(changelog.read_newest_index(), 100) == []
 
 
 def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
-    start = changelog.end()
+    start = changelog.read_newest_index()
     for name in ("a", "b", "c"):
         payments.register(name, f"{name}-1")
         payments.register(name, f"{name}-2", namespace="test")
@@ -49,7 +49,7 @@ def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
 
 def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
     payments.register()
-    start = changelog.end()
+    start = changelog.read_newest_index()
     override = {"status": "DOWN", "reason": "disk"}
     payments.call("PUT", "/registry/instance/web/web-1/status", override)
     (change,) = changelog.read_after(start, 1)
@@ -67,7 +67,7 @@ def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
 
 
 def test_what_a_change_lacks_is_left_out(payments: Api) -> None:
-    start = changelog.end()
+    start = changelog.read_newest_index()
     payments.register()
     change = changelog.read_after(start, 2)[1]
     assert "changed" not in json.loads(change.full)
@@ -82,8 +82,8 @@ def lost(index: str) -> str:
 
 def test_an_index_that_names_no_row_is_gone(payments: Api) -> None:
     payments.register()
-    end = changelog.end()
-    mark, pk = changelog.parse(end)
+    end = changelog.read_newest_index()
+    mark, pk = changelog.parse_index(end)
     for index in (lost(end), f"{mark}-{pk + 1}", f"{mark}-{2**63 - 1}", "00000000-1"):
         with pytest.raises(IndexGone):
             changelog.read_after(index, 100)
@@ -91,10 +91,12 @@ def test_an_index_that_names_no_row_is_gone(payments: Api) -> None:
 
 def test_an_index_survives_what_was_lost_after_it(payments: Api) -> None:
     payments.register()
-    held = changelog.end()
+    held = changelog.read_newest_index()
     payments.register(weight=1)
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changelog.parse(held)[1]])
+        cursor.execute(
+            "UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changelog.parse_index(held)[1]]
+        )
     assert len(changelog.read_after(held, 100)) == 1
 
 
@@ -116,17 +118,17 @@ def test_nobody_goes_on_from_a_row_that_pruning_has_left_alone(payments: Api) ->
     """The arrival of an instance that still runs stays, and what came and left after it is gone: who went on from
     there would keep the one that left for ever. From the end of the log, however old, one may go on."""
     payments.register("web", "stays")
-    arrival = changelog.end()
+    arrival = changelog.read_newest_index()
     payments.register("web", "left")
-    seen = changelog.end()
+    seen = changelog.read_newest_index()
     payments.deregister("web", "left")
     payments.register("web", "comes")
     ageing.date_changes_back(31 * 86400)
-    end = changelog.end()
+    end = changelog.read_newest_index()
     call_command("prune_changes")
     assert changelog.read_after(end, 100) == []
     payments.register("web", "new")
     for index in (arrival, seen, end):
         with pytest.raises(IndexGone):
             changelog.read_after(index, 100)
-    assert read(changelog.end()) == []
+    assert read(changelog.read_newest_index()) == []

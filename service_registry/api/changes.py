@@ -12,12 +12,12 @@ from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
-from service_registry.changelog.history import history, refuse_nameless
+from service_registry.changelog.history import check_service_is_named, read_history
 from service_registry.database.retries import with_retries
 from service_registry.http import cursors, memory_budget
 from service_registry.http.validation import validate_query
+from service_registry.json_text import dump_json_with_array
 from service_registry.permissions import Action
-from service_registry.queries.catalogue import with_array
 from service_registry.schemas import ChangePage, ChangesQuery
 
 
@@ -38,12 +38,12 @@ class ChangeViewSet(Parted, ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         caller = asking(request)
-        refuse_nameless(request.query_params.get("service"), caller)  # a 403 goes before what else is wrong
+        check_service_is_named(request.query_params.get("service"), caller)  # a 403 goes before what else is wrong
         query = validate_query(ChangesQuery, request.query_params)
         after = cursors.decode_change(query.after) if query.after is not None else None
         memory_budget.demand()
-        page = with_retries(lambda: history(query, caller, after))
+        page = with_retries(lambda: read_history(query, caller, after))
         members = {"next": cursors.encode_change(page.next) if page.next else None}
         return as_json(
-            with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), page.read_at
+            dump_json_with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]"), page.read_at
         )

@@ -66,10 +66,10 @@ class InstanceViewSet(Parted, ViewSet):
         return self.found(request, query.namespace, None, query.instance_id)
 
     def found(self, request: Request, namespace: str, service_name: str | None, instance_id: str) -> Response:
-        found = with_retries(lambda: catalogue.find(namespace, service_name, instance_id))
+        found = with_retries(lambda: catalogue.find_instance(namespace, service_name, instance_id))
         caller = asking(request)
         may_see_changes = caller.sees_authors(found.owners)
-        document = found.for_owner() if may_see_changes else found.for_all()
+        document = found.full_document() if may_see_changes else found.public_document()
         return Response(document, headers={INDEX_HEADER: found.index})
 
     @extend_schema(

@@ -20,7 +20,7 @@ from service_registry.http import cursors, etag, memory_budget
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.queries import as_of, catalogue
-from service_registry.queries.filters import LISTED, wanted
+from service_registry.queries.filters import LISTED_STATES, resolve_filters
 from service_registry.schemas import (
     DiscoveryQuery,
     ListQuery,
@@ -70,7 +70,7 @@ class ServiceViewSet(Parted, ViewSet):
         query = validate_query(ListQuery, request.query_params)
         after = cursors.place_of(query.after)
         memory_budget.demand()
-        page = with_retries(lambda: catalogue.page(query, after))
+        page = with_retries(lambda: catalogue.list_services(query, after))
         return as_json(cursors.written(page), page.read_at)
 
     @extend_schema(
@@ -86,18 +86,18 @@ class ServiceViewSet(Parted, ViewSet):
         return with_retries(lambda: self.discovered(request, query))
 
     def discovered_then(self, query: DiscoveryQuery, at: datetime) -> HttpResponse:
-        asked = wanted(query, ["UP"], LISTED)
+        asked = resolve_filters(query, ["UP"], LISTED_STATES)
         memory_budget.demand()
         then = with_retries(lambda: as_of.discover(query.namespace, query.name, asked, at))
         return as_json(then.text, then.index)
 
     def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
-        newest, newest_of_service = ends = changelog.ends(query.namespace, query.name)
+        newest, newest_of_service = ends = changelog.read_newest_indexes(query.namespace, query.name)
         tag = etag.tag_of(newest_of_service or newest, etag.question_of(query))
         if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):
             return HttpResponse(status=304, headers={INDEX_HEADER: newest, "ETag": tag})
         memory_budget.demand()
-        answer = catalogue.discover(query.namespace, query.name, wanted(query, ["UP"], LISTED), ends)
+        answer = catalogue.discover(query.namespace, query.name, resolve_filters(query, ["UP"], LISTED_STATES), ends)
         return as_json(answer.text, answer.index, ETag=tag)
 
     @extend_schema(

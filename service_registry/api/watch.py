@@ -14,12 +14,12 @@ from service_registry.api.authentication import asking
 from service_registry.api.openapi import parameters
 from service_registry.api.parting import Parted
 from service_registry.api.services import as_json
-from service_registry.changelog.read import Recorded, stated_owners
+from service_registry.changelog.read import RecordedChange, owners_in_evidence
 from service_registry.database.retries import with_retries
 from service_registry.http.validation import validate_query
+from service_registry.json_text import dump_json_with_array
 from service_registry.models import Service
 from service_registry.permissions import Action
-from service_registry.queries.catalogue import with_array
 from service_registry.schemas import Changes, WatchQuery
 
 LAST_EVENT_ID = OpenApiParameter(
@@ -61,19 +61,19 @@ class WatchViewSet(Parted, ViewSet):
         return with_retries(lambda: self.told(request, query))
 
     def told(self, request: Request, query: WatchQuery) -> HttpResponse:
-        end = changelog.end()
-        found = changelog.read_after(query.index or end, changelog.CHANGES_AT_ONCE, query.service, query.namespace)
+        end = changelog.read_newest_index()
+        found = changelog.read_after(query.index or end, changelog.CHANGES_PER_PAGE, query.service, query.namespace)
         owners = owners_of({(change.namespace, change.service_name) for change in found})
         caller = asking(request)
         texts = [change.full if caller.sees_authors(owners_now(change, owners)) else change.public for change in found]
         index = found[-1].index if found else end
-        return as_json(with_array({"index": index}, "changes", f"[{','.join(texts)}]"), end)
+        return as_json(dump_json_with_array({"index": index}, "changes", f"[{','.join(texts)}]"), end)
 
 
-def owners_now(change: Recorded, owners: dict[tuple[str | None, str | None], Sequence[str]]) -> Sequence[str]:
+def owners_now(change: RecordedChange, owners: dict[tuple[str | None, str | None], Sequence[str]]) -> Sequence[str]:
     """Whose service a change is about: as it stands, and as the change itself says of one that is gone."""
     now = owners.get((change.namespace, change.service_name))
-    return stated_owners(change.kind, change.private) if now is None else now
+    return owners_in_evidence(change.kind, change.private) if now is None else now
 
 
 def owners_of(keys: set[tuple[str | None, str | None]]) -> dict[tuple[str | None, str | None], Sequence[str]]:

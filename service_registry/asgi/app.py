@@ -44,7 +44,7 @@ class LiveDoors:
         allow_files()
         loop = asyncio.get_running_loop()
         feed = self.feed = Feed(self.hub, loop)
-        self.hub.nudge = feed.nudge
+        self.hub.wake_feed = feed.wake
 
         def note(pk: int) -> None:
             loop.call_soon_threadsafe(feed.note_commit, pk)

@@ -1,19 +1,19 @@
 """The change log: what happened, in commit order, with its author, reason and evidence."""
 
-from service_registry.changelog.append import Event, append_changes, commit_listeners, start_log
-from service_registry.changelog.latest import end, ends, last_arrivals
-from service_registry.changelog.read import CHANGES_AT_ONCE, Recorded, parse, read_after
+from service_registry.changelog.append import NewChange, append_changes, commit_listeners, start_log
+from service_registry.changelog.latest import read_last_lifecycle_kinds, read_newest_index, read_newest_indexes
+from service_registry.changelog.read import CHANGES_PER_PAGE, RecordedChange, parse_index, read_after
 
 __all__ = [
-    "CHANGES_AT_ONCE",
-    "Event",
-    "Recorded",
+    "CHANGES_PER_PAGE",
+    "NewChange",
+    "RecordedChange",
     "append_changes",
     "commit_listeners",
-    "end",
-    "ends",
-    "last_arrivals",
-    "parse",
+    "parse_index",
     "read_after",
+    "read_last_lifecycle_kinds",
+    "read_newest_index",
+    "read_newest_indexes",
     "start_log",
 ]

@@ -42,7 +42,7 @@ RETURNING id, kind
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class NewChange:
     """A change about to be appended.
 
     `instance_pk` is the row of the instance that is rendered into the change; its lease must be locked by this
@@ -62,7 +62,7 @@ class Event:
     evidence: Mapping[str, Any] | None = None
 
 
-def append_changes(events: Sequence[Event]) -> None:
+def append_changes(events: Sequence[NewChange]) -> None:
     """Append `events` in this order, as the last thing a transaction does.
 
     1. Take the change lock. Whoever appends later waits here, gets higher ids and commits later, so that a reader who

@@ -8,8 +8,8 @@ from django.db import connection
 
 from service_registry.caller import Caller
 from service_registry.changelog.by_time import last_at
-from service_registry.changelog.latest import end
-from service_registry.changelog.read import COLUMNS, Recorded, parse
+from service_registry.changelog.latest import read_newest_index
+from service_registry.changelog.read import COLUMNS, RecordedChange, parse_index
 from service_registry.exceptions import NotOwner, PermissionMissing, ServiceNotFound
 from service_registry.models import Service
 from service_registry.schemas import ChangesQuery
@@ -68,15 +68,17 @@ SELECT {last_at("(%(since)s::timestamptz - interval '1 microsecond')")}, {last_a
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HistoryPage:
     """`next` is the id from which the next page goes on, None at the end; `read_at` the log's end, as an index."""
 
-    changes: list[Recorded]
+    changes: list[RecordedChange]
     next: int | None
     read_at: str
 
 
-def history(query: ChangesQuery, caller: Caller, after: int | None = None, rows_searched: int = ROWS_SEARCHED) -> Page:
+def read_history(
+    query: ChangesQuery, caller: Caller, after: int | None = None, rows_searched: int = ROWS_SEARCHED
+) -> HistoryPage:
     """A page of the changes that match, from the id `after` on.
 
     Whoever may see all changes may ask for any; others for those of a service that they own, in the namespaces in which
@@ -95,18 +97,20 @@ def history(query: ChangesQuery, caller: Caller, after: int | None = None, rows_
         PermissionMissing: the caller sees own services alone, and names none.
         ServiceNotFound, NotOwner: likewise, of the service named.
     """
-    refuse_nameless(query.service, caller)
-    read_at = end()
-    asked = parameters(query, namespaces_for(query, caller), rows_searched) | bounds(query, after, parse(read_at)[1])
+    check_service_is_named(query.service, caller)
+    read_at = read_newest_index()
+    asked = parameters(query, namespaces_for(query, caller), rows_searched) | bounds(
+        query, after, parse_index(read_at)[1]
+    )
     scope = SERVICE if query.service else LOG
     ((reached, count),) = rows(reach(scope), asked)
-    changes = [Recorded(*row) for row in rows(found(scope), asked | {"stop": reached})] if count else []
+    changes = [RecordedChange(*row) for row in rows(found(scope), asked | {"stop": reached})] if count else []
     if len(changes) > query.limit:
-        return Page(changes[: query.limit], changes[query.limit - 1].pk, read_at)
-    return Page(changes, reached if count == asked["searched"] else None, read_at)
+        return HistoryPage(changes[: query.limit], changes[query.limit - 1].pk, read_at)
+    return HistoryPage(changes, reached if count == asked["searched"] else None, read_at)
 
 
-def refuse_nameless(service: str | None, caller: Caller) -> None:
+def check_service_is_named(service: str | None, caller: Caller) -> None:
     """Whoever does not see all changes has to name a service. Raises PermissionMissing."""
     if service is None and not caller.may("view_change"):
         raise PermissionMissing("view_change")

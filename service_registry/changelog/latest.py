@@ -15,7 +15,7 @@ SELECT ({END}),
 """
 
 
-def end() -> str:
+def read_newest_index() -> str:
     """The index of the newest change. Read it before the data that is sent with it, in a statement of its own.
 
     Raises NotMigrated while the log has not begun.
@@ -28,7 +28,7 @@ def end() -> str:
     return str(row[0])
 
 
-def ends(namespace: str, service_name: str) -> tuple[str, str | None]:
+def read_newest_indexes(namespace: str, service_name: str) -> tuple[str, str | None]:
     """The index of the newest change, and of the newest of one service or None where it has none.
 
     Raises NotMigrated while the log has not begun.
@@ -41,7 +41,7 @@ def ends(namespace: str, service_name: str) -> tuple[str, str | None]:
     return newest, newest_of_service
 
 
-LAST_ARRIVALS = f"""
+LAST_LIFECYCLE_KINDS = f"""
 SELECT key.position, (
     SELECT c.kind FROM {CHANGE} c
     WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
@@ -52,12 +52,12 @@ ORDER BY key.position
 """
 
 
-def last_arrivals(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
+def read_last_lifecycle_kinds(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
     """For each (namespace, service name, instance id) how it last came or went: `registered`, `deregistered`,
     `removed`, or None when the log has never seen it."""
     columns = [list(column) for column in zip(*keys, strict=True)]
     if not columns:
         return []
     with connection.cursor() as cursor:
-        cursor.execute(LAST_ARRIVALS, columns)
+        cursor.execute(LAST_LIFECYCLE_KINDS, columns)
         return [kind for _position, kind in cursor.fetchall()]

@@ -35,7 +35,7 @@ LAST_WORD_ON_OWNERS = f"""(SELECT n.id FROM {CHANGE} n
 # What no reader needs any more. Kept are the end of the log and of each service (a reader that waits there would be
 # sent back and forth), and what was true at the cutoff, so that every later moment can be shown: of each instance that
 # was there its last change, of each service its last change and the last word on its owners.
-SPENT = f"""(c.id < (SELECT max(n.id) FROM {CHANGE} n) AND CASE
+OBSOLETE = f"""(c.id < (SELECT max(n.id) FROM {CHANGE} n) AND CASE
     WHEN c.service_name IS NULL OR c.kind = 'service_deleted' THEN true
     WHEN c.id = {LAST_OF_SERVICE} THEN false
     WHEN c.instance_id IS NOT NULL THEN c.instance IS NULL OR c.id < {LAST_OF_INSTANCE}
@@ -46,16 +46,16 @@ REACH = f"""
 SELECT max(id), count(*) FROM (
     SELECT c.id FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(until)s ORDER BY c.id LIMIT %(at_most)s) reached
 """
-COUNT = f"SELECT count(*) FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(reach)s AND {SPENT}"
+COUNT = f"SELECT count(*) FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(reach)s AND {OBSOLETE}"
 DELETE = f"""
 -- Locks rows of the log that nobody writes to; appending waits for none of them.
-DELETE FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(reach)s AND {SPENT}
+DELETE FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(reach)s AND {OBSOLETE}
 """
 NOTE = f"UPDATE {STATE} SET pruned_before = GREATEST(pruned_before, %s)"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PrunePlan:
     """The changes with the ids from `first` to `until` are at or before `cutoff`, a time by the database's clock."""
 
     cutoff: datetime
@@ -64,25 +64,25 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PruneStep:
     """So many changes were looked at in a transaction, and of those so many were spent."""
 
     examined: int
-    spent: int
+    obsolete: int
 
 
-class BeingPruned(Exception):
+class PruneInProgress(Exception):
     """Another process is at it."""
 
 
-def plan(older_than_seconds: float) -> Plan:
+def plan_pruning(older_than_seconds: float) -> PrunePlan:
     """What there is to look at."""
     with connection.cursor() as cursor:
         cursor.execute(PLAN, {"older_than_seconds": older_than_seconds})
-        return Plan(*cursor.fetchone())
+        return PrunePlan(*cursor.fetchone())
 
 
-def prune(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterator[Step]:
+def prune(planned: PrunePlan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterator[PruneStep]:
     """Delete what is spent, step after step, and yield each once it is committed. Whoever stops taking steps stops it.
 
     1. Say, in a transaction of its own, that moments before the cutoff cannot be shown any more: whoever reads of one
@@ -91,29 +91,29 @@ def prune(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterat
        so that the log is true wherever this stops. Appending takes no lock that this holds.
 
     Raises:
-        BeingPruned: by another process, at the beginning or later.
+        PruneInProgress: by another process, at the beginning or later.
     """
     if planned.until >= planned.first:
         with write(lock_timeout="3s"), connection.cursor() as cursor:
             cursor.execute(NOTE, [planned.cutoff])
     for after, upto, count in ranges(planned, rows_a_transaction):
-        yield Step(count, with_retries(lambda after=after, upto=upto: delete(after, upto, planned)))  # type: ignore[misc]
+        yield PruneStep(count, with_retries(lambda after=after, upto=upto: delete(after, upto, planned)))  # type: ignore[misc]
 
 
-def examine(planned: Plan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterator[Step]:
+def count_obsolete(planned: PrunePlan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> Iterator[PruneStep]:
     """The steps of `prune`, with nothing deleted."""
     for after, upto, count in ranges(planned, rows_a_transaction):
         with connection.cursor() as cursor:
             cursor.execute(COUNT, {"after": after, "reach": upto, "until": planned.until})
-            yield Step(count, cursor.fetchone()[0])
+            yield PruneStep(count, cursor.fetchone()[0])
 
 
-def count_all(planned: Plan) -> int:
+def count_planned(planned: PrunePlan) -> int:
     """How many changes there are to look at. A long log is not counted in one statement, which would be given up."""
     return sum(count for _after, _upto, count in ranges(planned, 10 * ROWS_A_TRANSACTION))
 
 
-def ranges(planned: Plan, at_most: int) -> Iterator[tuple[int, int, int]]:
+def ranges(planned: PrunePlan, at_most: int) -> Iterator[tuple[int, int, int]]:
     """From one id, exclusively, to another, and so many changes between them: at most so many."""
     after: int | None = planned.first - 1
     while after is not None:
@@ -125,10 +125,10 @@ def ranges(planned: Plan, at_most: int) -> Iterator[tuple[int, int, int]]:
         after = upto
 
 
-def delete(after: int, upto: int, planned: Plan) -> int:
+def delete(after: int, upto: int, planned: PrunePlan) -> int:
     with write(lock_timeout="1s"), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [PRUNE_LOCK])
         if not cursor.fetchone()[0]:
-            raise BeingPruned
+            raise PruneInProgress
         cursor.execute(DELETE, {"after": after, "reach": upto, "until": planned.until})
         return int(cursor.rowcount)

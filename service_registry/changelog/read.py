@@ -14,7 +14,7 @@ from service_registry.sql import CHANGE, STATE, rfc3339
 INDEX = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})", re.ASCII)
 HIGHEST_PK = 2**63 - 1
 # As many as are read, or answered, in one go: of the largest 25 MB.
-CHANGES_AT_ONCE = 500
+CHANGES_PER_PAGE = 500
 
 PUBLIC_MEMBERS = f"""
     'index', c.mark || '-' || c.id, 'at', {rfc3339("c.at")}, 'kind', c.kind, 'namespace', c.namespace,
@@ -32,7 +32,7 @@ COLUMNS = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedChange:
     """A change as it stands in the log. `public` is its JSON text for every reader; `private` that of an object with
     its author, reason and evidence. `namespace` and `service_name` are None for rows of the log itself."""
 
@@ -54,7 +54,7 @@ class Recorded:
 STATE_OWNERS = {"service_created", "owners_changed", "service_deleted"}
 
 
-def stated_owners(change_kind: str, private: str | bytes) -> Sequence[str]:
+def owners_in_evidence(change_kind: str, private: str | bytes) -> Sequence[str]:
     """The owners that a change gave its service, or that lost it; none where it states none. Whose the service is now
     is told by the service: this is for one that is gone."""
     if change_kind not in STATE_OWNERS:
@@ -82,7 +82,7 @@ ORDER BY later.id
 """
 
 
-def parse(index: str) -> tuple[str, int]:
+def parse_index(index: str) -> tuple[str, int]:
     """The mark and the id of an index. Raises InvalidInput for a text that is none."""
     found = INDEX.fullmatch(index)
     if not found or int(found[2]) > HIGHEST_PK:
@@ -90,7 +90,9 @@ def parse(index: str) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def read_after(index: str, limit: int, services: Sequence[str] = (), namespace: str | None = None) -> list[Recorded]:
+def read_after(
+    index: str, limit: int, services: Sequence[str] = (), namespace: str | None = None
+) -> list[RecordedChange]:
     """The changes after `index`, oldest first. One statement, and so one snapshot.
 
     The row that `index` names is looked up with them, and its mark compared: an index of a change that was lost in a
@@ -106,7 +108,7 @@ def read_after(index: str, limit: int, services: Sequence[str] = (), namespace: 
         InvalidInput: the text is no index at all.
         IndexGone: no row of the log has this index, so the reader has to start over.
     """
-    mark, pk = parse(index)
+    mark, pk = parse_index(index)
     parameters: dict[str, Any] = {
         "mark": mark,
         "pk": pk,
@@ -119,4 +121,4 @@ def read_after(index: str, limit: int, services: Sequence[str] = (), namespace: 
         rows = cursor.fetchall()
     if not rows:
         raise IndexGone
-    return [Recorded(*row) for row in rows if row[0] is not None]
+    return [RecordedChange(*row) for row in rows if row[0] is not None]

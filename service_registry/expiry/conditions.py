@@ -5,7 +5,7 @@ for the next sweep, where its cohort is counted anew.
 """
 
 from service_registry.expiry.rules import GONE_SECONDS, LATE_AFTER
-from service_registry.sql import DEADLINE, HEARD_SINCE, STATE
+from service_registry.sql import DEADLINE, RENEWED_AT, STATE
 
 # While nobody can hear, or the whole fleet is silent, time stands still. A clock that has been set back restarts the
 # window with the next pulse; until then heartbeats are of a time to come, and nothing is judged by them.
@@ -22,7 +22,7 @@ STATE_AS_OF = f"""(
 
 IS_LIVE = "l.expired_at IS NULL"
 IS_PROVEN = "l.beats > 0"
-IS_LATE = f"({IS_LIVE} AND {HEARD_SINCE} < %(at)s - l.ttl_seconds * interval '{LATE_AFTER} seconds')"
+IS_LATE = f"({IS_LIVE} AND {RENEWED_AT} < %(at)s - l.ttl_seconds * interval '{LATE_AFTER} seconds')"
 # NULL, and so not gone, for a live one; a heartbeat since has made it live. A time to come is that of a clock that has
 # been set back.
 IS_GONE = f"(l.expired_at > %(at)s - interval '{GONE_SECONDS} seconds' AND l.expired_at <= %(at)s)"

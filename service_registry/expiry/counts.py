@@ -20,7 +20,7 @@ from service_registry.expiry.conditions import (
 )
 from service_registry.expiry.limits import limits
 from service_registry.expiry.rules import SILENCE_SERVICES, Cohort, Counts, Crowd, Group, Silence
-from service_registry.sql import HEARD_SINCE, HEARTBEAT_AT, INSTANCE, LEASE, SERVICE, STATE
+from service_registry.sql import HEARTBEAT_AT, INSTANCE, LEASE, RENEWED_AT, SERVICE, STATE
 
 RELEASED_MINUTES = 15
 
@@ -44,7 +44,7 @@ SELECT l.ttl_seconds,
     count(*) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE}),
     count(*) FILTER (WHERE {IS_PROVEN} AND {IS_LATE}),
     count(*) FILTER (WHERE {IS_PROVEN} AND {IS_GONE}),
-    COALESCE({epoch(f"max({HEARD_SINCE}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE})")}, 0),
+    COALESCE({epoch(f"max({RENEWED_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE})")}, 0),
     count(*) FILTER (WHERE {IS_DUE}),
     count(*) FILTER (WHERE {IS_DUE} AND NOT {IS_HELD}),
     {epoch(f"min({HEARTBEAT_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE} AND l.heartbeat_at > r.silent_since)")}

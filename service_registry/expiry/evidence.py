@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service_registry.changelog import Event
+from service_registry.changelog import NewChange
 from service_registry.expiry.due_leases import Candidate
 from service_registry.expiry.limits import limits
 from service_registry.expiry.rules import Rule, Verdict
@@ -19,7 +19,7 @@ def process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def expiry(candidate: Candidate, verdict: Verdict) -> Event:
+def expiry(candidate: Candidate, verdict: Verdict) -> NewChange:
     return event("expired", candidate, verdict, f"no heartbeat before the deadline{after_hold(candidate, verdict)}")
 
 
@@ -29,13 +29,13 @@ def after_hold(candidate: Candidate, verdict: Verdict) -> str:
     return ", nor while it was held" if candidate.due.held_by else ""
 
 
-def protection(candidate: Candidate, verdict: Verdict) -> Event:
+def protection(candidate: Candidate, verdict: Verdict) -> NewChange:
     reason = f"no heartbeat before the deadline; held by the rule {verdict.rule}"
     return event("protected", candidate, verdict, reason)
 
 
-def event(kind: str, candidate: Candidate, verdict: Verdict, reason: str) -> Event:
-    return Event(
+def event(kind: str, candidate: Candidate, verdict: Verdict, reason: str) -> NewChange:
+    return NewChange(
         kind,
         candidate.namespace,
         candidate.service_name,

@@ -54,7 +54,7 @@ def remove(at_most: int) -> int:
         rows = cursor.fetchall()
     changelog.append_changes(
         [
-            changelog.Event(
+            changelog.NewChange(
                 "removed",
                 namespace,
                 name,

@@ -30,7 +30,7 @@ def end_overrides(at_most: int) -> int:
         rows = cursor.fetchall()
     changelog.append_changes(
         [
-            changelog.Event(
+            changelog.NewChange(
                 "status_changed",
                 namespace,
                 name,
@@ -52,7 +52,7 @@ def settle_statuses(at_most: int) -> int:
     settled = reported_status.settle(at_most)
     changelog.append_changes(
         [
-            changelog.Event(
+            changelog.NewChange(
                 "status_changed",
                 row.namespace,
                 row.service_name,

@@ -5,31 +5,32 @@ from typing import Any
 from django.core.signing import BadSignature, Signer
 
 from service_registry.exceptions import InvalidInput
-from service_registry.queries.catalogue import Page, Position, with_array
+from service_registry.json_text import dump_json_with_array
+from service_registry.queries.catalogue import ListPosition, ServicePage
 
 SIGNER = Signer(salt="service_registry.cursor")
 CHANGE_SIGNER = Signer(salt="service_registry.cursor.change")
 
 
-def encode(position: Position) -> str:
+def encode(position: ListPosition) -> str:
     return SIGNER.sign_object([position.index, position.namespace, position.name])
 
 
-def decode(cursor: str) -> Position:
+def decode(cursor: str) -> ListPosition:
     """Raises InvalidInput for anything that `encode` has not made."""
     index, namespace, name = unsigned(SIGNER, cursor)
-    return Position(index, namespace, name)
+    return ListPosition(index, namespace, name)
 
 
-def place_of(cursor: str | None) -> Position | None:
+def place_of(cursor: str | None) -> ListPosition | None:
     """Where the page begins that a query asks for; None at the beginning."""
     return None if cursor is None else decode(cursor)
 
 
-def written(page: Page) -> str:
+def written(page: ServicePage) -> str:
     """The answer that a page of the list is."""
     members = {"index": page.index, "next": encode(page.next) if page.next else None}
-    return with_array(members, "services", page.services)
+    return dump_json_with_array(members, "services", page.services)
 
 
 def encode_change(pk: int) -> str:

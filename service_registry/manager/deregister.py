@@ -112,14 +112,14 @@ def delete(instance_pks: list[int]) -> None:
 
 def event(
     item: Keyed, caller: Caller, reason: str | None, evidence: Mapping[str, Any] | None = None
-) -> changelog.Event:
+) -> changelog.NewChange:
     key = item.namespace, item.service_name
-    return changelog.Event("deregistered", *key, caller.actor, item.instance_id, reason=reason, evidence=evidence)
+    return changelog.NewChange("deregistered", *key, caller.actor, item.instance_id, reason=reason, evidence=evidence)
 
 
 def with_reasons(
     items: Sequence[Deregistration], outcomes: Sequence[Deregistered | RegistryError | None]
 ) -> list[Deregistered | RegistryError]:
     missing = [item for item, outcome in zip(items, outcomes, strict=True) if outcome is None]
-    last = iter(changelog.last_arrivals(map(key_of, missing)))
+    last = iter(changelog.read_last_lifecycle_kinds(map(key_of, missing)))
     return [outcome or (Deregistered() if next(last) else InstanceNotFound("never_registered")) for outcome in outcomes]

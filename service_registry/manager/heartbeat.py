@@ -107,7 +107,9 @@ def heartbeat_once(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list
     """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
     outcomes = beat(asked, lock_timeout)
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
-    last = dict(zip(missing, changelog.last_arrivals(key_of(asked[place]) for place in missing), strict=True))
+    last = dict(
+        zip(missing, changelog.read_last_lifecycle_kinds(key_of(asked[place]) for place in missing), strict=True)
+    )
     back = [place for place in missing if last[place] == "registered"]
     again = dict(zip(back, beat([asked[place] for place in back], lock_timeout) if back else [], strict=True))
     return [
@@ -169,8 +171,8 @@ def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
     return bool(row.expired or row.protected or row.instance_pk in applied)
 
 
-def event(asked: Submission[Beat], row: Found, reported: bool) -> changelog.Event:
-    return changelog.Event(
+def event(asked: Submission[Beat], row: Found, reported: bool) -> changelog.NewChange:
+    return changelog.NewChange(
         "recovered" if row.expired or row.protected else "status_changed",
         asked.namespace,
         asked.service_name,

@@ -184,8 +184,8 @@ def clear_all(items: Sequence[OverrideOrder], rows: dict[int, Found]) -> Keys:
         return set(cursor.fetchall())
 
 
-def event(item: OverrideOrder, row: Found, caller: Caller) -> changelog.Event:
-    return changelog.Event(
+def event(item: OverrideOrder, row: Found, caller: Caller) -> changelog.NewChange:
+    return changelog.NewChange(
         "status_changed",
         item.namespace,
         item.service_name,

@@ -93,7 +93,7 @@ def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
 
 def append(order: OwnersOrder, caller: Caller, kind: str, evidence: dict[str, list[str]]) -> None:
     changelog.append_changes(
-        [changelog.Event(kind, order.namespace, order.name, caller.actor, reason=order.reason, evidence=evidence)]
+        [changelog.NewChange(kind, order.namespace, order.name, caller.actor, reason=order.reason, evidence=evidence)]
     )
 
 
@@ -124,7 +124,7 @@ def delete_service(namespace: str, name: str, reason: str | None, caller: Caller
         cursor.execute(f"DELETE FROM {OVERRIDE} WHERE service_id = %s", [pk])
         cursor.execute(f"DELETE FROM {SERVICE} WHERE id = %s", [pk])
         cursor.execute(RESERVE, [namespace, name, owners, settings.REGISTRY_NAME_RESERVATION_DAYS])
-        deleted = changelog.Event(
+        deleted = changelog.NewChange(
             "service_deleted", namespace, name, caller.actor, reason=reason, evidence={"owners": owners}
         )
         changelog.append_changes([deleted])

@@ -122,19 +122,19 @@ def registered(entry: Entry, documents: dict[int, dict[str, Any]]) -> Registered
     return Registered(created=entry.standing is None, document=documents[entry.instance_pk])
 
 
-def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]) -> Iterable[changelog.Event]:
+def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]) -> Iterable[changelog.NewChange]:
     owners = {entry.service_key: entry.service.owners for entry in entries if entry.service}
     for (namespace, name), claimant in sorted(created.items(), key=itemgetter(0)):
-        yield changelog.Event(
+        yield changelog.NewChange(
             "service_created", namespace, name, claimant.actor, evidence={"owners": owners[namespace, name]}
         )
 
 
-def events(entries: Sequence[Entry]) -> Iterable[changelog.Event]:
+def events(entries: Sequence[Entry]) -> Iterable[changelog.NewChange]:
     for entry in entries:
         kind = kind_of(entry)
         if kind:
-            yield changelog.Event(
+            yield changelog.NewChange(
                 kind,
                 *entry.service_key,
                 entry.caller.actor,

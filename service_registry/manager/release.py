@@ -74,5 +74,9 @@ class Releasing:
         order, actor = self.order, self.caller.actor
         evidence = {"held": held}
         changelog.append_changes(
-            [changelog.Event("released", order.namespace, order.name, actor, reason=order.reason, evidence=evidence)]
+            [
+                changelog.NewChange(
+                    "released", order.namespace, order.name, actor, reason=order.reason, evidence=evidence
+                )
+            ]
         )

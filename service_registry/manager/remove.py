@@ -13,10 +13,10 @@ from service_registry.database.retries import with_retries
 from service_registry.manager.batch import write
 from service_registry.manager.deregister import delete, event
 from service_registry.manager.locking import lock_instances
-from service_registry.queries.filters import ALL_STATES, ALL_STATUSES, MATCHES, wanted
+from service_registry.queries.filters import ALL_STATES, ALL_STATUSES, MATCHES, resolve_filters
 from service_registry.schemas import InstanceFilters
 from service_registry.schemas.fields import Namespace, ServiceName
-from service_registry.sql import HEARD_SINCE, INSTANCE, INSTANCE_ROWS, STATE, rfc3339
+from service_registry.sql import INSTANCE, INSTANCE_ROWS, RENEWED_AT, STATE, rfc3339
 
 
 class Selection(InstanceFilters):
@@ -31,7 +31,7 @@ class Selection(InstanceFilters):
     def parameters(self) -> dict[str, Any]:
         """Those of SELECTED."""
         named = self.model_dump(include={"namespace", "service_name", "silent_for_seconds"})
-        return wanted(self, ALL_STATUSES, ALL_STATES).parameters | named
+        return resolve_filters(self, ALL_STATUSES, ALL_STATES).parameters | named
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ SELECTED = f"""({MATCHES}
     AND (%(namespace)s::text IS NULL OR s.namespace = %(namespace)s)
     AND (%(service_name)s::text IS NULL OR s.name = %(service_name)s)
     AND (%(silent_for_seconds)s::float8 IS NULL
-        OR statement_timestamp() >= {HEARD_SINCE} + make_interval(secs => %(silent_for_seconds)s::float8)))"""
+        OR statement_timestamp() >= {RENEWED_AT} + make_interval(secs => %(silent_for_seconds)s::float8)))"""
 SELECTED_ROWS = f"{INSTANCE_ROWS} JOIN {STATE} r ON r.id = 1"
 COLUMNS = f"s.namespace, s.name, i.instance_id, {rfc3339('l.heartbeat_at')}"
 

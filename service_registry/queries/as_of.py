@@ -8,8 +8,9 @@ from django.db import connection
 from service_registry import changelog
 from service_registry.changelog.by_time import last_at
 from service_registry.exceptions import HistoryGone, InvalidInput, ServiceNotFound
-from service_registry.queries.catalogue import Answer, with_array
-from service_registry.queries.filters import Wanted
+from service_registry.json_text import dump_json_with_array
+from service_registry.queries.catalogue import IndexedJson
+from service_registry.queries.filters import ResolvedFilters
 from service_registry.sql import CHANGE, STATE
 
 PLACE = f"SELECT {last_at('%(at)s::timestamptz')}, %(at)s::timestamptz > clock_timestamp()"
@@ -51,7 +52,7 @@ LEFT JOIN LATERAL (
 """
 
 
-def discover(namespace: str, name: str, asked: Wanted, at: datetime) -> Answer:
+def discover(namespace: str, name: str, asked: ResolvedFilters, at: datetime) -> IndexedJson:
     """What discovery answered at the moment `at`; its index is that of the service's last change then.
 
     Whether the log reaches back so far is judged in the snapshot in which it is read: it may be pruned meanwhile, and
@@ -62,7 +63,7 @@ def discover(namespace: str, name: str, asked: Wanted, at: datetime) -> Answer:
         HistoryGone: the log does not reach back to it.
         ServiceNotFound: there was no service of this name.
     """
-    end = changelog.end()
+    end = changelog.read_newest_index()
     with connection.cursor() as cursor:
         cursor.execute(PLACE, {"at": at})
         until, to_come = cursor.fetchone()
@@ -76,4 +77,4 @@ def discover(namespace: str, name: str, asked: Wanted, at: datetime) -> Answer:
     if word in {None, "service_deleted"}:
         raise ServiceNotFound
     members = {"index": index, "namespace": namespace, "name": name, "owners": json.loads(owners)}
-    return Answer(end, with_array(members | {"protected": protected}, "instances", instances))
+    return IndexedJson(end, dump_json_with_array(members | {"protected": protected}, "instances", instances))

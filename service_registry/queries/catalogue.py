@@ -3,7 +3,6 @@
 PostgreSQL makes the JSON, and it is sent as it comes: parsing it here would cost more than the query.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,8 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
-from service_registry.queries.filters import ALL_STATUSES, MATCHES, Wanted, prefix_pattern, wanted
+from service_registry.json_text import dump_json, dump_json_with_array
+from service_registry.queries.filters import ALL_STATUSES, MATCHES, ResolvedFilters, like_pattern, resolve_filters
 from service_registry.schemas import ListQuery
 from service_registry.sql import (
     CHANGE,
@@ -44,23 +44,14 @@ WHERE found.namespace = %(namespace)s AND found.name = %(name)s
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IndexedJson:
     """A JSON text, and the index of the log's end just before it was read."""
 
     index: str
     text: str
 
 
-def dumps(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-
-
-def with_array(members: dict[str, Any], name: str, array: str) -> str:
-    """The JSON text of `members` and, as the last of them, an array that is JSON already."""
-    return f'{dumps(members)[:-1]},"{name}":{array}}}'
-
-
-def discover(namespace: str, name: str, asked: Wanted, ends: tuple[str, str | None]) -> Answer:
+def discover(namespace: str, name: str, asked: ResolvedFilters, ends: tuple[str, str | None]) -> IndexedJson:
     """The instances of one service that are wanted. One statement, after the one that gave `ends`.
 
     Raises:
@@ -80,7 +71,7 @@ def discover(namespace: str, name: str, asked: Wanted, ends: tuple[str, str | No
         "owners": owners,
         "protected": protected,
     }
-    return Answer(newest, with_array(members, "instances", instances))
+    return IndexedJson(newest, dump_json_with_array(members, "instances", instances))
 
 
 PAGE = f"""
@@ -90,7 +81,7 @@ WITH candidate AS (
         AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
         AND (%(name)s::text IS NULL OR c.name LIKE %(name)s)
         AND (%(owner)s::text IS NULL OR c.owners @> ARRAY[%(owner)s])
-        AND (NOT %(thinned)s OR EXISTS (SELECT FROM {INSTANCE_ROWS} WHERE i.service_id = c.id AND {MATCHES}))
+        AND (NOT %(narrowed)s OR EXISTS (SELECT FROM {INSTANCE_ROWS} WHERE i.service_id = c.id AND {MATCHES}))
     ORDER BY c.namespace, c.name LIMIT %(limit)s + 1
 ),
 counted AS (
@@ -118,7 +109,7 @@ MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_count", "pr
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ListPosition:
     """Where a walk over the list stands: the index at its first page, and the last service it has given."""
 
     index: str
@@ -127,24 +118,26 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ServicePage:
     """`services` is the JSON text of an array; `next` is None at the end. `index` is that of the walk's first page,
     `read_at` the log's end at this one."""
 
     read_at: str
     index: str
     services: str
-    next: Position | None
+    next: ListPosition | None
 
 
-def page(query: ListQuery, after: Position | None, at_most_instances: int = INSTANCES_A_PAGE) -> Page:
+def list_services(
+    query: ListQuery, after: ListPosition | None, at_most_instances: int = INSTANCES_A_PAGE
+) -> ServicePage:
     """A page of the list, by namespace and name: at most `query.limit` services, ended by the one that reaches
     `at_most_instances`; none is split. Two statements.
 
     The index is the log's end at the walk's first page, so that a watch from there misses nothing of it.
     """
-    index = changelog.end()
-    asked = wanted(query, ALL_STATUSES)
+    index = changelog.read_newest_index()
+    asked = resolve_filters(query, ALL_STATUSES)
     with connection.cursor() as cursor:
         cursor.execute(
             PAGE,
@@ -153,9 +146,9 @@ def page(query: ListQuery, after: Position | None, at_most_instances: int = INST
                 "after_namespace": after.namespace if after else "",
                 "after_name": after.name if after else "",
                 "namespace": query.namespace,
-                "name": prefix_pattern(query.name),
+                "name": like_pattern(query.name),
                 "owner": query.owner,
-                "thinned": asked.thinned,
+                "narrowed": asked.narrowed,
                 "full": query.view == "full",
                 "limit": query.limit,
                 "instances": at_most_instances,
@@ -163,15 +156,17 @@ def page(query: ListQuery, after: Position | None, at_most_instances: int = INST
         )
         rows = cursor.fetchall()
     begun_at = after.index if after else index
-    services = ",".join(listed(row[:7], row[7], index) for row in rows)
+    services = ",".join(render_service(row[:7], row[7], index) for row in rows)
     more = bool(rows) and rows[-1][8]
-    return Page(index, begun_at, f"[{services}]", Position(begun_at, rows[-1][0], rows[-1][1]) if more else None)
+    return ServicePage(
+        index, begun_at, f"[{services}]", ListPosition(begun_at, rows[-1][0], rows[-1][1]) if more else None
+    )
 
 
-def listed(row: tuple[Any, ...], instances: str | None, newest: str) -> str:
+def render_service(row: tuple[Any, ...], instances: str | None, newest: str) -> str:
     members = dict(zip(MEMBERS, row, strict=True))
     members["index"] = members["index"] or newest
-    return dumps(members) if instances is None else with_array(members, "instances", instances)
+    return dump_json(members) if instances is None else dump_json_with_array(members, "instances", instances)
 
 
 FULL_DOCUMENT = f"""json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT},
@@ -196,14 +191,14 @@ class FoundInstance:
     document: dict[str, Any]
     override: dict[str, Any] | None
 
-    def for_all(self) -> dict[str, Any]:
+    def public_document(self) -> dict[str, Any]:
         return {name: value for name, value in self.document.items() if name != "registered_by"}
 
-    def for_owner(self) -> dict[str, Any]:
+    def full_document(self) -> dict[str, Any]:
         return {**self.document, "override": self.override}
 
 
-def find(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
+def find_instance(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
     """One instance with its lease, in whatever state; without `service_name` in whichever service has it.
 
     Raises:
@@ -211,7 +206,7 @@ def find(namespace: str, service_name: str | None, instance_id: str) -> FoundIns
         InstanceNotFound: with the reason, where it is known of one service.
         AmbiguousInstance: several services have an instance of this id.
     """
-    index = changelog.end()
+    index = changelog.read_newest_index()
     with connection.cursor() as cursor:
         cursor.execute(FIND, {"namespace": namespace, "service_name": service_name, "instance_id": instance_id})
         rows = cursor.fetchall()
@@ -219,7 +214,7 @@ def find(namespace: str, service_name: str | None, instance_id: str) -> FoundIns
         named = ("namespace", "service_name", "instance_id")
         raise AmbiguousInstance([{name: document[name] for name in named} for _owners, document, _override in rows])
     if not rows:
-        raise not_found(namespace, service_name, instance_id)
+        raise explain_missing(namespace, service_name, instance_id)
     owners, document, override = rows[0]
     return FoundInstance(index, owners, document, override)
 
@@ -227,12 +222,12 @@ def find(namespace: str, service_name: str | None, instance_id: str) -> FoundIns
 SERVICE_EXISTS = f"SELECT EXISTS (SELECT FROM {SERVICE} WHERE namespace = %s AND name = %s)"
 
 
-def not_found(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:
+def explain_missing(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:
     if service_name is None:
         return InstanceNotFound("never_registered")
     with connection.cursor() as cursor:
         cursor.execute(SERVICE_EXISTS, [namespace, service_name])
         if not cursor.fetchone()[0]:
             return ServiceNotFound()
-    (last,) = changelog.last_arrivals([(namespace, service_name, instance_id)])
+    (last,) = changelog.read_last_lifecycle_kinds([(namespace, service_name, instance_id)])
     return InstanceNotFound.after(last)

@@ -11,7 +11,7 @@ from service_registry.sql import EFFECTIVE_STATUS, STATE_NAME
 
 ALL_STATUSES: tuple[str, ...] = get_args(Status)
 ALL_STATES: tuple[str, ...] = get_args(State)
-LISTED = ("live", "protected")
+LISTED_STATES = ("live", "protected")
 
 MATCHES = f"""({EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%(states)s)
     AND (%(zone)s::text IS NULL OR i.zone = %(zone)s)
@@ -19,14 +19,16 @@ MATCHES = f"""({EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """`parameters` are those of MATCHES; `thinned` when the reader named any of them."""
+class ResolvedFilters:
+    """`parameters` are those of MATCHES; `narrowed` when the reader named any of them."""
 
     parameters: dict[str, Any]
-    thinned: bool
+    narrowed: bool
 
 
-def wanted(filters: InstanceFilters, statuses: Sequence[str], states: Sequence[str] = LISTED) -> Wanted:
+def resolve_filters(
+    filters: InstanceFilters, statuses: Sequence[str], states: Sequence[str] = LISTED_STATES
+) -> ResolvedFilters:
     """What `filters` ask for; `statuses` and `states` stand where they name none."""
     named_statuses = ALL_STATUSES if "all" in (filters.status or ()) else filters.status
     named_states: Sequence[str] = ALL_STATES if "all" in (filters.state or ()) else filters.state or states
@@ -41,10 +43,10 @@ def wanted(filters: InstanceFilters, statuses: Sequence[str], states: Sequence[s
         "metadata": json.dumps(filters.metadata),
     }
     asked = (filters.status, filters.state, filters.protected, filters.zone, filters.tag, filters.metadata)
-    return Wanted(parameters, thinned=any(asked))
+    return ResolvedFilters(parameters, narrowed=any(asked))
 
 
-def prefix_pattern(name: str | None) -> str | None:
+def like_pattern(name: str | None) -> str | None:
     """The LIKE pattern of a name, or of a prefix that ends in a star."""
     if name is None:
         return None
@@ -52,7 +54,7 @@ def prefix_pattern(name: str | None) -> str | None:
     return escaped + ("%" if name.endswith("*") else "")
 
 
-def is_named(name: str, asked: str | None) -> bool:
+def name_matches(name: str, asked: str | None) -> bool:
     """The same in memory: whether `name` is the one, or has the prefix, that is asked for."""
     if asked is None:
         return True

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from service_registry.replica.store import Change
 
-CHANGES = 5_000
+MAX_CHANGES = 5_000
 # Of JSON text. An instance may have 25 kB of it, and a change tells it twice.
-BYTES = 16 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 
 
 class ChangeBuffer:
@@ -24,8 +24,8 @@ class ChangeBuffer:
         base: int,
         base_index: str,
         changes: Sequence[Change] = (),
-        at_most: int = CHANGES,
-        at_most_bytes: int = BYTES,
+        at_most: int = MAX_CHANGES,
+        at_most_bytes: int = MAX_BYTES,
     ) -> None:
         self.base = base
         self.base_index = base_index
@@ -35,7 +35,7 @@ class ChangeBuffer:
         self.bytes = sum(map(size_of, self.changes))
 
     @classmethod
-    def of(cls, newest: Sequence[Change]) -> "ChangeBuffer":
+    def from_newest(cls, newest: Sequence[Change]) -> "ChangeBuffer":
         """What a load found: the first serves only as the base. The log is never empty."""
         return cls(newest[0].pk, newest[0].index, newest[1:])
 
@@ -47,19 +47,19 @@ class ChangeBuffer:
 
     def forget(self) -> None:
         """Keep the newest that are within both bounds, if any."""
-        kept = fitting(reversed(self.changes), self.at_most, self.at_most_bytes)
+        kept = take_fitting(reversed(self.changes), self.at_most, self.at_most_bytes)
         before = self.changes[-len(kept) - 1]
         self.base, self.base_index = before.pk, before.index
         self.changes = kept[::-1]
         self.bytes = sum(map(size_of, kept))
 
-    def after(self, pk: int) -> Sequence[Change] | None:
+    def changes_after(self, pk: int) -> Sequence[Change] | None:
         """What came after the change `pk`; None where that reaches further back than memory."""
         if pk < self.base:
             return None
         return self.changes[bisect_right(self.changes, pk, key=id_of) :]
 
-    def holds(self, index: str, pk: int) -> bool | None:
+    def contains(self, index: str, pk: int) -> bool | None:
         """Whether the change `pk` has this index; None where that reaches further back than memory."""
         if pk <= self.base:
             return index == self.base_index if pk == self.base else None
@@ -76,7 +76,7 @@ def size_of(change: Change) -> int:
     return len(change.public) + len(change.private) + (len(change.entry.document) if change.entry else 0)
 
 
-def fitting(changes: Iterable[Change], at_most: int, at_most_bytes: int) -> list[Change]:
+def take_fitting(changes: Iterable[Change], at_most: int, at_most_bytes: int) -> list[Change]:
     """As many of the first as are within both bounds. No more are asked for than one that is not."""
     fit: list[Change] = []
     left = at_most_bytes

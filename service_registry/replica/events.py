@@ -4,8 +4,8 @@ from functools import cached_property
 
 from service_registry.replica.store import Change
 
-EXPIRED = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
-RESYNC = b'event: resync\ndata: {"code":"index_gone"}\n\n'
+TOKEN_EXPIRED_EVENT = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
+RESYNC_EVENT = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 
 
 class ChangeEvent:
@@ -49,6 +49,6 @@ def event_of(index: str, document: bytes) -> bytes:
     return b"id: %b\nevent: change\ndata: %b\n\n" % (index.encode(), document)
 
 
-def bookmark(index: str) -> bytes:
+def sync_event(index: str) -> bytes:
     text = index.encode()
     return b'id: %b\nevent: sync\ndata: {"index":"%b"}\n\n' % (text, text)

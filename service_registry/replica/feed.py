@@ -15,10 +15,10 @@ import psycopg
 from django.conf import settings
 
 from service_registry import gc_tuning
-from service_registry.changelog import CHANGES_AT_ONCE
+from service_registry.changelog import CHANGES_PER_PAGE
 from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.hub import Hub
-from service_registry.replica.load import is_large, load, read_on
+from service_registry.replica.load import is_large, load_replica, read_changes
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ class Feed:
     def stop(self) -> None:
         """From the event loop. A poll under way ends by its own deadline."""
         self._stopped.set()
-        self.nudge()
+        self.wake()
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Ask at once. From any thread."""
         with contextlib.suppress(BlockingIOError):  # then it has hints enough
             os.write(self._hint, b"!")
@@ -89,7 +89,7 @@ class Feed:
             if self.at is None:
                 self.load(connection)
             began = time.monotonic()
-            if self.read(connection, began) < CHANGES_AT_ONCE:
+            if self.read(connection, began) < CHANGES_PER_PAGE:
                 self.tell_others(connection)
                 self.wait(connection)
                 self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
@@ -99,12 +99,12 @@ class Feed:
         if is_large(connection):
             self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
         began = time.monotonic()
-        replica, newest = load(connection)
+        replica, newest = load_replica(connection)
         self.at, self.read_at = (replica.index, replica.pk), began
-        self.on_loop(lambda: self.hub.load(replica, newest, began))
+        self.on_loop(lambda: self.hub.replace_replica(replica, newest, began))
         if not self.loaded_before:
             self.loaded_before = True
-            gc_tuning.spare()
+            gc_tuning.freeze_heap()
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
     def read(self, connection: FeedConnection, began: float) -> int:
@@ -119,17 +119,17 @@ class Feed:
            index from the next page would be taken for one that the log does not hold.
         """
         assert self.at is not None, "loaded before"
-        changes = read_on(connection, *self.at, CHANGES_AT_ONCE, began - self.read_at)
+        changes = read_changes(connection, *self.at, CHANGES_PER_PAGE, began - self.read_at)
         if changes is None:
             logger.warning("The log does not hold %s any more: starting over.", self.at[0])
             self.at = None
-            self.on_loop(self.hub.lose)
-            return CHANGES_AT_ONCE
+            self.on_loop(self.hub.resync)
+            return CHANGES_PER_PAGE
         if changes:
             self.at = changes[-1].index, changes[-1].pk
-        asked_at = began if len(changes) < CHANGES_AT_ONCE else None
+        asked_at = began if len(changes) < CHANGES_PER_PAGE else None
         self.read_at = asked_at or self.read_at
-        self.on_loop(lambda: self.hub.advance(changes, asked_at))
+        self.on_loop(lambda: self.hub.apply_page(changes, asked_at))
         self.note_success()
         return len(changes)
 

@@ -21,33 +21,33 @@ class Hub:
     """`replica` and `recent` are None until they are loaded, and while they are loaded anew.
 
     Arguments:
-        nudge: asks the feed to look at the log at once; from any thread.
+        wake_feed: asks the feed to look at the log at once; from any thread.
     """
 
-    def __init__(self, nudge: Callable[[], object] = lambda: None) -> None:
-        self.nudge = nudge
+    def __init__(self, wake_feed: Callable[[], object] = lambda: None) -> None:
+        self.wake_feed = wake_feed
         self.replica: Replica | None = None
         self.buffer = ChangeBuffer(0, "")
         self.subscribers = Subscribers()
         self.stopping = False
         # How often the log was found to be another than before.
-        self.losses = 0
+        self.resyncs = 0
         # On the monotonic clock: when the feed last asked and was told the end of the log.
         self.read_at = -math.inf
         # The newest change that this process has committed itself: its callers may expect to read it.
         self.committed_pk = 0
         self._refreshes: list[tuple[float, asyncio.Future[None]]] = []
 
-    def load(self, replica: Replica, newest: Sequence[Change], asked_at: float) -> None:
+    def replace_replica(self, replica: Replica, newest: Sequence[Change], asked_at: float) -> None:
         """Begin with a replica that was loaded from the tables. Who waits for changes of one before starts over: nobody
         has told what came between."""
         if self.replica is not None:
-            self.lose()
+            self.resync()
         self.replica = replica
-        self.buffer = ChangeBuffer.of(newest)
+        self.buffer = ChangeBuffer.from_newest(newest)
         self._note_read(asked_at)
 
-    def advance(self, changes: Sequence[Change], asked_at: float | None) -> None:
+    def apply_page(self, changes: Sequence[Change], asked_at: float | None) -> None:
         """Go on by what the log said.
 
         Args:
@@ -58,25 +58,25 @@ class Hub:
         Raises whatever goes wrong, and has lost the replica then: half a change must not be read, or gone on from.
         """
         try:
-            self.take_in(changes)
+            self.apply_changes(changes)
         except BaseException:
-            self.lose()
+            self.resync()
             raise
         if asked_at is not None:
             self._note_read(asked_at)
 
-    def take_in(self, changes: Sequence[Change]) -> None:
+    def apply_changes(self, changes: Sequence[Change]) -> None:
         if self.replica is not None:
             for change in changes:
                 self.replica.apply(change)
                 self.buffer.add(change)
             if changes:
-                self.subscribers.tell(changes)
+                self.subscribers.publish(changes)
 
-    def lose(self) -> None:
+    def resync(self) -> None:
         """The replica is not what the log tells, or the log not what the replica was made of: all start over."""
         self.replica = None
-        self.losses += 1
+        self.resyncs += 1
         self.committed_pk = 0
         metrics.replica_resyncs.inc()
         self.subscribers.end_all(EndReason.RESYNC)
@@ -89,7 +89,7 @@ class Hub:
     def note_commit(self, pk: int) -> None:
         """This process has committed the change `pk`, and those before it."""
         self.committed_pk = max(self.committed_pk, pk)
-        self.nudge()
+        self.wake_feed()
 
     @property
     def age_seconds(self) -> float:
@@ -123,7 +123,7 @@ class Hub:
             return False
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refreshes.append((time.monotonic(), answered))
-        self.nudge()
+        self.wake_feed()
         done, _ = await asyncio.wait([answered], timeout=CATCH_UP_SECONDS)
         answered.cancel()
         return bool(done)
@@ -143,7 +143,7 @@ class Hub:
 
         Raises InvalidInput for a text that is no index.
         """
-        _mark, pk = log.parse(index)
+        _mark, pk = log.parse_index(index)
         if pk == replica.pk:
             return index == replica.index
-        return self.buffer.holds(index, pk)
+        return self.buffer.contains(index, pk)

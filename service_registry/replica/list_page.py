@@ -4,29 +4,29 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from service_registry.queries.catalogue import INSTANCES_A_PAGE, Page, Position, listed
-from service_registry.queries.filters import ALL_STATUSES, LISTED, is_named, wanted
-from service_registry.replica.store import Replica, ServiceEntry, matching
+from service_registry.queries.catalogue import INSTANCES_A_PAGE, ListPosition, ServicePage, render_service
+from service_registry.queries.filters import ALL_STATUSES, LISTED_STATES, name_matches, resolve_filters
+from service_registry.replica.store import Replica, ServiceEntry, filter_documents
 from service_registry.schemas import ListQuery
 
 # So much is copied of the replica at once, on the event loop: less than a millisecond's worth.
-SERVICES_AT_ONCE = 200
-INSTANCES_AT_ONCE = 2000
+SERVICES_PER_PART = 200
+INSTANCES_PER_PART = 2000
 
 Key = tuple[str, str]
 Service = tuple[Key, ServiceEntry]
 
 
-def in_order(keys: Iterable[Key], query: ListQuery, after: Position | None) -> Sequence[Key]:
+def select_keys(keys: Iterable[Key], query: ListQuery, after: ListPosition | None) -> Sequence[Key]:
     """Those that the query names and that come after the place where the walk stands, byte by byte, as the database has
     them: names are ASCII."""
     place = (after.namespace, after.name) if after else ("", "")
     return sorted(
-        key for key in keys if key > place and query.namespace in {None, key[0]} and is_named(key[1], query.name)
+        key for key in keys if key > place and query.namespace in {None, key[0]} and name_matches(key[1], query.name)
     )
 
 
-def parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> Iterator[Sequence[Service]]:
+def copy_in_parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> Iterator[Sequence[Service]]:
     """Copies of the services that are there and of this owner, a part at a time. Takes its steps on the event loop."""
     part: list[Service] = []
     instances = 0
@@ -35,14 +35,14 @@ def parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> Iterator[
         if service and owner in {None, *service.owners}:
             part.append((key, service.copy()))
             instances += len(service.instances)
-        if number % SERVICES_AT_ONCE == 0 or instances >= INSTANCES_AT_ONCE:
+        if number % SERVICES_PER_PART == 0 or instances >= INSTANCES_PER_PART:
             yield part
             part, instances = [], 0
     yield part
 
 
 @dataclass(slots=True)
-class ListPage:
+class PageBuilder:
     """A page in the making; `more` once it is full and there is another service for the next one."""
 
     query: ListQuery
@@ -50,17 +50,17 @@ class ListPage:
     rows: list[str] = field(default_factory=list)
     last: Key = ("", "")
     shown: int = 0
-    more: bool = False
+    has_more: bool = False
 
     def add(self, services: Iterable[Service]) -> None:
         """Look at the services that come next, until the page is full."""
-        asked = wanted(self.query, ALL_STATUSES)
+        asked = resolve_filters(self.query, ALL_STATUSES)
         for key, service in services:
-            documents = list(matching(service.sorted(), asked.parameters))
-            if asked.thinned and not documents:
+            documents = list(filter_documents(service.sorted_instances(), asked.parameters))
+            if asked.narrowed and not documents:
                 continue
             if self.is_full:
-                self.more = True
+                self.has_more = True
                 return
             self.rows.append(self.row(key, service, documents))
             self.shown += len(documents)
@@ -71,13 +71,13 @@ class ListPage:
         return len(self.rows) >= self.query.limit or (self.query.view == "full" and self.shown >= INSTANCES_A_PAGE)
 
     def row(self, key: Key, service: ServiceEntry, documents: Iterable[bytes]) -> str:
-        states = Counter((entry.state in LISTED, entry.status) for entry in service.instances.values())
+        states = Counter((entry.state in LISTED_STATES, entry.status) for entry in service.instances.values())
         count = sum(number for (is_listed, _status), number in states.items() if is_listed)
         members = (*key, service.owners, count, states[True, "UP"], service.protected, service.index)
         array = (b"[%b]" % b", ".join(documents)).decode() if self.query.view == "full" else None
-        return listed(members, array, self.index)
+        return render_service(members, array, self.index)
 
-    def page(self, after: Position | None) -> Page:
+    def build_page(self, after: ListPosition | None) -> ServicePage:
         begun_at = after.index if after else self.index
-        following = Position(begun_at, *self.last) if self.more else None
-        return Page(self.index, begun_at, f"[{','.join(self.rows)}]", following)
+        following = ListPosition(begun_at, *self.last) if self.has_more else None
+        return ServicePage(self.index, begun_at, f"[{','.join(self.rows)}]", following)

@@ -8,10 +8,10 @@ from typing import Any
 
 from psycopg.errors import NoDataFound
 
-from service_registry.changelog.read import COLUMNS, IS_WHOLE_AFTER, PRUNED_BEFORE, Recorded
-from service_registry.replica.change_buffer import BYTES, CHANGES, fitting
+from service_registry.changelog.read import COLUMNS, IS_WHOLE_AFTER, PRUNED_BEFORE, RecordedChange
+from service_registry.replica.change_buffer import MAX_BYTES, MAX_CHANGES, take_fitting
 from service_registry.replica.connection import FeedConnection
-from service_registry.replica.store import Change, Entry, Replica, ServiceEntry, rendered
+from service_registry.replica.store import Change, InstanceEntry, Replica, ServiceEntry
 from service_registry.sql import (
     CHANGE,
     EFFECTIVE_STATUS,
@@ -64,8 +64,8 @@ def word(text: str) -> str:
     return WORDS.setdefault(text, text)
 
 
-def load(
-    connection: FeedConnection, at_most: int = CHANGES, at_most_bytes: int = BYTES
+def load_replica(
+    connection: FeedConnection, at_most: int = MAX_CHANGES, at_most_bytes: int = MAX_BYTES
 ) -> tuple[Replica, list[Change]]:
     """The catalogue, and the newest of the log up to it, which those who come back soon go on from: oldest first, none
     from before a gap that pruning has left, and so many and so much text at most, but for the last.
@@ -74,12 +74,12 @@ def load(
     """
     connection.execute(BEGIN)
     try:
-        replica = Replica(*end(connection))
+        replica = Replica(*read_newest_index(connection))
         for namespace, name, owners, last, last_pk in streamed(connection, SERVICES):
             replica.services[namespace, name] = ServiceEntry(tuple(map(word, owners)), last, last_pk or 0)
         for namespace, name, instance_id, document, status, state in streamed(connection, INSTANCES):
-            entry = Entry(document.encode(), word(status), word(state))
-            replica.services[namespace, name].put(instance_id, entry)
+            entry = InstanceEntry(document.encode(), word(status), word(state))
+            replica.services[namespace, name].put_instance(instance_id, entry)
         newest = newest_of(connection, at_most, at_most_bytes)
     except BaseException:
         connection.close()
@@ -93,10 +93,10 @@ def newest_of(connection: FeedConnection, at_most: int, at_most_bytes: int) -> l
     with closing(streamed(connection, NEWEST, {"at_most": at_most})) as found:
         changes = (fed(row[1:]) for row in takewhile(itemgetter(0), found))
         last = next(changes)
-        return [last, *fitting(changes, at_most, at_most_bytes)][::-1]
+        return [last, *take_fitting(changes, at_most, at_most_bytes)][::-1]
 
 
-def end(connection: FeedConnection) -> tuple[str, int]:
+def read_newest_index(connection: FeedConnection) -> tuple[str, int]:
     found = rows(connection, END)
     if not found:
         raise NoDataFound("the log has no first row: manage.py migrate has not finished")
@@ -122,7 +122,7 @@ def is_large(connection: FeedConnection) -> bool:
     return bool(rows(connection, IS_LARGE)[0][0])
 
 
-def read_on(
+def read_changes(
     connection: FeedConnection, index: str, pk: int, at_most: int, read_before_seconds: float
 ) -> list[Change] | None:
     """The changes after the one that `index` names, at most so many; None when the log does not hold all of them.
@@ -148,5 +148,5 @@ def read_on(
 
 def fed(row: Sequence[Any]) -> Change:
     *recorded, document, status, state, owners = row
-    entry = None if document is None else Entry(document.encode(), word(status), word(state))
-    return rendered(Recorded(*recorded), entry, owners)
+    entry = None if document is None else InstanceEntry(document.encode(), word(status), word(state))
+    return Change.from_recorded(RecordedChange(*recorded), entry, owners)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from service_registry.changelog.read import Recorded, stated_owners
+from service_registry.changelog.read import RecordedChange, owners_in_evidence
 
-TAKEN_OFF = {"deregistered", "removed"}
+REMOVAL_KINDS = {"deregistered", "removed"}
 
 
-class Entry(NamedTuple):
+class InstanceEntry(NamedTuple):
     """An instance: its JSON text, and what decides by default whether discovery gives it."""
 
     document: bytes
@@ -29,7 +29,7 @@ class ServiceEntry:
     owners: tuple[str, ...]
     index: str | None = None
     pk: int = 0
-    instances: dict[str, Entry] = field(default_factory=dict)
+    instances: dict[str, InstanceEntry] = field(default_factory=dict)
     in_order: bool = False
     # Kept rather than counted: each answer says whether there are any.
     protected_instances: int = 0
@@ -38,7 +38,7 @@ class ServiceEntry:
     def protected(self) -> bool:
         return self.protected_instances > 0
 
-    def put(self, instance_id: str, entry: Entry) -> None:
+    def put_instance(self, instance_id: str, entry: InstanceEntry) -> None:
         before = self.instances.get(instance_id)
         self.in_order = self.in_order and before is not None
         self.protected_instances += is_protected(entry) - is_protected(before)
@@ -52,7 +52,7 @@ class ServiceEntry:
         """Also one that is not there: a change may be applied twice."""
         self.protected_instances -= is_protected(self.instances.pop(instance_id, None))
 
-    def sorted(self) -> Sequence[Entry]:
+    def sorted_instances(self) -> Sequence[InstanceEntry]:
         """By instance id, byte by byte, as the database has it: ids are ASCII. They are put in order when asked for."""
         if not self.in_order:
             self.instances = dict(sorted(self.instances.items()))
@@ -60,7 +60,7 @@ class ServiceEntry:
         return list(self.instances.values())
 
 
-def is_protected(entry: Entry | None) -> bool:
+def is_protected(entry: InstanceEntry | None) -> bool:
     return entry is not None and entry.state == "protected"
 
 
@@ -80,8 +80,25 @@ class Change:
     instance_id: str | None
     public: bytes
     private: bytes
-    entry: Entry | None = None
+    entry: InstanceEntry | None = None
     owners: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_recorded(
+        cls, recorded: RecordedChange, entry: InstanceEntry | None = None, owners: Sequence[str] | None = None
+    ) -> "Change":
+        return cls(
+            recorded.pk,
+            recorded.index,
+            recorded.kind,
+            recorded.namespace,
+            recorded.service_name,
+            recorded.instance_id,
+            recorded.public.encode(),
+            recorded.private.encode(),
+            entry,
+            None if owners is None else tuple(owners),
+        )
 
     @property
     def full(self) -> bytes:
@@ -93,21 +110,6 @@ class Change:
         if self.namespace is None or self.service_name is None:
             return None
         return self.namespace, self.service_name
-
-
-def rendered(recorded: Recorded, entry: Entry | None = None, owners: Sequence[str] | None = None) -> Change:
-    return Change(
-        recorded.pk,
-        recorded.index,
-        recorded.kind,
-        recorded.namespace,
-        recorded.service_name,
-        recorded.instance_id,
-        recorded.public.encode(),
-        recorded.private.encode(),
-        entry,
-        None if owners is None else tuple(owners),
-    )
 
 
 @dataclass(slots=True)
@@ -135,15 +137,15 @@ class Replica:
             service.owners = change.owners
         if change.instance_id is not None:
             if change.entry is not None:
-                service.put(change.instance_id, change.entry)
-            elif change.kind in TAKEN_OFF:
+                service.put_instance(change.instance_id, change.entry)
+            elif change.kind in REMOVAL_KINDS:
                 service.remove_instance(change.instance_id)
         service.index, service.pk = change.index, change.pk
 
-    def owners_of(self, change: Change) -> Sequence[str]:
+    def find_owners(self, change: Change) -> Sequence[str]:
         """Whose service a change is about: as it stands, and as the change itself says of one that is gone."""
         service = self.services.get(change.service_key) if change.service_key else None
-        return service.owners if service else stated_owners(change.kind, change.private)
+        return service.owners if service else owners_in_evidence(change.kind, change.private)
 
 
 def needs_parsing(parameters: dict[str, Any]) -> bool:
@@ -151,16 +153,16 @@ def needs_parsing(parameters: dict[str, Any]) -> bool:
     return parameters["zone"] is not None or bool(parameters["tags"]) or parameters["metadata"] != "{}"
 
 
-def matching(entries: Sequence[Entry], parameters: dict[str, Any]) -> Iterator[bytes]:
+def filter_documents(entries: Sequence[InstanceEntry], parameters: dict[str, Any]) -> Iterator[bytes]:
     """The documents that `filters.MATCHES` would let through, given its parameters."""
     statuses, states = frozenset(parameters["statuses"]), frozenset(parameters["states"])
     inside = needs_parsing(parameters)
     for document, status, state in entries:
-        if status in statuses and state in states and (not inside or fits(document, parameters)):
+        if status in statuses and state in states and (not inside or document_matches(document, parameters)):
             yield document
 
 
-def fits(document: bytes, parameters: dict[str, Any]) -> bool:
+def document_matches(document: bytes, parameters: dict[str, Any]) -> bool:
     instance = json.loads(document)
     return (
         parameters["zone"] in {None, instance["zone"]}

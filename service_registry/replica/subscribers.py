@@ -14,7 +14,7 @@ from service_registry.replica.store import Change
 BACKLOG_BYTES = 32 * 1024 * 1024
 
 Topic = tuple[str | None, str | None]
-ALL: Topic = (None, None)
+ALL_CHANGES: Topic = (None, None)
 
 
 class EndReason(Enum):
@@ -31,18 +31,18 @@ class Subscriber:
 
     Arguments:
         topics: (namespace, service name), None for any.
-        keeps: whether the changes are kept until taken; who only has to know that there was one is woken alone.
+        keeps_events: whether the changes are kept until taken; who only has to know that there was one is woken alone.
     """
 
-    __slots__ = ("awake", "backlog_bytes", "ending", "keeps", "on_end", "pending", "position", "topics")
+    __slots__ = ("awake", "backlog_bytes", "end_reason", "keeps_events", "on_end", "pending", "position", "topics")
 
-    def __init__(self, topics: Iterable[Topic], position: int, keeps: bool = True) -> None:
+    def __init__(self, topics: Iterable[Topic], position: int, keeps_events: bool = True) -> None:
         self.topics = tuple(topics)
         self.position = position
-        self.keeps = keeps
+        self.keeps_events = keeps_events
         self.pending: list[ChangeEvent] = []
         self.backlog_bytes = 0
-        self.ending: EndReason | None = None
+        self.end_reason: EndReason | None = None
         self.awake = asyncio.Event()
         self.on_end: Callable[[EndReason], object] | None = None
 
@@ -50,12 +50,12 @@ class Subscriber:
         """Whether the change is of its topics."""
         return not topics_of(change).isdisjoint(self.topics)
 
-    def give(self, notice: ChangeEvent) -> bool:
+    def deliver(self, notice: ChangeEvent) -> bool:
         """Called for changes of its topics in the order of the log. Returns whether it is news to this waiter."""
-        if notice.change.pk <= self.position or self.ending:
+        if notice.change.pk <= self.position or self.end_reason:
             return False
         self.position = notice.change.pk
-        if self.keeps:
+        if self.keeps_events:
             self.pending.append(notice)
             self.backlog_bytes += notice.size
             if self.backlog_bytes > BACKLOG_BYTES:
@@ -64,19 +64,19 @@ class Subscriber:
         return True
 
     def end(self, ending: EndReason) -> None:
-        if self.ending is None:
-            self.ending = ending
+        if self.end_reason is None:
+            self.end_reason = ending
             self.awake.set()
             if self.on_end:
                 self.on_end(ending)
 
     def take(self, at_most: int, enough_bytes: float = math.inf) -> list[ChangeEvent]:
         """The next, until they are so many or so much."""
-        taken, self.pending = parted(self.pending, at_most, enough_bytes)
+        taken, self.pending = split_batch(self.pending, at_most, enough_bytes)
         self.backlog_bytes -= sum(notice.size for notice in taken)
         return taken
 
-    def forget(self) -> None:
+    def discard_pending(self) -> None:
         """It waits no more."""
         self.pending = []
         self.backlog_bytes = 0
@@ -84,7 +84,7 @@ class Subscriber:
 
     async def wait(self, seconds: float) -> None:
         """Until something came, it ended, or so many seconds passed."""
-        if self.pending or self.ending:
+        if self.pending or self.end_reason:
             return
         timer = asyncio.get_running_loop().call_later(max(seconds, 0), self.awake.set)
         try:
@@ -94,7 +94,7 @@ class Subscriber:
             self.awake.clear()
 
 
-def parted(
+def split_batch(
     notices: list[ChangeEvent], at_most: int, enough_bytes: float
 ) -> tuple[list[ChangeEvent], list[ChangeEvent]]:
     """The first, until they are so many or so much, and the rest."""
@@ -108,7 +108,7 @@ def parted(
 
 def topics_of(change: Change) -> set[Topic]:
     namespace, name = change.namespace, change.service_name
-    return {(namespace, name), (namespace, None), (None, name), ALL}
+    return {(namespace, name), (namespace, None), (None, name), ALL_CHANGES}
 
 
 class Subscribers:
@@ -118,17 +118,17 @@ class Subscribers:
         self.present: set[Subscriber] = set()
         self.by_topic: dict[Topic, set[Subscriber]] = {}
 
-    def enter(self, waiter: Subscriber) -> None:
+    def attach(self, waiter: Subscriber) -> None:
         """Have it told from now on when it has to end."""
         self.present.add(waiter)
 
-    def join(self, waiter: Subscriber) -> None:
+    def subscribe(self, waiter: Subscriber) -> None:
         """Have it told of changes, too."""
-        self.enter(waiter)
+        self.attach(waiter)
         for topic in waiter.topics:
             self.by_topic.setdefault(topic, set()).add(waiter)
 
-    def leave(self, waiter: Subscriber) -> None:
+    def unsubscribe(self, waiter: Subscriber) -> None:
         """Also for one who never joined."""
         self.present.discard(waiter)
         for topic in waiter.topics:
@@ -137,12 +137,12 @@ class Subscribers:
             if not others:
                 self.by_topic.pop(topic, None)
 
-    def tell(self, changes: Iterable[Change]) -> None:
+    def publish(self, changes: Iterable[Change]) -> None:
         woken: set[Subscriber] = set()
         for notice in map(ChangeEvent, changes):
             for topic in topics_of(notice.change):
                 for waiter in self.by_topic.get(topic, ()):
-                    if waiter.give(notice):
+                    if waiter.deliver(notice):
                         woken.add(waiter)
         metrics.subscriber_wakeups.inc(len(woken))
 

@@ -25,7 +25,7 @@ class Cycle:
 @pytest.fixture
 def spared() -> Iterator[None]:
     before = gc.get_threshold()
-    gc_tuning.spare()
+    gc_tuning.freeze_heap()
     yield
     gc.set_threshold(*before)
     gc.unfreeze()

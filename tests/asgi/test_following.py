@@ -17,7 +17,7 @@ MEGABYTES = 1_000_000
 def follower(pk: int, news: int = 0) -> Following:
     """Of everything from change `pk` on, where so many of a megabyte each follow it in memory."""
     hub = loaded(pk)
-    hub.advance([change(pk + 1 + number, MEGABYTES) for number in range(news)], 0.0)
+    hub.apply_page([change(pk + 1 + number, MEGABYTES) for number in range(news)], 0.0)
     return Following(hub, Askers(), Outlet(nowhere, Answers()), WatchQuery(index=index(pk)))
 
 
@@ -25,7 +25,7 @@ def tell(following: Following, number: int) -> None:
     """So many changes of a megabyte, one after the other."""
     replica = following.replica
     for _ in range(number):
-        following.hub.advance([change(replica.pk + 1, MEGABYTES)], 0.0)
+        following.hub.apply_page([change(replica.pk + 1, MEGABYTES)], 0.0)
 
 
 def test_what_was_found_does_not_count_as_backlog() -> None:
@@ -34,9 +34,9 @@ def test_what_was_found_does_not_count_as_backlog() -> None:
         await following.begin()
         assert [notice.change.pk for notice in await following.next(1)] == [2]
         tell(following, BACKLOG_BYTES // MEGABYTES)
-        assert following.waiter.ending is None
+        assert following.waiter.end_reason is None
         tell(following, 1)
-        assert following.waiter.ending is EndReason.SLOW
+        assert following.waiter.end_reason is EndReason.SLOW
 
     asyncio.run(follow())
 
@@ -49,7 +49,7 @@ def test_what_was_taken_does_not_either() -> None:
         for _ in range(5):
             tell(following, 10)
             taken += [notice.change.pk for notice in await following.next(10)]
-        assert (taken, following.waiter.ending) == (list(range(2, 54)), None)
+        assert (taken, following.waiter.end_reason) == (list(range(2, 54)), None)
         assert following.waiter.backlog_bytes == 0
 
     asyncio.run(follow())
@@ -61,7 +61,7 @@ def test_small_changes_may_be_many() -> None:
         await following.begin()
         assert await following.next(10) == []
         advance(following.hub, range(2, 15_002))
-        assert following.waiter.ending is None
+        assert following.waiter.end_reason is None
         assert len(await following.next(20_000)) == 15_000
 
     asyncio.run(follow())

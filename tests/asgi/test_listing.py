@@ -19,7 +19,7 @@ from service_registry.http.validation import validate_query
 from service_registry.models import Override
 from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.hub import Hub
-from service_registry.replica.load import load, read_on
+from service_registry.replica.load import load_replica, read_changes
 from service_registry.replica.store import Replica
 from service_registry.schemas import ListQuery
 from tests import ageing
@@ -153,14 +153,14 @@ def test_the_list_is_the_same_from_memory_as_by_django(
     team: Api, feed: FeedConnection, by_django: Give, view: str
 ) -> None:
     """From one that was loaded, and from one that the log has told all of it; also where a walk changes its place."""
-    fed, _ = load(feed)
+    fed, _ = load_replica(feed)
     fill(team)
     assert states(by_django) == {"live", "protected", "expired"}
-    changes = read_on(feed, fed.index, fed.pk, 500, 0)
+    changes = read_changes(feed, fed.index, fed.pk, 500, 0)
     assert changes
     for change in changes:
         fed.apply(change)
-    loaded, fed_too = from_memory(load(feed)[0]), from_memory(fed)
+    loaded, fed_too = from_memory(load_replica(feed)[0]), from_memory(fed)
     for query, limit in itertools.product(QUERIES, (3, 500)):
         asked = f"{query}&view={view}&limit={limit}"
         pages = walked(asked, by_django)
@@ -176,7 +176,7 @@ def test_a_page_ends_with_the_instances_that_fill_it(
         items = [registration(name, f"i-{number}") for number in range(size)]
         for start in range(0, size, 1000):
             assert team.post("/registry/register", items[start : start + 1000]).status == 200
-    memory = from_memory(load(feed)[0])
+    memory = from_memory(load_replica(feed)[0])
     for query in ("", "view=summary", "zone=nowhere"):
         assert walked(query, memory) == walked(query, by_django)
     assert len(walked("", memory)) == (1 if sizes == (1, 2500) else 2)
@@ -185,9 +185,9 @@ def test_a_page_ends_with_the_instances_that_fill_it(
 def test_a_walk_keeps_the_index_it_began_with(team: Api, feed: FeedConnection, by_django: Give) -> None:
     for name in "abc":
         team.register(name)
-    began = from_memory(load(feed)[0])
+    began = from_memory(load_replica(feed)[0])
     team.register("d")
-    ended = from_memory(load(feed)[0])
+    ended = from_memory(load_replica(feed)[0])
     pages = walked("limit=1", began, ended, by_django, ended)
     assert [json.loads(text)["services"][0]["name"] for _index, text in pages] == ["a", "b", "c", "d"]
     assert {json.loads(text)["index"] for _index, text in pages} == {pages[0][0]}

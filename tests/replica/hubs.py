@@ -17,9 +17,9 @@ def index(pk: int) -> str:
 
 def loaded(pk: int) -> Hub:
     hub = Hub()
-    hub.load(Replica(index(pk), pk), [change(pk)], time.monotonic())
+    hub.replace_replica(Replica(index(pk), pk), [change(pk)], time.monotonic())
     return hub
 
 
 def advance(hub: Hub, pks: Sequence[int], whole: bool = True) -> None:
-    hub.advance([change(pk) for pk in pks], time.monotonic() if whole else None)
+    hub.apply_page([change(pk) for pk in pks], time.monotonic() if whole else None)

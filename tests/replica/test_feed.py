@@ -9,7 +9,7 @@ from django.db import connections
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
 from service_registry.replica.store import Change, Replica
-from service_registry.replica.subscribers import ALL, EndReason, Subscriber
+from service_registry.replica.subscribers import ALL_CHANGES, EndReason, Subscriber
 from tests.client import Api
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -20,12 +20,12 @@ class FailingOnce(Hub):
 
     failed = False
 
-    def take_in(self, changes: Sequence[Change]) -> None:
-        super().take_in(changes[:1])
+    def apply_changes(self, changes: Sequence[Change]) -> None:
+        super().apply_changes(changes[:1])
         if changes and not self.failed:
             self.failed = True
             raise ZeroDivisionError
-        super().take_in(changes[1:])
+        super().apply_changes(changes[1:])
 
 
 def register(instance_id: str) -> None:
@@ -50,12 +50,12 @@ def test_it_loads_anew_after_changes_could_not_be_taken_in() -> None:
         feed.start()
         try:
             await loaded(hub, 0)
-            waiter = Subscriber([ALL], 0)
-            hub.subscribers.join(waiter)
+            waiter = Subscriber([ALL_CHANGES], 0)
+            hub.subscribers.subscribe(waiter)
             await asyncio.to_thread(register, "a")
             await loaded(hub, 1)
             await asyncio.to_thread(register, "b")
-            return waiter.ending, await loaded(hub, 2)
+            return waiter.end_reason, await loaded(hub, 2)
         finally:
             feed.stop()
             await asyncio.to_thread(feed._thread.join, 30)

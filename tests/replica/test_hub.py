@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from service_registry.replica.store import Replica
-from service_registry.replica.subscribers import ALL, EndReason, Subscriber
+from service_registry.replica.subscribers import ALL_CHANGES, EndReason, Subscriber
 from tests.replica.hubs import advance, change, index, loaded
 
 
@@ -39,7 +39,7 @@ def test_a_commit_that_the_log_lost_is_not_waited_for_again() -> None:
         before = time.monotonic()
         fresh = asyncio.create_task(hub.current_replica())
         await asyncio.sleep(0)
-        hub.advance([], before)  # asked before the commit was known: it tells nothing of it
+        hub.apply_page([], before)  # asked before the commit was known: it tells nothing of it
         assert hub.committed_pk == 5
         advance(hub, [])
         await fresh
@@ -70,8 +70,8 @@ def test_a_commit_that_comes_meanwhile_is_waited_for() -> None:
 
 def test_who_waits_while_the_replica_is_loaded_anew_starts_over() -> None:
     hub = loaded(1)
-    waiter = Subscriber([ALL], 1)
-    hub.subscribers.join(waiter)
-    hub.load(Replica(index(3), 3), [change(3)], time.monotonic())
-    assert (waiter.ending, hub.losses) == (EndReason.RESYNC, 1)
+    waiter = Subscriber([ALL_CHANGES], 1)
+    hub.subscribers.subscribe(waiter)
+    hub.replace_replica(Replica(index(3), 3), [change(3)], time.monotonic())
+    assert (waiter.end_reason, hub.resyncs) == (EndReason.RESYNC, 1)
     assert hub.replica is not None

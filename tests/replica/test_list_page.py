@@ -10,12 +10,12 @@ from service_registry.asgi.reads.listing import QUEUE_AT_MOST, Listing
 from service_registry.asgi.reads.response_cache import Texts
 from service_registry.exceptions import InvalidInput, TooBusy
 from service_registry.replica.hub import Hub
-from service_registry.replica.list_page import SERVICES_AT_ONCE, parts
-from service_registry.replica.store import Entry, Replica, ServiceEntry
+from service_registry.replica.list_page import SERVICES_PER_PART, copy_in_parts
+from service_registry.replica.store import InstanceEntry, Replica, ServiceEntry
 from service_registry.schemas import ListQuery
 
 INDEX = "0123abcd-7"
-KEYS = [("default", f"s-{number:04}") for number in range(2 * SERVICES_AT_ONCE)]
+KEYS = [("default", f"s-{number:04}") for number in range(2 * SERVICES_PER_PART)]
 
 
 def replica(*owners: str) -> Replica:
@@ -31,21 +31,23 @@ def listing(seconds_ago: float) -> Listing:
 
 def test_what_changes_between_two_parts_is_read_as_it_is_then() -> None:
     whole = replica("team")
-    taken = parts(whole, KEYS, None)
+    taken = copy_in_parts(whole, KEYS, None)
     first = next(taken)
-    whole.services[KEYS[0]].put("late", Entry(b"{}", "UP", "live"))
-    whole.services[KEYS[-2]].put("in-time", Entry(b"{}", "UP", "live"))
+    whole.services[KEYS[0]].put_instance("late", InstanceEntry(b"{}", "UP", "live"))
+    whole.services[KEYS[-2]].put_instance("in-time", InstanceEntry(b"{}", "UP", "live"))
     del whole.services[KEYS[-1]]
     second = next(taken)
-    assert [key for key, _service in first] == KEYS[:SERVICES_AT_ONCE]
-    assert [key for key, _service in second] == KEYS[SERVICES_AT_ONCE:-1]
+    assert [key for key, _service in first] == KEYS[:SERVICES_PER_PART]
+    assert [key for key, _service in second] == KEYS[SERVICES_PER_PART:-1]
     assert not first[0][1].instances
     assert second[-1][1].instances.keys() == {"in-time"}
 
 
 def test_services_of_others_are_looked_through_part_by_part() -> None:
-    assert [len(part) for part in parts(replica("team"), KEYS, "other")] == [0, 0, 0]
-    assert [len(part) for part in parts(replica("team", "other"), KEYS, "other")] == [SERVICES_AT_ONCE] * 2 + [0]
+    assert [len(part) for part in copy_in_parts(replica("team"), KEYS, "other")] == [0, 0, 0]
+    assert [len(part) for part in copy_in_parts(replica("team", "other"), KEYS, "other")] == [SERVICES_PER_PART] * 2 + [
+        0
+    ]
 
 
 def test_many_who_ask_the_same_get_one_text_and_more_are_turned_away() -> None:

@@ -9,7 +9,7 @@ from service_registry.changelog import prune as pruning
 from service_registry.exceptions import IndexGone
 from service_registry.replica.change_buffer import ChangeBuffer, size_of
 from service_registry.replica.connection import FeedConnection, connect
-from service_registry.replica.load import load, read_on
+from service_registry.replica.load import load_replica, read_changes
 from service_registry.replica.store import Change
 from tests import ageing
 from tests.client import Api
@@ -30,18 +30,18 @@ def team() -> Api:
 
 
 def prune() -> None:
-    list(pruning.prune(pruning.plan(30 * DAY)))
+    list(pruning.prune(pruning.plan_pruning(30 * DAY)))
 
 
 def read(feed: FeedConnection, index: str, read_before_days: float = 0) -> list[Change] | None:
-    return read_on(feed, index, log.parse(index)[1], 500, read_before_days * DAY)
+    return read_changes(feed, index, log.parse_index(index)[1], 500, read_before_days * DAY)
 
 
 def with_a_gap_after_b(team: Api) -> str:
     """The index of b's registration, which is kept; a's leaving, which came after it, is pruned. Then c's and d's."""
     team.register("web", "a")
     team.register("web", "b")
-    held = log.end()
+    held = log.read_newest_index()
     team.deregister("web", "a")
     team.register("web", "c")
     ageing.date_changes_back(40 * DAY)
@@ -54,14 +54,14 @@ def with_a_gap_after_b(team: Api) -> str:
 
 def test_memory_begins_after_what_was_pruned(team: Api, feed: FeedConnection) -> None:
     held = with_a_gap_after_b(team)
-    replica, newest = load(feed)
-    recent = ChangeBuffer.of(newest)
-    assert recent.holds(held, log.parse(held)[1]) is None
-    assert recent.after(log.parse(held)[1]) is None
-    assert recent.holds(replica.index, replica.pk)
+    replica, newest = load_replica(feed)
+    recent = ChangeBuffer.from_newest(newest)
+    assert recent.contains(held, log.parse_index(held)[1]) is None
+    assert recent.changes_after(log.parse_index(held)[1]) is None
+    assert recent.contains(replica.index, replica.pk)
     following = team.register("web", "e")
     assert following.status == 201
-    assert [change.instance_id for change in load(feed)[1]] == ["d", "e"]
+    assert [change.instance_id for change in load_replica(feed)[1]] == ["d", "e"]
 
 
 def test_memory_holds_the_last_change_however_old(team: Api, feed: FeedConnection) -> None:
@@ -69,8 +69,8 @@ def test_memory_holds_the_last_change_however_old(team: Api, feed: FeedConnectio
     team.register("web", "b")
     ageing.date_changes_back(40 * DAY)
     prune()
-    replica, newest = load(feed)
-    assert [change.index for change in newest] == [replica.index] == [log.end()]
+    replica, newest = load_replica(feed)
+    assert [change.index for change in newest] == [replica.index] == [log.read_newest_index()]
 
 
 def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, feed: FeedConnection) -> None:
@@ -80,7 +80,7 @@ def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, fe
 def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
     ageing.date_changes_back(40 * DAY)
-    held = log.end()
+    held = log.read_newest_index()
     prune()
     assert read(feed, held, read_before_days=40) == []
     team.register("web", "b")
@@ -92,9 +92,14 @@ def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, 
 def test_memory_begins_with_no_more_than_fits(team: Api, feed: FeedConnection) -> None:
     for number in range(8):
         team.register("web", f"i-{number}", metadata=dict.fromkeys("abcd", "x" * 500))
-    size = max(size_of(change) for change in load(feed)[1][-8:])
+    size = max(size_of(change) for change in load_replica(feed)[1][-8:])
     assert size > 4000
-    assert [change.instance_id for change in load(feed, at_most_bytes=3 * size)[1]] == ["i-4", "i-5", "i-6", "i-7"]
-    assert [change.instance_id for change in load(feed, at_most=2)[1]] == ["i-6", "i-7"]
-    assert [change.instance_id for change in load(feed, at_most_bytes=10)[1]] == ["i-7"]
-    assert load(feed)[0].services["default", "web"].instances.keys() == {f"i-{number}" for number in range(8)}
+    assert [change.instance_id for change in load_replica(feed, at_most_bytes=3 * size)[1]] == [
+        "i-4",
+        "i-5",
+        "i-6",
+        "i-7",
+    ]
+    assert [change.instance_id for change in load_replica(feed, at_most=2)[1]] == ["i-6", "i-7"]
+    assert [change.instance_id for change in load_replica(feed, at_most_bytes=10)[1]] == ["i-7"]
+    assert load_replica(feed)[0].services["default", "web"].instances.keys() == {f"i-{number}" for number in range(8)}

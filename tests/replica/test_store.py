@@ -2,13 +2,13 @@
 
 import random
 
-from service_registry.replica.store import Change, Entry, Replica
+from service_registry.replica.store import Change, InstanceEntry, Replica
 
 KEY = "default", "web"
 
 
 def change(pk: int, kind: str, instance_id: str | None, state: str | None = None) -> Change:
-    entry = Entry(b"{}", "UP", state) if state else None
+    entry = InstanceEntry(b"{}", "UP", state) if state else None
     return Change(pk, f"0123abcd-{pk}", kind, *KEY, instance_id, b"{}", b"{}", entry)
 
 

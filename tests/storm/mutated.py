@@ -14,19 +14,19 @@ from service_registry.queries import catalogue
 from service_registry.replica import change_buffer
 from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.feed import Feed
-from service_registry.replica.load import end
+from service_registry.replica.load import read_newest_index
 from service_registry.replica.store import Change
 
 
 def index_read_after_the_data() -> None:
-    read: Callable[..., catalogue.Page] = catalogue.page
+    read: Callable[..., catalogue.ServicePage] = catalogue.list_services
 
-    def page(*arguments: Any) -> catalogue.Page:
+    def page(*arguments: Any) -> catalogue.ServicePage:
         found = read(*arguments)
         time.sleep(0.02)
-        return replace(found, index=changelog.end()) if arguments[1] is None else found
+        return replace(found, index=changelog.read_newest_index()) if arguments[1] is None else found
 
-    catalogue.page = page  # type: ignore[assignment]
+    catalogue.list_services = page  # type: ignore[assignment]
 
 
 def skip_after_reconnecting() -> None:
@@ -34,19 +34,19 @@ def skip_after_reconnecting() -> None:
 
     def follow_from_the_end(self: Feed, connection: Any) -> None:
         if self.at is not None:
-            self.at = end(connection)
+            self.at = read_newest_index(connection)
         follow(self, connection)
 
     Feed.follow = follow_from_the_end  # type: ignore[method-assign]
 
 
 def duplicates_after_resume() -> None:
-    after = ChangeBuffer.after
+    changes_after = ChangeBuffer.changes_after
 
     def with_the_last(self: ChangeBuffer, pk: int) -> Sequence[Change] | None:
-        return after(self, pk - 1)
+        return changes_after(self, pk - 1)
 
-    change_buffer.ChangeBuffer.after = with_the_last  # type: ignore[method-assign]
+    change_buffer.ChangeBuffer.changes_after = with_the_last  # type: ignore[method-assign]
 
 
 FAULTS = (index_read_after_the_data, skip_after_reconnecting, duplicates_after_resume)

@@ -32,12 +32,12 @@ from service_registry.exceptions import (
 )
 from service_registry.http import etag
 from service_registry.http.validation import validate_query
+from service_registry.json_text import dump_json
 from service_registry.permissions import LIST_SERVICES
-from service_registry.queries.catalogue import dumps
-from service_registry.queries.filters import LISTED, wanted
+from service_registry.queries.filters import LISTED_STATES, resolve_filters
 from service_registry.replica.hub import Hub
-from service_registry.replica.store import Entry, Replica, ServiceEntry, matching, needs_parsing
-from service_registry.replica.subscribers import ALL, EndReason, Subscriber, Topic
+from service_registry.replica.store import InstanceEntry, Replica, ServiceEntry, filter_documents, needs_parsing
+from service_registry.replica.subscribers import ALL_CHANGES, EndReason, Subscriber, Topic
 from service_registry.schemas import DiscoveryQuery, ListQuery
 
 LIST = re.compile(r"/registry/services/?", re.ASCII)
@@ -156,33 +156,33 @@ class Read:
         pk = await self.held(index, topic)
         if pk is None or self.hub.stopping:
             return None
-        waiter = Subscriber([topic], pk, keeps=False)
+        waiter = Subscriber([topic], pk, keeps_events=False)
         client = asyncio.create_task(transport.watch_client(self.exchange.receive, waiter))
-        self.hub.subscribers.join(waiter)
+        self.hub.subscribers.subscribe(waiter)
         try:
             with self.place.limits.wait("read"):
                 until = transport.now() + transport.with_jitter(self.query.wait)
-                while waiter.position == pk and not waiter.ending and transport.now() < until:
+                while waiter.position == pk and not waiter.end_reason and transport.now() < until:
                     await waiter.wait(until - transport.now())
-            return waiter.ending
+            return waiter.end_reason
         finally:
             client.cancel()
-            self.hub.subscribers.leave(waiter)
+            self.hub.subscribers.unsubscribe(waiter)
 
     async def wait_for_log(self, index: str) -> EndReason | None:
         """Where there is no memory, nobody waits. Raises TooManySubscribers."""
         await self.reach(index)
-        return await self.wait(ALL) if await self.hub.current_replica() else None
+        return await self.wait(ALL_CHANGES) if await self.hub.current_replica() else None
 
     async def reach(self, index: str | None) -> None:
         """An index that is newer than memory may be of another process, whose changes come in a moment."""
-        if index and self.hub.replica and log.parse(index)[1] > self.hub.replica.pk:
+        if index and self.hub.replica and log.parse_index(index)[1] > self.hub.replica.pk:
             await self.hub.catch_up()
 
     async def held(self, index: str, topic: Topic) -> int | None:
         """The id of the change to wait beyond; None when there is something newer already, or the index cannot be
         placed: then the present state is the answer."""
-        _mark, pk = log.parse(index)
+        _mark, pk = log.parse_index(index)
         replica = self.hub.replica
         if replica is None or pk > replica.pk or pk < newest_of(replica, topic)[0]:
             return None
@@ -236,19 +236,19 @@ class Read:
             "owners": service.owners,
             "protected": service.protected,
         }
-        documents = await self.documents(query, service.sorted())
+        documents = await self.documents(query, service.sorted_instances())
         await self.place.limits.answers.wait_for_room(sum(map(len, documents)))
         text = self.place.texts.get(question, index)  # it is there, or another may have put it together meanwhile
         if text is None:
-            text = b'%b,"instances":[%b]}' % (dumps(members)[:-1].encode(), b", ".join(documents))
+            text = b'%b,"instances":[%b]}' % (dump_json(members)[:-1].encode(), b", ".join(documents))
             self.place.texts.keep(question, index, text)
         return text
 
-    async def documents(self, query: DiscoveryQuery, entries: Sequence[Entry]) -> Sequence[bytes]:
-        parameters = wanted(query, ["UP"], LISTED).parameters
+    async def documents(self, query: DiscoveryQuery, entries: Sequence[InstanceEntry]) -> Sequence[bytes]:
+        parameters = resolve_filters(query, ["UP"], LISTED_STATES).parameters
         if len(entries) > DOCUMENTS_AT_ONCE and needs_parsing(parameters):
-            return await self.place.askers.on_thread(lambda: list(matching(entries, parameters)))
-        return list(matching(entries, parameters))
+            return await self.place.askers.on_thread(lambda: list(filter_documents(entries, parameters)))
+        return list(filter_documents(entries, parameters))
 
     async def refuse(self, error: RegistryError) -> bool:
         status, document = problem_of(error, self.exchange.request.request_id)

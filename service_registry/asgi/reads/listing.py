@@ -1,4 +1,4 @@
-"""The list from memory, for while the database is away: the pages that `catalogue.page` would give, byte for byte."""
+"""Give the pages of the list from memory while the database is away, byte for byte as PostgreSQL renders them."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from service_registry.asgi.transport import stale_header
 from service_registry.exceptions import TooBusy
 from service_registry.http import cursors
 from service_registry.http.etag import question_of
-from service_registry.queries.catalogue import Position
+from service_registry.queries.catalogue import ListPosition
 from service_registry.replica.hub import Hub
-from service_registry.replica.list_page import ListPage, in_order, parts
+from service_registry.replica.list_page import PageBuilder, copy_in_parts, select_keys
 from service_registry.replica.store import Replica
 from service_registry.schemas import ListQuery
 
@@ -64,7 +64,7 @@ class Listing:
         finally:
             self.queueing -= 1
 
-    async def text(self, replica: Replica, query: ListQuery, after: Position | None) -> bytes:
+    async def text(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> bytes:
         question, index = ("", "", question_of(query)), replica.index
         kept = self.texts.get(question, index)
         if kept is None or not self.answers.has_room_for(kept):
@@ -74,18 +74,18 @@ class Listing:
         if kept is not None:
             return kept
         draft = await self.drafted(replica, query, after)
-        text = await self.on_thread(lambda: cursors.written(draft.page(after)).encode())
+        text = await self.on_thread(lambda: cursors.written(draft.build_page(after)).encode())
         self.texts.keep(question, index, text)
         return text
 
-    async def drafted(self, replica: Replica, query: ListQuery, after: Position | None) -> ListPage:
+    async def drafted(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> PageBuilder:
         """The replica is read on the event loop, part by part, and each part is looked at on the thread. What comes
         between two parts is newer than the page's index, as it may be where the database is asked."""
-        draft = ListPage(query, replica.index)
-        keys = await self.on_thread(partial(in_order, list(replica.services), query, after))
-        for part in parts(replica, keys, query.owner):
+        draft = PageBuilder(query, replica.index)
+        keys = await self.on_thread(partial(select_keys, list(replica.services), query, after))
+        for part in copy_in_parts(replica, keys, query.owner):
             await self.on_thread(partial(draft.add, part))
-            if draft.more:
+            if draft.has_more:
                 break
         return draft
 

@@ -105,7 +105,7 @@ class Watch:
 
     def enter(self) -> None:
         waiter = self.following.waiter
-        self.place.hub.subscribers.enter(waiter)
+        self.place.hub.subscribers.attach(waiter)
         if self.place.hub.stopping:
             waiter.end(EndReason.SHUTDOWN)
 

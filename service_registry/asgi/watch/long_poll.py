@@ -6,7 +6,7 @@ from service_registry.api.renderer import INDEX_HEADER
 from service_registry.asgi import transport
 from service_registry.asgi.auth import Exchange
 from service_registry.asgi.watch.subscription import Following
-from service_registry.changelog import CHANGES_AT_ONCE
+from service_registry.changelog import CHANGES_PER_PAGE
 from service_registry.exceptions import IndexGone
 from service_registry.permissions import WATCH
 from service_registry.replica.events import ChangeEvent
@@ -30,7 +30,7 @@ class Poll:
         """Wait, and answer. Returns what came of it, None when the token ran out: then Django refuses it."""
         body = await self.awaited()
         if body is None:
-            return "ok" if self.following.waiter.ending is EndReason.DISCONNECTED else None
+            return "ok" if self.following.waiter.end_reason is EndReason.DISCONNECTED else None
         more = {INDEX_HEADER: self.following.replica.index} | transport.stale_header(self.following.hub)
         # Nothing more is for this poll, however long its client takes.
         self.following.leave()
@@ -41,7 +41,7 @@ class Poll:
     async def awaited(self) -> bytes | None:
         """The answer; None for a client that left, or whose token ran out. Raises IndexGone and TooBusy."""
         notices = await self.next()
-        ending = self.following.waiter.ending
+        ending = self.following.waiter.end_reason
         if ending is EndReason.RESYNC:
             raise IndexGone
         if ending is EndReason.DISCONNECTED or not await self.following.askers.still_good(self.exchange, WATCH):
@@ -50,12 +50,12 @@ class Poll:
 
     async def next(self) -> Sequence[ChangeEvent]:
         waiter = self.following.waiter
-        notices = await self.following.next(CHANGES_AT_ONCE)
+        notices = await self.following.next(CHANGES_PER_PAGE)
         if self.query.index:
             until = transport.now() + transport.with_jitter(self.query.wait)
-            while not notices and not waiter.ending and transport.now() < until:
+            while not notices and not waiter.end_reason and transport.now() < until:
                 await waiter.wait(until - transport.now())
-                notices = await self.following.next(CHANGES_AT_ONCE)
+                notices = await self.following.next(CHANGES_PER_PAGE)
         return notices
 
     def put_together(self, notices: Sequence[ChangeEvent]) -> bytes:

@@ -11,7 +11,7 @@ from service_registry.asgi.flow_control import CutOff
 from service_registry.asgi.watch.subscription import Following
 from service_registry.exceptions import IndexGone
 from service_registry.permissions import WATCH
-from service_registry.replica.events import EXPIRED, RESYNC, bookmark
+from service_registry.replica.events import RESYNC_EVENT, TOKEN_EXPIRED_EVENT, sync_event
 from service_registry.replica.subscribers import EndReason
 
 BOOKMARK_SECONDS = 15.0
@@ -25,7 +25,7 @@ HEADERS: door.Headers = [
     (b"x-accel-buffering", b"no"),
 ]
 # Who is cut off hears nothing any more, and who has left neither.
-LAST_WORDS = {EndReason.RESYNC: RESYNC, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
+LAST_WORDS = {EndReason.RESYNC: RESYNC_EVENT, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
 
 
 class Stream:
@@ -75,14 +75,14 @@ class Stream:
     async def send_events(self) -> bytes | None:
         """Until nothing more will come. Returns what to end with, None where nobody is there to be told."""
         try:
-            while not self.waiter.ending:
+            while not self.waiter.end_reason:
                 events = await self.next_events()
                 if not await self.following.askers.still_good(self.exchange, WATCH):
-                    return EXPIRED
+                    return TOKEN_EXPIRED_EVENT
                 await (self.send(events) if events else self.pause())
         except IndexGone:
-            return RESYNC
-        return LAST_WORDS.get(self.waiter.ending)
+            return RESYNC_EVENT
+        return LAST_WORDS.get(self.waiter.end_reason)
 
     async def next_events(self) -> list[bytes]:
         """As this caller may see them; none when all has been sent."""
@@ -103,5 +103,5 @@ class Stream:
             await self.waiter.wait(min(seconds, max(self.exchange.asking.seconds_left, 0.05)))
             return
         self.caught_up = True
-        await self.outlet.write(bookmark(self.following.index))
+        await self.outlet.write(sync_event(self.following.index))
         self.bookmark_at = transport.now() + BOOKMARK_SECONDS

@@ -9,12 +9,12 @@ from service_registry.asgi import transport
 from service_registry.asgi.auth import Askers
 from service_registry.asgi.flow_control import ROOM_SECONDS, Outlet
 from service_registry.caller import Caller
-from service_registry.changelog.read import Recorded
+from service_registry.changelog.read import RecordedChange
 from service_registry.exceptions import IndexGone, NotLoaded, TooBusy
 from service_registry.replica.events import ChangeEvent
 from service_registry.replica.hub import Hub
-from service_registry.replica.store import Replica, rendered
-from service_registry.replica.subscribers import Subscriber, Topic, parted
+from service_registry.replica.store import Change, Replica
+from service_registry.replica.subscribers import Subscriber, Topic, split_batch
 from service_registry.schemas import WatchQuery
 
 # Between two tries to read a page that there is no room for.
@@ -41,7 +41,7 @@ class Following:
         # rest comes to the waiter.
         self.found: list[ChangeEvent] = []
         self.joined = False
-        self.losses = hub.losses
+        self.resyncs = hub.resyncs
         # Up to here everything that is wanted has been given; and so far it has been looked for.
         self.index = query.index or ""
         self.at = self.index, 0
@@ -49,7 +49,7 @@ class Following:
     @property
     def replica(self) -> Replica:
         """Raises NotLoaded, and IndexGone when the log was replaced since this began."""
-        if self.losses != self.hub.losses:
+        if self.resyncs != self.hub.resyncs:
             raise IndexGone
         if self.hub.replica is None:
             raise NotLoaded
@@ -62,7 +62,7 @@ class Following:
             self.at = self.replica.index, self.replica.pk
             self.index = self.replica.index
             return
-        self.at = self.index, log.parse(self.index)[1]
+        self.at = self.index, log.parse_index(self.index)[1]
         known = await self.is_known()
         if known is False:
             raise IndexGone
@@ -88,7 +88,7 @@ class Following:
         4. The index names the last change given, and the place where none was.
         """
         while not self.found and not self.joined:
-            if self.waiter.ending:
+            if self.waiter.end_reason:
                 return []
             if self.at[1] < self.hub.buffer.base:
                 self.found = await self.page()
@@ -104,7 +104,7 @@ class Following:
         """What was found comes before what was told."""
         if not self.found:
             return self.waiter.take(at_most, enough_bytes)
-        taken, self.found = parted(self.found, at_most, enough_bytes)
+        taken, self.found = split_batch(self.found, at_most, enough_bytes)
         return taken
 
     async def page(self) -> list[ChangeEvent]:
@@ -115,17 +115,17 @@ class Following:
         found = await self.read_log(self.at[0])
         if found:
             self.at = found[-1].index, found[-1].pk
-        if len(found) < log.CHANGES_AT_ONCE:
+        if len(found) < log.CHANGES_PER_PAGE:
             self.at = max(self.at, before, key=lambda place: place[1])
-        return [ChangeEvent(rendered(recorded)) for recorded in found]
+        return [ChangeEvent(Change.from_recorded(recorded)) for recorded in found]
 
-    async def read_log(self, index: str) -> Sequence[Recorded]:
+    async def read_log(self, index: str) -> Sequence[RecordedChange]:
         """What comes after `index`, counted as held by the client from now on. Nobody knows before how much that is:
         where there is no room for it, it was read in vain, and is read again. Raises TooBusy when that lasts."""
         until = transport.now() + ROOM_SECONDS
         while True:
             found = await self.askers.paged(
-                lambda: log.read_after(index, log.CHANGES_AT_ONCE, self.services, self.namespace)
+                lambda: log.read_after(index, log.CHANGES_PER_PAGE, self.services, self.namespace)
             )
             if self.outlet.answers.admits(self.outlet, sum(map(size_of, found))):
                 return found
@@ -138,23 +138,23 @@ class Following:
         """Take the rest out of memory and be told from now on, in one go on the event loop, so that nothing comes
         between."""
         self.outlet.answers.leave(self.outlet)
-        recent = self.hub.buffer.after(self.at[1]) or ()
+        recent = self.hub.buffer.changes_after(self.at[1]) or ()
         self.found = [ChangeEvent(change) for change in recent if self.waiter.wants(change)]
         self.waiter.position = max(self.at[1], self.replica.pk)
-        self.hub.subscribers.join(self.waiter)
+        self.hub.subscribers.subscribe(self.waiter)
         self.joined = True
 
     def shows_author(self, notice: ChangeEvent, caller: Caller) -> bool:
         """Whether the caller may know who did it, and why."""
-        return caller.sees_authors(self.replica.owners_of(notice.change))
+        return caller.sees_authors(self.replica.find_owners(notice.change))
 
     def leave(self) -> None:
         """What was not taken goes at once, and not when Python collects what refers to itself."""
-        self.hub.subscribers.leave(self.waiter)
-        self.waiter.forget()
+        self.hub.subscribers.unsubscribe(self.waiter)
+        self.waiter.discard_pending()
         self.found = []
         self.outlet.answers.leave(self.outlet)
 
 
-def size_of(recorded: Recorded) -> int:
+def size_of(recorded: RecordedChange) -> int:
     return len(recorded.public) + len(recorded.private)

@@ -22,8 +22,8 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="change nothing, and count what would go")
 
     def handle(self, *, older_than: str, dry_run: bool, **_: Any) -> None:
-        planned = prune.plan(seconds("--older-than", older_than))
-        count = prune.count_all(planned)
+        planned = prune.plan_pruning(seconds("--older-than", older_than))
+        count = prune.count_planned(planned)
         self.stdout.write(f"{count} changes are from before {planned.cutoff:%Y-%m-%d %H:%M:%S} UTC.")
         progress = Progress(self.stdout, count, "examined")
         with Interrupts() as interrupts:
@@ -34,16 +34,16 @@ class Command(BaseCommand):
         if interrupts.seen:
             sys.exit(INTERRUPTED)
 
-    def go_through(self, planned: prune.Plan, dry_run: bool, progress: Progress, interrupts: Interrupts) -> int:
+    def go_through(self, planned: prune.PrunePlan, dry_run: bool, progress: Progress, interrupts: Interrupts) -> int:
         """How many were spent. Ctrl-C lets the step under way finish."""
         spent = 0
         try:
-            for step in (prune.examine if dry_run else prune.prune)(planned):
-                spent += step.spent
+            for step in (prune.count_obsolete if dry_run else prune.prune)(planned):
+                spent += step.obsolete
                 progress.add(step.examined)
                 if interrupts.seen:
                     break
-        except prune.BeingPruned:
+        except prune.PruneInProgress:
             raise CommandError(
                 f"{spent} changes pruned; another process prunes the log now, and does the rest."
             ) from None

@@ -9,8 +9,8 @@ from service_registry import sql
 NAME = os.environ["FAULTS_DEFECT"]
 
 if NAME == "no-window":
-    sql.HEARD_SINCE = "l.heartbeat_at"
-    sql.DEADLINE = f"({sql.HEARD_SINCE} + {sql.GRACE})"
+    sql.RENEWED_AT = "l.heartbeat_at"
+    sql.DEADLINE = f"({sql.RENEWED_AT} + {sql.GRACE})"
 
 if NAME == "endless-hold":
     from service_registry.expiry import conditions
