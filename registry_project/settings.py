@@ -278,7 +278,9 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "service_registry.api.openapi.without_last_slashes",
     ],
-    "ENUM_NAME_OVERRIDES": {"Status": "service_registry.models.STATUSES"},
+    "ENUM_NAME_OVERRIDES": {
+        name: f"service_registry.choices.{name}.values" for name in ("Status", "Scheme", "State", "ChangeKind")
+    },
 }
 
 # --- Celery ---------------------------------------------------------------------------------------------------------

@@ -20,11 +20,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service_registry.models import RULES, STATUSES
+from service_registry.choices import Rule, State, Status
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, STATE_NAME
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
-STATES = ("live", "protected", "expired")
 
 operations = Counter(
     "registry_operations_total",
@@ -206,7 +205,7 @@ def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
     family = GaugeMetricFamily(
         "registry_instances", "Instances by effective status and state.", labels=["status", "state"]
     )
-    for key in itertools.product(STATUSES, STATES):
+    for key in itertools.product(Status.values, State.values):
         family.add_metric(key, fleet.get(key, 0))
     return family
 
@@ -217,6 +216,6 @@ def held_instances(held: Mapping[str, int]) -> Metric:
         "Instances past their deadline that are held, by the rule that does.",
         labels=["rule"],
     )
-    for rule in RULES:
+    for rule in Rule.values:
         family.add_metric([rule], held.get(rule, 0))
     return family

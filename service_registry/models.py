@@ -10,25 +10,7 @@ from django.db import models
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Now
 
-STATUSES = ("UP", "STARTING", "DOWN", "OUT_OF_SERVICE")
-SCHEMES = ("http", "https", "grpc", "grpcs", "tcp", "udp")
-CHANGE_KINDS = (
-    "log_started",
-    "service_created",
-    "service_deleted",
-    "owners_changed",
-    "registered",
-    "recovered",
-    "updated",
-    "status_changed",
-    "protected",
-    "released",
-    "expired",
-    "deregistered",
-    "removed",
-)
-# The rules of `expiry.rules` that hold a lease past its deadline.
-RULES = ("fleet", "small_fleet", "service", "all_late")
+from service_registry.choices import ChangeKind, Rule, Scheme, State, Status
 
 
 class User(AbstractUser):
@@ -102,12 +84,12 @@ class Instance(models.Model):
     instance_id = models.TextField(db_collation="C")
     host = models.TextField()
     port = models.IntegerField()
-    scheme = models.TextField(default="http")
+    scheme = models.TextField(default=Scheme.HTTP)
     zone = models.TextField(null=True)  # noqa: DJ001 (absent and empty differ in the contract)
     weight = models.IntegerField(default=100)
     tags = ArrayField(models.TextField(), default=list)
     metadata = models.JSONField(default=dict)
-    reported_status = models.TextField(default="UP")
+    reported_status = models.TextField(default=Status.UP)
     registered_at = models.DateTimeField(db_default=Now())
     registered_by = models.TextField()
     # An alternating instance is heard six times a minute; the word it said last waits for the minute's end.
@@ -131,8 +113,8 @@ class Instance(models.Model):
             models.UniqueConstraint(fields=["service", "instance_id"], name="instance_unique_id"),
             models.CheckConstraint(condition=Q(port__gte=1, port__lte=65535), name="instance_port"),
             models.CheckConstraint(condition=Q(weight__gte=0, weight__lte=65535), name="instance_weight"),
-            models.CheckConstraint(condition=Q(scheme__in=SCHEMES), name="instance_scheme"),
-            models.CheckConstraint(condition=Q(reported_status__in=STATUSES), name="instance_reported_status"),
+            models.CheckConstraint(condition=Q(scheme__in=Scheme.values), name="instance_scheme"),
+            models.CheckConstraint(condition=Q(reported_status__in=Status.values), name="instance_reported_status"),
         ]
         indexes = [
             models.Index(fields=["instance_id"], name="instance_by_id"),
@@ -171,16 +153,16 @@ class Lease(models.Model):
                 condition=Q(expired_at__isnull=True) | Q(protected_at__isnull=True), name="lease_one_state"
             ),
             models.CheckConstraint(
-                condition=Q(protected_at__isnull=True) | Q(protected_by__isnull=False, protected_by__in=RULES),
+                condition=Q(protected_at__isnull=True) | Q(protected_by__isnull=False, protected_by__in=Rule.values),
                 name="lease_protected_by_rule",
             ),
         ]
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         if self.expired_at:
-            return "expired"
-        return "protected" if self.protected_at else "live"
+            return State.EXPIRED
+        return State.PROTECTED if self.protected_at else State.LIVE
 
     def __str__(self) -> str:
         return f"lease of {self.instance_id}"
@@ -201,7 +183,7 @@ class Override(models.Model):
         default_permissions = ("view",)
         constraints = [
             models.UniqueConstraint(fields=["service", "instance_id"], name="override_unique_instance"),
-            models.CheckConstraint(condition=Q(status__in=STATUSES), name="override_status"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="override_status"),
             models.CheckConstraint(condition=~Q(reason=""), name="override_has_reason"),
         ]
         indexes = [models.Index(fields=["until"], name="override_until", condition=Q(until__isnull=False))]
@@ -260,7 +242,7 @@ class Change(models.Model):
 
     class Meta:
         default_permissions = ("view",)
-        constraints = [models.CheckConstraint(condition=Q(kind__in=CHANGE_KINDS), name="change_kind")]
+        constraints = [models.CheckConstraint(condition=Q(kind__in=ChangeKind.values), name="change_kind")]
         indexes = [
             # Newest first, by an expression: asked for the newest of a quiet service by `id`, PostgreSQL may prefer to
             # read the primary key backwards, past every change of all the others.

@@ -4,6 +4,8 @@ The expressions read these aliases: `s` a service, `i` an instance, `l` its leas
 registry's state.
 """
 
+from service_registry.choices import State, Status
+
 # The order of the indexes in which the newest change of a service or instance is found at once.
 NEWEST_FIRST = "(c.id * -1)"
 
@@ -28,7 +30,8 @@ DEADLINE = f"({RENEWED_AT} + {GRACE})"
 
 EFFECTIVE_STATUS = "COALESCE(o.status, i.reported_status)"
 STATE_NAME = (
-    "CASE WHEN l.expired_at IS NOT NULL THEN 'expired' WHEN l.protected_at IS NOT NULL THEN 'protected' ELSE 'live' END"
+    f"CASE WHEN l.expired_at IS NOT NULL THEN '{State.EXPIRED}' "
+    f"WHEN l.protected_at IS NOT NULL THEN '{State.PROTECTED}' ELSE '{State.LIVE}' END"
 )
 URL = (
     "i.scheme || '://' || CASE WHEN strpos(i.host, ':') > 0 THEN '[' || i.host || ']' ELSE i.host END || ':' || i.port"
@@ -83,4 +86,4 @@ INSTANCE_ROWS = f"""
 
 # What discovery gives by default: should get traffic.
 IS_LISTED = "l.expired_at IS NULL"
-IS_HEALTHY = f"{IS_LISTED} AND {EFFECTIVE_STATUS} = 'UP'"
+IS_HEALTHY = f"{IS_LISTED} AND {EFFECTIVE_STATUS} = '{Status.UP}'"

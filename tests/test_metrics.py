@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry_project.devstack import plan
 from service_registry import metrics
+from service_registry.choices import Rule
 from service_registry.expiry import observation
 from service_registry.expiry.sweep import sweep
-from service_registry.models import RULES
 from service_registry.permissions import ROLE_GROUPS
 from tests.ageing import deafen, silent_since
 from tests.client import Api, registration
@@ -147,7 +147,7 @@ def test_holds_are_shown_and_counted_by_rule(
     with django_capture_on_commit_callbacks(execute=True):
         sweep()
     found = scraped()
-    assert {rule: value(found, "registry_held_instances", rule=rule) for rule in RULES} == {
+    assert {rule: value(found, "registry_held_instances", rule=rule) for rule in Rule} == {
         "fleet": 0,
         "small_fleet": 0,
         "service": 5,

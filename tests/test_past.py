@@ -12,6 +12,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.changelog import prune
+from service_registry.choices import ChangeKind, Rule
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Lease, RegistryState
 from tests import ageing
@@ -109,11 +110,10 @@ class Story:
             instance__service__name=service, instance__instance_id=instance, expired_at=None, protected_at=None
         )
         if (pk := lease.values_list("pk", flat=True).first()) and lease.update(
-            protected_at=now(), protected_by="service"
+            protected_at=now(), protected_by=Rule.SERVICE
         ):
-            changelog.append_changes(
-                [changelog.NewChange("protected", "default", service, "system:sweep", instance, pk)]
-            )
+            event = changelog.NewChange(ChangeKind.PROTECTED, "default", service, "system:sweep", instance, pk)
+            changelog.append_changes([event])
 
     def release(self, service: str, _instance: str) -> None:
         self.operator.post(f"/registry/services/{service}/release", {"reason": "x"})

@@ -1,7 +1,7 @@
 """Reading the log on from an index."""
 
 import json
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -9,8 +9,7 @@ from django.db import connection
 
 from service_registry import changelog, schemas
 from service_registry.exceptions import IndexGone, InvalidInput
-from service_registry.models import CHANGE_KINDS, Change
-from service_registry.schemas.fields import Kind
+from service_registry.models import Change
 from tests import ageing
 from tests.client import Api
 
@@ -108,10 +107,6 @@ NO_INDEXES += ["00000000-1\n", f"00000000-{2**63}", "00000000-\u0661", "ABCDEF00
 def test_a_text_that_is_no_index_is_refused(db: None, text: str) -> None:
     with pytest.raises(InvalidInput):
         changelog.read_after(text, 100)
-
-
-def test_every_kind_has_its_place_in_the_contract() -> None:
-    assert set(get_args(Kind)) == set(CHANGE_KINDS)
 
 
 def test_nobody_goes_on_from_a_row_that_pruning_has_left_alone(payments: Api) -> None:

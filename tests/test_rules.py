@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from service_registry.choices import Rule
 from service_registry.expiry.rules import (
     Cohort,
     Counts,
@@ -68,14 +69,14 @@ def test_a_restart_of_the_window_gives_no_time_of_a_hold_again() -> None:
     """The crowd is as large as it was; past the deadline by the new window, the lease has been held for long."""
     judgement = Judgement(0.0, [Cohort(30, 100, 60, 0, 0.0)], [], {}, LIMITS)
     for held_seconds, act in ((899.0, "held"), (900.0, "let_go")):
-        due = Due(1, 30, 1.0, proven=True, held_by="fleet", held_seconds=held_seconds)
+        due = Due(1, 30, 1.0, proven=True, held_by=Rule.FLEET, held_seconds=held_seconds)
         assert judgement.verdict(due).act == act
 
 
 def test_a_hold_by_a_service_counts_towards_that_by_the_fleet() -> None:
     judgement = Judgement(0.0, [Cohort(30, 100, 60, 0, 0.0)], [], {}, LIMITS)
     for held_seconds, act in ((899.0, "hold"), (900.0, "let_go")):
-        due = Due(1, 30, 1.0, proven=True, held_by="service", held_seconds=held_seconds)
+        due = Due(1, 30, 1.0, proven=True, held_by=Rule.SERVICE, held_seconds=held_seconds)
         assert judgement.verdict(due).act == act
 
 

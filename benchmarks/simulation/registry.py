@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from service_registry.choices import Rule
 from service_registry.expiry import rules
-from service_registry.expiry.rules import Cohort, Crowd, Due, Group, Judgement, Limits, Rule, Silence, grace_seconds
+from service_registry.expiry.rules import Cohort, Crowd, Due, Group, Judgement, Limits, Silence, grace_seconds
 
 DEAF_AFTER_SECONDS = 5.0
 

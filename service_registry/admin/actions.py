@@ -15,8 +15,9 @@ from django.shortcuts import render
 
 from service_registry import logs, manager
 from service_registry.caller import Caller
+from service_registry.choices import Status
 from service_registry.exceptions import RegistryError
-from service_registry.models import STATUSES, Instance, Override, Service, User
+from service_registry.models import Instance, Override, Service, User
 from service_registry.schemas import ARRAY_LIMIT, Deregistration, OverrideOrder, ReleaseOrder
 from service_registry.schemas.fields import NO_CONTROLS
 
@@ -53,7 +54,7 @@ class StatusOverride(forms.Form):
         "The status stands over what they report, through heartbeats, registration and removal."
     )
     verb: ClassVar[str] = "override"
-    status = forms.ChoiceField(choices=[(status, status) for status in STATUSES], initial="OUT_OF_SERVICE")
+    status = forms.ChoiceField(choices=[(status, status) for status in Status.values], initial=Status.OUT_OF_SERVICE)
     until = forms.DateTimeField(required=False, help_text="UTC, as 2026-12-31 23:59; empty: until it is cleared.")
     reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
 

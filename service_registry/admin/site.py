@@ -10,7 +10,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from service_registry.admin import actions
-from service_registry.models import STATUSES, Change, Instance, InstanceQuerySet, Override, Service, User
+from service_registry.choices import Status
+from service_registry.models import Change, Instance, InstanceQuerySet, Override, Service, User
 
 admin.site.site_header = admin.site.site_title = "Service Registry"
 admin.site.index_title = "Operations"
@@ -68,7 +69,7 @@ class StatusFilter(admin.SimpleListFilter):
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status, status) for status in STATUSES]
+        return [(status, status) for status in Status.values]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Instance]) -> QuerySet[Instance]:
         return queryset.filter(reported_status=self.value()) if self.value() else queryset

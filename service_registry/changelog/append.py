@@ -8,6 +8,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 
 from service_registry import metrics
+from service_registry.choices import ChangeKind
 from service_registry.sql import CHANGE, INSTANCE, INSTANCE_DOCUMENT, INSTANCE_ROWS, SERVICE
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
@@ -23,7 +24,7 @@ APPEND = f"""
 -- did not show the override yet, or still.
 INSERT INTO {CHANGE} (mark, at, kind, namespace, service_name, instance_id, instance, changed, actor, reason, evidence)
 SELECT {MARK}, clock_timestamp(),
-    CASE WHEN e.kind = 'status_changed' AND shown.hidden THEN 'updated' ELSE e.kind END,
+    CASE WHEN e.kind = '{ChangeKind.STATUS_CHANGED}' AND shown.hidden THEN '{ChangeKind.UPDATED}' ELSE e.kind END,
     e.namespace, e.service_name, e.instance_id, shown.document,
     CASE WHEN shown.hidden THEN array_remove(e.changed, 'status') ELSE e.changed END,
     e.actor, e.reason, e.evidence
@@ -33,7 +34,7 @@ LEFT JOIN LATERAL (
     SELECT {INSTANCE_DOCUMENT} AS document, o.id IS NOT NULL AND e.reported AS hidden
     FROM {INSTANCE_ROWS} WHERE i.id = COALESCE(e.instance_pk, (
         SELECT new.id FROM {INSTANCE} new JOIN {SERVICE} its ON its.id = new.service_id
-        WHERE e.kind = 'status_changed' AND its.namespace = e.namespace AND its.name = e.service_name
+        WHERE e.kind = '{ChangeKind.STATUS_CHANGED}' AND its.namespace = e.namespace AND its.name = e.service_name
             AND new.instance_id = e.instance_id))
 ) shown ON true
 ORDER BY e.position
@@ -50,7 +51,7 @@ class NewChange:
     other status, and the change is an update.
     """
 
-    kind: str
+    kind: ChangeKind
     namespace: str
     service_name: str
     actor: str
@@ -108,7 +109,7 @@ def note_commit(pk: int) -> None:
 
 START = f"""
 INSERT INTO {CHANGE} (mark, at, kind, actor)
-SELECT {MARK}, clock_timestamp(), 'log_started', 'system:migrate' WHERE NOT EXISTS (SELECT FROM {CHANGE})
+SELECT {MARK}, clock_timestamp(), '{ChangeKind.LOG_STARTED}', 'system:migrate' WHERE NOT EXISTS (SELECT FROM {CHANGE})
 """
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from django.db import connection
 
+from service_registry.choices import ChangeKind
 from service_registry.exceptions import NotMigrated
 from service_registry.sql import CHANGE, NEWEST_FIRST
 
@@ -45,7 +46,7 @@ LAST_LIFECYCLE_KINDS = f"""
 SELECT key.position, (
     SELECT c.kind FROM {CHANGE} c
     WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
-        AND c.kind IN ('registered', 'deregistered', 'removed')
+        AND c.kind IN ('{ChangeKind.REGISTERED}', '{ChangeKind.DEREGISTERED}', '{ChangeKind.REMOVED}')
     ORDER BY {NEWEST_FIRST} LIMIT 1)
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS key(namespace, service_name, instance_id, position)
 ORDER BY key.position

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import connection
 
+from service_registry.choices import ChangeKind
 from service_registry.exceptions import IndexGone, InvalidInput
 from service_registry.sql import CHANGE, STATE, rfc3339
 
@@ -51,7 +52,7 @@ class RecordedChange:
         return f"{self.public[:-1]}, {self.private[1:]}"
 
 
-STATE_OWNERS = {"service_created", "owners_changed", "service_deleted"}
+STATE_OWNERS = {ChangeKind.SERVICE_CREATED, ChangeKind.OWNERS_CHANGED, ChangeKind.SERVICE_DELETED}
 
 
 def owners_in_evidence(change_kind: str, private: str | bytes) -> Sequence[str]:

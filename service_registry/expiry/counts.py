@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import connection
 
+from service_registry.choices import Rule
 from service_registry.expiry.conditions import (
     HEARS,
     IS_DUE,
@@ -121,8 +122,8 @@ def parameters_at(at: datetime, restart_at: float | None) -> Mapping[str, Any]:
     return {
         "at": at,
         "restart_at": restart_at,
-        "fleet_seconds": allowed.seconds("fleet"),
-        "service_seconds": allowed.seconds("service"),
+        "fleet_seconds": allowed.seconds(Rule.FLEET),
+        "service_seconds": allowed.seconds(Rule.SERVICE),
     }
 
 

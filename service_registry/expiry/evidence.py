@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service_registry.changelog import NewChange
+from service_registry.choices import ChangeKind, Rule
 from service_registry.expiry.due_leases import Candidate
 from service_registry.expiry.limits import limits
-from service_registry.expiry.rules import Rule, Verdict
+from service_registry.expiry.rules import Verdict
 
 ACTOR = "system:sweep"
 
@@ -20,7 +21,9 @@ def process() -> str:
 
 
 def expiry(candidate: Candidate, verdict: Verdict) -> NewChange:
-    return event("expired", candidate, verdict, f"no heartbeat before the deadline{after_hold(candidate, verdict)}")
+    return event(
+        ChangeKind.EXPIRED, candidate, verdict, f"no heartbeat before the deadline{after_hold(candidate, verdict)}"
+    )
 
 
 def after_hold(candidate: Candidate, verdict: Verdict) -> str:
@@ -31,10 +34,10 @@ def after_hold(candidate: Candidate, verdict: Verdict) -> str:
 
 def protection(candidate: Candidate, verdict: Verdict) -> NewChange:
     reason = f"no heartbeat before the deadline; held by the rule {verdict.rule}"
-    return event("protected", candidate, verdict, reason)
+    return event(ChangeKind.PROTECTED, candidate, verdict, reason)
 
 
-def event(kind: str, candidate: Candidate, verdict: Verdict, reason: str) -> NewChange:
+def event(kind: ChangeKind, candidate: Candidate, verdict: Verdict, reason: str) -> NewChange:
     return NewChange(
         kind,
         candidate.namespace,

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import connection
 
 from service_registry import changelog
+from service_registry.choices import ChangeKind
 from service_registry.expiry.conditions import IS_OVER_RETENTION, TIME_PASSES
 from service_registry.expiry.evidence import ACTOR, process
 from service_registry.sql import CHANGE, INSTANCE, LEASE, NEWEST_FIRST, SERVICE, STATE, rfc3339
@@ -39,7 +40,7 @@ JOIN {SERVICE} s ON s.id = gone.service_id
 LEFT JOIN LATERAL (
     SELECT c.evidence FROM {CHANGE} c
     WHERE c.namespace = s.namespace AND c.service_name = s.name AND c.instance_id = gone.instance_id
-        AND c.kind = 'expired'
+        AND c.kind = '{ChangeKind.EXPIRED}'
     ORDER BY {NEWEST_FIRST} LIMIT 1
 ) told ON true
 ORDER BY s.namespace, s.name, gone.instance_id
@@ -55,7 +56,7 @@ def remove(at_most: int) -> int:
     changelog.append_changes(
         [
             changelog.NewChange(
-                "removed",
+                ChangeKind.REMOVED,
                 namespace,
                 name,
                 ACTOR,

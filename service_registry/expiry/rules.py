@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from service_registry.choices import Rule
+
 # A proven lease is late when not heard for this share of its TTL. Clients beat every third of it, so when the first of
 # a cohort is due the others are late already, and the cohort is counted whole. (0.65 holds fleets that beat slowly.)
 LATE_AFTER = 0.7
@@ -28,9 +30,6 @@ SERVICE_MINIMUM = 5
 # How many may leave in one sweep whose hold is over.
 LET_GO_MINIMUM = 10
 LET_GO_FRACTION = 0.05
-
-Rule = Literal["fleet", "small_fleet", "service", "all_late"]
-RULES: tuple[Rule, ...] = ("fleet", "small_fleet", "service", "all_late")
 
 
 def grace_seconds(ttl_seconds: int) -> float:
@@ -51,7 +50,7 @@ class Limits:
 
     def seconds(self, rule: Rule) -> int:
         """How long past a lease's deadline `rule` holds it, if the window does not restart meanwhile."""
-        return self.fleet_seconds if rule == "fleet" else self.service_seconds
+        return self.fleet_seconds if rule == Rule.FLEET else self.service_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,16 +378,16 @@ def look(
 
 def fleet_findings(counted: Counted, limits: Limits) -> tuple[Finding, ...]:
     limit = max(limits.fleet_minimum, limits.fleet_fraction * counted.live)
-    rule: Rule = "fleet" if counted.live >= SMALL_FLEET else "small_fleet"
+    rule = Rule.FLEET if counted.live >= SMALL_FLEET else Rule.SMALL_FLEET
     fleet = Finding(rule, counted.capped(limit), limit, limits.seconds(rule))
     if counted.live < SMALL_MINIMUM:
         return (fleet,)
     # Held when all are late: when more are than all but one.
-    return fleet, Finding("all_late", counted.late, counted.live - 1, limits.seconds("all_late"))
+    return fleet, Finding(Rule.ALL_LATE, counted.late, counted.live - 1, limits.seconds(Rule.ALL_LATE))
 
 
 def service_finding(counted: Counted, service: int, limits: Limits) -> Finding:
     """A service too small for the rule has a limit that it cannot pass."""
     size = counted.size[service]
     limit = limits.service_fraction * size if size >= SERVICE_MINIMUM else size
-    return Finding("service", counted.of_service[service], limit, limits.seconds("service"))
+    return Finding(Rule.SERVICE, counted.of_service[service], limit, limits.seconds(Rule.SERVICE))

@@ -3,6 +3,7 @@
 from django.db import connection
 
 from service_registry import changelog
+from service_registry.choices import ChangeKind
 from service_registry.expiry.conditions import IS_OVER
 from service_registry.expiry.evidence import ACTOR
 from service_registry.manager import reported_status
@@ -31,7 +32,7 @@ def end_overrides(at_most: int) -> int:
     changelog.append_changes(
         [
             changelog.NewChange(
-                "status_changed",
+                ChangeKind.STATUS_CHANGED,
                 namespace,
                 name,
                 ACTOR,
@@ -53,7 +54,7 @@ def settle_statuses(at_most: int) -> int:
     changelog.append_changes(
         [
             changelog.NewChange(
-                "status_changed",
+                ChangeKind.STATUS_CHANGED,
                 row.namespace,
                 row.service_name,
                 ACTOR,

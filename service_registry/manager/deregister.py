@@ -8,6 +8,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller
+from service_registry.choices import ChangeKind
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager.batch import Keyed, each_once, key_of, write
 from service_registry.manager.locking import lock_instances
@@ -114,7 +115,9 @@ def event(
     item: Keyed, caller: Caller, reason: str | None, evidence: Mapping[str, Any] | None = None
 ) -> changelog.NewChange:
     key = item.namespace, item.service_name
-    return changelog.NewChange("deregistered", *key, caller.actor, item.instance_id, reason=reason, evidence=evidence)
+    return changelog.NewChange(
+        ChangeKind.DEREGISTERED, *key, caller.actor, item.instance_id, reason=reason, evidence=evidence
+    )
 
 
 def with_reasons(

@@ -7,6 +7,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller
+from service_registry.choices import ChangeKind
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
 from service_registry.manager.batch import (
@@ -110,7 +111,7 @@ def heartbeat_once(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list
     last = dict(
         zip(missing, changelog.read_last_lifecycle_kinds(key_of(asked[place]) for place in missing), strict=True)
     )
-    back = [place for place in missing if last[place] == "registered"]
+    back = [place for place in missing if last[place] == ChangeKind.REGISTERED]
     again = dict(zip(back, beat([asked[place] for place in back], lock_timeout) if back else [], strict=True))
     return [
         outcome or again.get(place) or InstanceNotFound.after(last[place]) for place, outcome in enumerate(outcomes)
@@ -173,7 +174,7 @@ def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
 
 def event(asked: Submission[Beat], row: Found, reported: bool) -> changelog.NewChange:
     return changelog.NewChange(
-        "recovered" if row.expired or row.protected else "status_changed",
+        ChangeKind.RECOVERED if row.expired or row.protected else ChangeKind.STATUS_CHANGED,
         asked.namespace,
         asked.service_name,
         asked.caller.actor,

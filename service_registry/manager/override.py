@@ -9,6 +9,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller
+from service_registry.choices import ChangeKind
 from service_registry.exceptions import InvalidInput, NotOwner, RegistryError, ServiceNotFound
 from service_registry.manager.batch import each_once, key_of, write
 from service_registry.manager.locking import lock_instances
@@ -186,7 +187,7 @@ def clear_all(items: Sequence[OverrideOrder], rows: dict[int, Found]) -> Keys:
 
 def event(item: OverrideOrder, row: Found, caller: Caller) -> changelog.NewChange:
     return changelog.NewChange(
-        "status_changed",
+        ChangeKind.STATUS_CHANGED,
         item.namespace,
         item.service_name,
         caller.actor,

@@ -8,6 +8,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller, is_ignored
+from service_registry.choices import ChangeKind
 from service_registry.database.retries import with_retries
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.manager.batch import write
@@ -78,7 +79,7 @@ def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
         created = cursor.fetchone() is not None
         if created:
             cursor.execute(UNRESERVE, [order.namespace, order.name])
-            append(order, caller, "service_created", {"owners": order.owners})
+            append(order, caller, ChangeKind.SERVICE_CREATED, {"owners": order.owners})
             return Owned(created, order.owners)
         cursor.execute(LOCK, [order.namespace, order.name])
         standing = cursor.fetchone()
@@ -87,11 +88,11 @@ def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
         pk, before = standing
         if before != order.owners:
             cursor.execute(UPDATE, [order.owners, pk])
-            append(order, caller, "owners_changed", {"owners": order.owners, "before": before})
+            append(order, caller, ChangeKind.OWNERS_CHANGED, {"owners": order.owners, "before": before})
     return Owned(created, order.owners)
 
 
-def append(order: OwnersOrder, caller: Caller, kind: str, evidence: dict[str, list[str]]) -> None:
+def append(order: OwnersOrder, caller: Caller, kind: ChangeKind, evidence: dict[str, list[str]]) -> None:
     changelog.append_changes(
         [changelog.NewChange(kind, order.namespace, order.name, caller.actor, reason=order.reason, evidence=evidence)]
     )
@@ -125,7 +126,7 @@ def delete_service(namespace: str, name: str, reason: str | None, caller: Caller
         cursor.execute(f"DELETE FROM {SERVICE} WHERE id = %s", [pk])
         cursor.execute(RESERVE, [namespace, name, owners, settings.REGISTRY_NAME_RESERVATION_DAYS])
         deleted = changelog.NewChange(
-            "service_deleted", namespace, name, caller.actor, reason=reason, evidence={"owners": owners}
+            ChangeKind.SERVICE_DELETED, namespace, name, caller.actor, reason=reason, evidence={"owners": owners}
         )
         changelog.append_changes([deleted])
     return None

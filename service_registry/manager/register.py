@@ -7,6 +7,7 @@ from typing import Any
 
 from service_registry import changelog
 from service_registry.caller import Caller
+from service_registry.choices import ChangeKind
 from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager import instances, quota, services
 from service_registry.manager.batch import Submission, each_once, submissions_of, write
@@ -126,7 +127,7 @@ def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller
     owners = {entry.service_key: entry.service.owners for entry in entries if entry.service}
     for (namespace, name), claimant in sorted(created.items(), key=itemgetter(0)):
         yield changelog.NewChange(
-            "service_created", namespace, name, claimant.actor, evidence={"owners": owners[namespace, name]}
+            ChangeKind.SERVICE_CREATED, namespace, name, claimant.actor, evidence={"owners": owners[namespace, name]}
         )
 
 
@@ -145,14 +146,14 @@ def events(entries: Sequence[Entry]) -> Iterable[changelog.NewChange]:
             )
 
 
-def kind_of(entry: Entry) -> str | None:
+def kind_of(entry: Entry) -> ChangeKind | None:
     """The one kind of change this registration makes, by precedence; None when no reader sees a difference."""
     if entry.standing is None:
-        return "registered"
+        return ChangeKind.REGISTERED
     if entry.standing.unlisted or entry.standing.protected:
-        return "recovered"
+        return ChangeKind.RECOVERED
     if entry.changed:
-        return "status_changed" if entry.changed == ("reported_status",) else "updated"
+        return ChangeKind.STATUS_CHANGED if entry.changed == ("reported_status",) else ChangeKind.UPDATED
     return None
 
 

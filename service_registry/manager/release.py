@@ -7,6 +7,7 @@ from django.db import connection
 
 from service_registry import changelog
 from service_registry.caller import Caller
+from service_registry.choices import ChangeKind
 from service_registry.database.retries import with_retries
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.manager.batch import write
@@ -76,7 +77,7 @@ class Releasing:
         changelog.append_changes(
             [
                 changelog.NewChange(
-                    "released", order.namespace, order.name, actor, reason=order.reason, evidence=evidence
+                    ChangeKind.RELEASED, order.namespace, order.name, actor, reason=order.reason, evidence=evidence
                 )
             ]
         )

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from service_registry import changelog
 from service_registry.caller import Caller
+from service_registry.choices import State, Status
 from service_registry.database.retries import with_retries
 from service_registry.manager.batch import write
 from service_registry.manager.deregister import delete, event
 from service_registry.manager.locking import lock_instances
-from service_registry.queries.filters import ALL_STATES, ALL_STATUSES, MATCHES, resolve_filters
+from service_registry.queries.filters import MATCHES, resolve_filters
 from service_registry.schemas import InstanceFilters
 from service_registry.schemas.fields import Namespace, ServiceName
 from service_registry.sql import INSTANCE, INSTANCE_ROWS, RENEWED_AT, STATE, rfc3339
@@ -31,7 +32,7 @@ class Selection(InstanceFilters):
     def parameters(self) -> dict[str, Any]:
         """Those of SELECTED."""
         named = self.model_dump(include={"namespace", "service_name", "silent_for_seconds"})
-        return resolve_filters(self, ALL_STATUSES, ALL_STATES).parameters | named
+        return resolve_filters(self, Status.values, State.values).parameters | named
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from typing import Any
 from django.db import connection
 
 from service_registry import changelog
+from service_registry.choices import Status
 from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
 from service_registry.json_text import dump_json, dump_json_with_array
-from service_registry.queries.filters import ALL_STATUSES, MATCHES, ResolvedFilters, like_pattern, resolve_filters
+from service_registry.queries.filters import MATCHES, ResolvedFilters, like_pattern, resolve_filters
 from service_registry.schemas import ListQuery
 from service_registry.sql import (
     CHANGE,
@@ -137,7 +138,7 @@ def list_services(
     The index is the log's end at the walk's first page, so that a watch from there misses nothing of it.
     """
     index = changelog.read_newest_index()
-    asked = resolve_filters(query, ALL_STATUSES)
+    asked = resolve_filters(query, Status.values)
     with connection.cursor() as cursor:
         cursor.execute(
             PAGE,

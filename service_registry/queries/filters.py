@@ -3,15 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
+from service_registry.choices import State, Status
 from service_registry.schemas import InstanceFilters
-from service_registry.schemas.fields import State, Status
 from service_registry.sql import EFFECTIVE_STATUS, STATE_NAME
 
-ALL_STATUSES: tuple[str, ...] = get_args(Status)
-ALL_STATES: tuple[str, ...] = get_args(State)
-LISTED_STATES = ("live", "protected")
+LISTED_STATES = (State.LIVE.value, State.PROTECTED.value)
 
 MATCHES = f"""({EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%(states)s)
     AND (%(zone)s::text IS NULL OR i.zone = %(zone)s)
@@ -30,11 +28,11 @@ def resolve_filters(
     filters: InstanceFilters, statuses: Sequence[str], states: Sequence[str] = LISTED_STATES
 ) -> ResolvedFilters:
     """What `filters` ask for; `statuses` and `states` stand where they name none."""
-    named_statuses = ALL_STATUSES if "all" in (filters.status or ()) else filters.status
-    named_states: Sequence[str] = ALL_STATES if "all" in (filters.state or ()) else filters.state or states
+    named_statuses = Status.values if "all" in (filters.status or ()) else filters.status
+    named_states: Sequence[str] = State.values if "all" in (filters.state or ()) else filters.state or states
     if filters.protected is not None:
         only = filters.protected == "true"
-        named_states = [state for state in named_states if (state == "protected") == only]
+        named_states = [state for state in named_states if (state == State.PROTECTED) == only]
     parameters = {
         "statuses": list(named_statuses or statuses),
         "states": list(named_states),

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from service_registry.choices import Status
 from service_registry.queries.catalogue import INSTANCES_A_PAGE, ListPosition, ServicePage, render_service
-from service_registry.queries.filters import ALL_STATUSES, LISTED_STATES, name_matches, resolve_filters
+from service_registry.queries.filters import LISTED_STATES, name_matches, resolve_filters
 from service_registry.replica.store import Replica, ServiceEntry, filter_documents
 from service_registry.schemas import ListQuery
 
@@ -54,7 +55,7 @@ class PageBuilder:
 
     def add(self, services: Iterable[Service]) -> None:
         """Look at the services that come next, until the page is full."""
-        asked = resolve_filters(self.query, ALL_STATUSES)
+        asked = resolve_filters(self.query, Status.values)
         for key, service in services:
             documents = list(filter_documents(service.sorted_instances(), asked.parameters))
             if asked.narrowed and not documents:

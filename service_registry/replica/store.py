@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from service_registry.changelog.read import RecordedChange, owners_in_evidence
+from service_registry.choices import ChangeKind, State
 
-REMOVAL_KINDS = {"deregistered", "removed"}
+REMOVAL_KINDS = {ChangeKind.DEREGISTERED, ChangeKind.REMOVED}
 
 
 class InstanceEntry(NamedTuple):
@@ -61,7 +62,7 @@ class ServiceEntry:
 
 
 def is_protected(entry: InstanceEntry | None) -> bool:
-    return entry is not None and entry.state == "protected"
+    return entry is not None and entry.state == State.PROTECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Replica:
         self.index, self.pk = change.index, change.pk
 
     def apply_to_service(self, change: Change, key: tuple[str, str]) -> None:
-        if change.kind == "service_deleted":
+        if change.kind == ChangeKind.SERVICE_DELETED:
             self.services.pop(key, None)
             return
         service = self.services.get(key)

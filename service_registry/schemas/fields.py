@@ -3,30 +3,25 @@
 import ipaddress
 import re
 from itertools import pairwise
-from typing import Annotated, Any, Literal, LiteralString
+from typing import Annotated, Any, LiteralString
 
 from django.conf import settings
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from django.db.models import TextChoices
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, StringConstraints
+from pydantic_core import PydanticCustomError, core_schema
 
-Status = Literal["UP", "STARTING", "DOWN", "OUT_OF_SERVICE"]
-Scheme = Literal["http", "https", "grpc", "grpcs", "tcp", "udp"]
-State = Literal["live", "protected", "expired"]
-Kind = Literal[
-    "log_started",
-    "service_created",
-    "service_deleted",
-    "owners_changed",
-    "registered",
-    "recovered",
-    "updated",
-    "status_changed",
-    "protected",
-    "released",
-    "expired",
-    "deregistered",
-    "removed",
-]
+from service_registry import choices
+
+
+def one_of(enumeration: type[TextChoices]) -> GetPydanticSchema:
+    """Accept the values of an enumeration and nothing else."""
+    return GetPydanticSchema(lambda _source, _handler: core_schema.literal_schema(enumeration.values))
+
+
+Status = Annotated[str, one_of(choices.Status)]
+Scheme = Annotated[str, one_of(choices.Scheme)]
+State = Annotated[str, one_of(choices.State)]
+Kind = Annotated[str, one_of(choices.ChangeKind)]
 
 INDEX = re.compile(r"[0-9a-f]{8}-([1-9][0-9]{0,18})", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,7})(ms|s|m)", re.ASCII)

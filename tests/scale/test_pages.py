@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from service_registry.choices import Status
 from service_registry.queries.catalogue import PAGE
-from service_registry.queries.filters import ALL_STATUSES, resolve_filters
+from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import ListQuery
 from tests.client import registration
 from tests.scale.conftest import INSTANCES_A_SERVICE, SERVICES, name_of
@@ -37,7 +38,7 @@ def walk(caller: Caller, query: str = "") -> tuple[list[Any], list[float]]:
 
 def bare_query_seconds(registry: Running, places: list[str]) -> list[float]:
     """The same pages as bare queries, on a connection of their own."""
-    parameters = resolve_filters(ListQuery(), ALL_STATUSES).parameters | {
+    parameters = resolve_filters(ListQuery(), Status.values).parameters | {
         **dict.fromkeys(("namespace", "name", "owner")),
         "narrowed": False,
         "full": True,

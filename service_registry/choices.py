@@ -1,0 +1,61 @@
+"""The enumerations of the domain, each stated once.
+
+They stand apart from the models, because the rules of expiry and the SQL fragments use them without Django's models.
+"""
+
+from django.db.models import TextChoices
+
+
+class Status(TextChoices):
+    """A status that an instance reports or an override sets. Only `UP` gets traffic."""
+
+    UP = "UP"
+    STARTING = "STARTING"
+    DOWN = "DOWN"
+    OUT_OF_SERVICE = "OUT_OF_SERVICE"
+
+
+class Scheme(TextChoices):
+    """The protocol that an instance speaks on its port."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    GRPC = "grpc"
+    GRPCS = "grpcs"
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class State(TextChoices):
+    """The state of an instance's lease."""
+
+    LIVE = "live"
+    PROTECTED = "protected"
+    EXPIRED = "expired"
+
+
+class ChangeKind(TextChoices):
+    """What a change in the log records."""
+
+    LOG_STARTED = "log_started"
+    SERVICE_CREATED = "service_created"
+    SERVICE_DELETED = "service_deleted"
+    OWNERS_CHANGED = "owners_changed"
+    REGISTERED = "registered"
+    RECOVERED = "recovered"
+    UPDATED = "updated"
+    STATUS_CHANGED = "status_changed"
+    PROTECTED = "protected"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    DEREGISTERED = "deregistered"
+    REMOVED = "removed"
+
+
+class Rule(TextChoices):
+    """The rules of `expiry.rules` that protect a lease past its deadline."""
+
+    FLEET = "fleet"
+    SMALL_FLEET = "small_fleet"
+    SERVICE = "service"
+    ALL_LATE = "all_late"
