@@ -15,7 +15,7 @@ from tests.leaks import CANARY, note_token
 
 ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("POST", r"/registry/register/?", schemas.LeasedInstance),
-    ("POST", r"/registry/heartbeat/?", schemas.Heartbeat),
+    ("POST", r"/registry/heartbeat/?", schemas.RenewedLease),
     ("POST", r"/registry/deregister/?", None),
     ("GET", r"/registry/services/?", schemas.ServicePage),
     ("GET", r"/registry/services/[^/]+/?", schemas.ServiceInstances),

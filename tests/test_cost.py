@@ -21,7 +21,7 @@ from service_registry.manager.heartbeat import BEAT
 from service_registry.manager.quota import COUNT_OF_OWNERS
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
-from service_registry.schemas import Beat, DiscoveryQuery, Registration
+from service_registry.schemas import DiscoveryQuery, Heartbeat, Registration
 from service_registry.sql import OVERRIDE
 from service_registry.sql import SERVICE as SERVICE_TABLE
 from tests.client import registration
@@ -42,8 +42,8 @@ def fleet(size: int, service_name: str = "web") -> list[Registration]:
     return [Registration(**registration(service_name, f"i-{number}")) for number in range(size)]
 
 
-def beats(size: int) -> list[Beat]:
-    return [Beat(service_name="web", instance_id=f"i-{number}") for number in range(size)]
+def beats(size: int) -> list[Heartbeat]:
+    return [Heartbeat(service_name="web", instance_id=f"i-{number}") for number in range(size)]
 
 
 @pytest.mark.parametrize("size", [1, 500])
@@ -90,7 +90,9 @@ def many(db: None) -> None:
 
 
 def beat_parameters(size: int) -> dict[str, Any]:
-    sent = [Beat(service_name=f"service-{number % 100}", instance_id=f"i-{number // 100}") for number in range(size)]
+    sent = [
+        Heartbeat(service_name=f"service-{number % 100}", instance_id=f"i-{number // 100}") for number in range(size)
+    ]
     return columns_of(submissions_of(CALLER, sent)) | {"epochs": column([None] * size)}
 
 
@@ -121,7 +123,8 @@ def test_overrides_of_other_instances_cost_a_heartbeat_nothing(many: None) -> No
         cursor.execute(OVERRIDES)
     callers = [Caller("tester", frozenset({"team", f"crew-{number}"}), frozenset()) for number in range(100)]
     sent = [
-        Submission(Beat(service_name="service-0", instance_id=f"i-{at}"), caller) for at, caller in enumerate(callers)
+        Submission(Heartbeat(service_name="service-0", instance_id=f"i-{at}"), caller)
+        for at, caller in enumerate(callers)
     ]
     parameters = columns_of(sent) | {"epochs": column([None] * 100)}
     found = plan(BEAT, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")

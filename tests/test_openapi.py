@@ -65,7 +65,7 @@ def test_it_holds_the_limits_of_the_models(document: dict[str, Any]) -> None:
     assert registration["ttl_seconds"]["maximum"] == 86400
 
 
-SENT = ("Registration", "Beat", "Deregistration", "OverrideStatement", "OwnersStatement", "ReleaseStatement")
+SENT = ("Registration", "Heartbeat", "Deregistration", "OverrideRequest", "OwnersRequest", "ReleaseRequest")
 
 
 def test_it_describes_all_that_callers_send(document: dict[str, Any]) -> None:

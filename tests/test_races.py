@@ -15,7 +15,7 @@ from service_registry.caller import Caller
 from service_registry.exceptions import InstanceNotFound, NotOwner
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Instance, Lease, RegistryState, Service
-from service_registry.schemas import Beat, Deregistration, OverrideOrder, Registration
+from service_registry.schemas import Deregistration, Heartbeat, InstanceOverride, Registration
 from tests import ageing
 from tests.client import registration
 
@@ -91,7 +91,7 @@ def test_batches_in_any_order_never_deadlock() -> None:
             elif verb < 0.8:
                 statuses = [chance.choice((None, "UP", "DOWN")) for _ in keys]
                 beats = [
-                    Beat(service_name=key[0], instance_id=key[1], status=status)
+                    Heartbeat(service_name=key[0], instance_id=key[1], status=status)
                     for key, status in zip(keys, statuses, strict=True)
                 ]
                 outcomes = [*manager.heartbeat(beats, OWNER)]
@@ -119,7 +119,7 @@ def test_a_heartbeat_that_meets_the_sweep_is_never_lost() -> None:
         manager.register([instance("i-1")], OWNER)
         ageing.silence(34)
         (beaten, _swept) = at_once(
-            [lambda: manager.heartbeat([Beat(service_name="web", instance_id="i-1")], OWNER)[0], sweep]
+            [lambda: manager.heartbeat([Heartbeat(service_name="web", instance_id="i-1")], OWNER)[0], sweep]
         )
         assert isinstance(beaten, manager.Renewed)
         assert Lease.objects.get().expired_at is None
@@ -138,7 +138,7 @@ def test_sweeps_at_once_log_each_expiry_once() -> None:
 
 def proven(names: Sequence[str]) -> None:
     manager.register([instance(name) for name in names], OWNER)
-    beats = manager.heartbeat([Beat(service_name="web", instance_id=name) for name in names], OWNER)
+    beats = manager.heartbeat([Heartbeat(service_name="web", instance_id=name) for name in names], OWNER)
     assert all(isinstance(outcome, manager.Renewed) for outcome in beats)
 
 
@@ -149,7 +149,7 @@ def test_a_heartbeat_that_meets_the_sweep_ends_its_hold_or_prevents_it() -> None
         proven(names)
         ageing.silence(34)
         beaten, _swept = at_once(
-            [lambda: manager.heartbeat([Beat(service_name="web", instance_id="i-0")], OWNER)[0], sweep]
+            [lambda: manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)[0], sweep]
         )
         assert isinstance(beaten, manager.Renewed)
         assert Lease.objects.get(instance__instance_id="i-0").protected_at is None
@@ -177,12 +177,14 @@ def test_sweeps_at_once_restart_the_window_once() -> None:
     for trial in range(20):
         for service in ("web", "api", "mail"):
             manager.register([instance(f"i-{number}", service) for number in range(7)], OWNER)
-            manager.heartbeat([Beat(service_name=service, instance_id=f"i-{number}") for number in range(7)], OWNER)
+            manager.heartbeat(
+                [Heartbeat(service_name=service, instance_id=f"i-{number}") for number in range(7)], OWNER
+            )
         ageing.silence(60)
         at_once([sweep, sweep, sweep])
         sweep()
         assert RegistryState.objects.get().silent_since is not None, trial
-        manager.heartbeat([Beat(service_name="web", instance_id="i-0")], OWNER)
+        manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)
         before = metrics.window_restarts.labels("silence")._value.get()
         at_once([sweep, sweep, sweep])
         sweep()
@@ -236,7 +238,7 @@ def test_the_log_ends_with_what_is_listed_when_an_override_meets_a_registration(
     manager.register([instance("first")], OWNER)
     for trial in range(100):
         name = f"i-{trial}"
-        order = OverrideOrder(service_name="web", instance_id=name, status="DOWN", reason="test")
+        order = InstanceOverride(service_name="web", instance_id=name, status="DOWN", reason="test")
         at_once([partial(manager.register, [instance(name)], OWNER), partial(manager.override, [order], operator)])
         logged = Change.objects.filter(instance_id=name).latest("id").instance
         assert logged is not None

@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from service_registry import manager
 from service_registry.caller import Caller
 from service_registry.models import Change, Instance
-from service_registry.schemas import Beat, Registration
+from service_registry.schemas import Heartbeat, Registration
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import ROOT, command_line, environment, run
@@ -150,7 +150,7 @@ def test_an_instance_that_beats_meanwhile_is_judged_again(filters: dict[str, Any
 
     thread = threading.Thread(target=remover)
     with transaction.atomic():
-        manager.heartbeat([Beat(service_name="web", instance_id="i-0")], OWNER)
+        manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)
         thread.start()
         wait_for(somebody_waits_for_us)
     thread.join(20)

@@ -18,7 +18,7 @@ from service_registry.caller import Caller
 from service_registry.choices import Status
 from service_registry.exceptions import RegistryError
 from service_registry.models import Instance, Override, Service, User
-from service_registry.schemas import ARRAY_LIMIT, Deregistration, OverrideOrder, ReleaseOrder
+from service_registry.schemas import ARRAY_LIMIT, Deregistration, InstanceOverride, ServiceRelease
 from service_registry.schemas.fields import NO_CONTROLS
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class StatusOverride(forms.Form):
     reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
 
     def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        return manager.override([OverrideOrder(**key_of(row), **self.cleaned_data) for row in rows], caller)
+        return manager.override([InstanceOverride(**key_of(row), **self.cleaned_data) for row in rows], caller)
 
 
 class Clearing(forms.Form):
@@ -71,7 +71,7 @@ class Clearing(forms.Form):
     reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
 
     def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        return manager.override([OverrideOrder(**key_of(row), **self.cleaned_data) for row in rows], caller)
+        return manager.override([InstanceOverride(**key_of(row), **self.cleaned_data) for row in rows], caller)
 
 
 class Release(forms.Form):
@@ -87,7 +87,7 @@ class Release(forms.Form):
     def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
         reason = self.cleaned_data["reason"]
         return manager.release(
-            [ReleaseOrder(namespace=row.namespace, name=row.name, reason=reason) for row in rows], caller
+            [ServiceRelease(namespace=row.namespace, name=row.name, reason=reason) for row in rows], caller
         )
 
 

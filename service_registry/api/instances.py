@@ -19,11 +19,11 @@ from service_registry.permissions import Action
 from service_registry.queries import catalogue
 from service_registry.schemas import (
     InstanceByIdQuery,
+    InstanceOverride,
     InstanceQuery,
     LeasedInstance,
     OverriddenInstance,
-    OverrideOrder,
-    OverrideStatement,
+    OverrideRequest,
 )
 
 
@@ -77,12 +77,12 @@ class InstanceViewSet(Parted, ViewSet):
         summary="Set the status over an instance's own",
         description="Stands until `until` or until it is cleared; survives heartbeats, re-registration and removal.",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
-        request=OverrideStatement,
+        request=OverrideRequest,
         responses={200: OverriddenInstance},
     )
     def set_status(self, request: Request, **key: str) -> Response:
         query = validate_query(InstanceQuery, request.query_params, **key)
-        return self.overridden(request, query, validate_one(OverrideStatement, request.data).model_dump())
+        return self.overridden(request, query, validate_one(OverrideRequest, request.data).model_dump())
 
     @extend_schema(
         operation_id="clear_override",
@@ -95,5 +95,5 @@ class InstanceViewSet(Parted, ViewSet):
 
     def overridden(self, request: Request, query: InstanceQuery, said: dict[str, Any]) -> Response:
         key = query.model_dump()
-        stands = unwrapped(manager.override([OverrideOrder(**key, **said)], asking(request)))
+        stands = unwrapped(manager.override([InstanceOverride(**key, **said)], asking(request)))
         return Response({**key, "override": stands.override, "instance": stands.instance})

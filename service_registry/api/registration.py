@@ -19,14 +19,14 @@ from service_registry.http.bulk import Verb
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.schemas import (
-    Beat,
-    Beats,
     Deregistration,
     Deregistrations,
-    HeartbeatAnswer,
+    EmptyQuery,
+    Heartbeat,
+    HeartbeatResponse,
+    Heartbeats,
     LeasedInstance,
-    NoQuery,
-    RegisterAnswer,
+    RegisterResponse,
     Registration,
     Registrations,
     Results,
@@ -48,7 +48,7 @@ class RegistrationViewSet(Parted, ViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        validate_query(NoQuery, request.query_params)
+        validate_query(EmptyQuery, request.query_params)
 
     # What each may answer with besides the problems that any operation may.
     problems: ClassVar[dict[str, tuple[int, ...]]] = {
@@ -63,7 +63,7 @@ class RegistrationViewSet(Parted, ViewSet):
         description="Says where an instance is. Idempotent: a full statement, in which a field left out has its "
         "default. The first registration of a service claims it for `owner`. An array is answered item by item.",
         request=Registrations,
-        responses={200: RegisterAnswer, 201: LeasedInstance},
+        responses={200: RegisterResponse, 201: LeasedInstance},
     )
     def register(self, request: Request) -> Response:
         if isinstance(request.data, list):
@@ -76,13 +76,13 @@ class RegistrationViewSet(Parted, ViewSet):
         operation_id="heartbeat",
         summary="Renew leases",
         description="Says that an instance is still there; one that had expired comes back.",
-        request=Beats,
-        responses={200: HeartbeatAnswer},
+        request=Heartbeats,
+        responses={200: HeartbeatResponse},
     )
     def heartbeat(self, request: Request) -> Response:
         if isinstance(request.data, list):
-            return in_array(Beat, request, manager.heartbeat, responses.of_beaten_item)
-        beat = validate_one(Beat, request.data)
+            return in_array(Heartbeat, request, manager.heartbeat, responses.of_beaten_item)
+        beat = validate_one(Heartbeat, request.data)
         outcomes = manager.heartbeat([beat], asking(request))
         note_unchanged(request, outcomes)
         _status, document = responses.of_heartbeat(beat, unwrapped(outcomes))

@@ -24,16 +24,16 @@ from service_registry.queries.filters import LISTED_STATES, resolve_filters
 from service_registry.schemas import (
     DiscoveryQuery,
     ListQuery,
-    NamedQuery,
     OwnedService,
-    OwnersOrder,
-    OwnersStatement,
+    OwnersRequest,
     ReleasedService,
-    ReleaseOrder,
-    ReleaseStatement,
+    ReleaseRequest,
     ServiceInstances,
+    ServiceKey,
+    ServiceOwners,
     ServicePage,
     ServiceQuery,
+    ServiceRelease,
 )
 
 
@@ -104,14 +104,14 @@ class ServiceViewSet(Parted, ViewSet):
         operation_id="set_owners",
         summary="Give a service its owners, and make it when it does not exist",
         parameters=parameters(ServiceQuery, "name"),
-        request=OwnersStatement,
+        request=OwnersRequest,
         responses={200: OwnedService, 201: OwnedService},
     )
     def set_owners(self, request: Request, name: str) -> Response:
         query = validate_query(ServiceQuery, request.query_params, name=name)
-        statement = validate_one(OwnersStatement, request.data)
+        statement = validate_one(OwnersRequest, request.data)
         key = {"namespace": query.namespace, "name": query.name}
-        done = unwrapped(manager.set_owners([OwnersOrder(**key, **statement.model_dump())], asking(request)))
+        done = unwrapped(manager.set_owners([ServiceOwners(**key, **statement.model_dump())], asking(request)))
         return Response({**key, "owners": done.owners}, 201 if done.created else 200)
 
     @extend_schema(
@@ -131,12 +131,12 @@ class ServiceViewSet(Parted, ViewSet):
         operation_id="release_service",
         summary="Let go what is held in a service past its deadline",
         description="The next sweep expires it; for 15 minutes nobody is held in this service.",
-        parameters=parameters(NamedQuery, "name"),
-        request=ReleaseStatement,
+        parameters=parameters(ServiceKey, "name"),
+        request=ReleaseRequest,
         responses={200: ReleasedService},
     )
     def release(self, request: Request, name: str) -> Response:
-        query = validate_query(NamedQuery, request.query_params, name=name)
-        statement = validate_one(ReleaseStatement, request.data)
-        order = ReleaseOrder(**query.model_dump(), reason=statement.reason)
+        query = validate_query(ServiceKey, request.query_params, name=name)
+        statement = validate_one(ReleaseRequest, request.data)
+        order = ServiceRelease(**query.model_dump(), reason=statement.reason)
         return Response({"released": unwrapped(manager.release([order], asking(request))).held})

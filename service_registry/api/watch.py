@@ -20,7 +20,7 @@ from service_registry.http.validation import validate_query
 from service_registry.json_text import dump_json_with_array
 from service_registry.models import Service
 from service_registry.permissions import Action
-from service_registry.schemas import Changes, WatchQuery
+from service_registry.schemas import WatchQuery, WatchResponse
 
 LAST_EVENT_ID = OpenApiParameter(
     "Last-Event-ID", str, OpenApiParameter.HEADER, description="Where a stream broke off; stands before `index`."
@@ -48,7 +48,7 @@ class WatchViewSet(Parted, ViewSet):
         summary="Be told of changes: a stream of events, or the next of them",
         parameters=[*parameters(WatchQuery), LAST_EVENT_ID],
         responses={
-            (200, "application/json"): Changes,
+            (200, "application/json"): WatchResponse,
             (200, "text/event-stream"): OpenApiResponse(
                 OpenApiTypes.STR,
                 "Events `change` (`id` its index, `data` a change) and `sync` (nothing came; `id` the index), until "

@@ -5,7 +5,7 @@ from typing import Any
 from service_registry import manager
 from service_registry.api.errors import STATUS_OF, item_error
 from service_registry.exceptions import RegistryError
-from service_registry.schemas import Beat, Registration
+from service_registry.schemas import Heartbeat, Registration
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -14,7 +14,7 @@ def of_registration(_item: Registration, done: manager.Registered) -> Answer:
     return (201 if done.created else 200), done.document
 
 
-def of_heartbeat(beat: Beat, done: manager.Renewed) -> Answer:
+def of_heartbeat(beat: Heartbeat, done: manager.Renewed) -> Answer:
     answer = {
         "namespace": beat.namespace,
         "service_name": beat.service_name,

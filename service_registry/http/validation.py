@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service_registry.exceptions import InvalidInput
 from service_registry.schemas import ARRAY_LIMIT
-from service_registry.schemas.errors import invalid, path_of
+from service_registry.schemas.errors import field_path, to_invalid_input
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,7 +25,7 @@ def validate_one(model: type[Model], document: Any) -> Model:
     try:
         return model.model_validate(without_nulls(model, document))
     except ValidationError as error:
-        raise invalid(error) from error
+        raise to_invalid_input(error) from error
 
 
 def validate_many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]:
@@ -49,7 +49,7 @@ def verdict(model: type[Model], document: Any) -> Model | InvalidInput:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        return invalid(error)
+        return to_invalid_input(error)
 
 
 def validate_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
@@ -58,9 +58,9 @@ def validate_query(model: type[Model], query: QueryDict, **more: Any) -> Model:
     document: dict[str, Any] = dict(more)
     for name, values in query.lists():
         if name in more or name == "metadata":
-            raise InvalidInput.of_field(path_of([name]), "extra_forbidden", "is no parameter")
+            raise InvalidInput.of_field(field_path([name]), "extra_forbidden", "is no parameter")
         if name not in repeatable and len(values) > 1:
-            raise InvalidInput.of_field(path_of([name]), "repeated", "must stand once")
+            raise InvalidInput.of_field(field_path([name]), "repeated", "must stand once")
         if name.startswith("metadata."):
             document.setdefault("metadata", {})[name.removeprefix("metadata.")] = values[0]
         else:

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from pydantic import BaseModel, ValidationError
 
 from service_registry.exceptions import RegistryError
-from service_registry.schemas.errors import invalid, sentence
+from service_registry.schemas.errors import describe_refusal, to_invalid_input
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -19,11 +19,11 @@ def ordered(model: type[Model], fields: Mapping[str, Any]) -> Model:
     try:
         return model(**fields)
     except ValidationError as error:
-        raise refused(invalid(error)) from error
+        raise refused(to_invalid_input(error)) from error
 
 
 def refused(refusal: RegistryError) -> CommandError:
-    return CommandError(sentence(refusal, flag_of))
+    return CommandError(describe_refusal(refusal, flag_of))
 
 
 def flag_of(field: str) -> str:

@@ -22,7 +22,7 @@ from service_registry.manager.batch import (
     submissions_of,
     write,
 )
-from service_registry.schemas import Beat
+from service_registry.schemas import Heartbeat
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, STATE
 
 
@@ -91,7 +91,7 @@ class Found(NamedTuple):
     lease: dict[str, Any] | None
 
 
-def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryError]:
+def heartbeat(items: Sequence[Heartbeat], caller: Caller) -> list[Renewed | RegistryError]:
     """Renew leases; bring back those that had expired; apply reported statuses.
 
     Outcomes otherwise: NotOwner, LeaseSuperseded, InstanceNotFound (with the reason), InvalidInput (a repeated key).
@@ -99,12 +99,12 @@ def heartbeat(items: Sequence[Beat], caller: Caller) -> list[Renewed | RegistryE
     return heartbeat_for_callers(submissions_of(caller, items), lock_timeout="1s")
 
 
-def heartbeat_for_callers(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+def heartbeat_for_callers(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Renewed | RegistryError]:
     """`heartbeat`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
     return each_once(asked, lambda once: heartbeat_once(once, lock_timeout))
 
 
-def heartbeat_once(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+def heartbeat_once(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Renewed | RegistryError]:
     """Beat; then ask the log about those without a row, and beat once more for those that have come back meanwhile."""
     outcomes = beat(asked, lock_timeout)
     missing = [place for place, outcome in enumerate(outcomes) if outcome is None]
@@ -118,7 +118,7 @@ def heartbeat_once(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list
     ]
 
 
-def beat(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed | RegistryError | None]:
+def beat(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Renewed | RegistryError | None]:
     """One transaction. An outcome is None where there is no row.
 
     1. Lock the instances that report a status, before any lease.
@@ -141,7 +141,7 @@ def beat(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[Renewed |
     return [outcome(each.item, row, applied) for each, row in zip(asked, found, strict=True)]
 
 
-def renew(asked: Sequence[Submission[Beat]]) -> list[Found | None]:
+def renew(asked: Sequence[Submission[Heartbeat]]) -> list[Found | None]:
     """Lock and beat; by item, what was found."""
     with connection.cursor() as cursor:
         cursor.execute(BEAT, columns_of(asked) | {"epochs": column(each.item.epoch for each in asked)})
@@ -172,7 +172,7 @@ def is_news(row: Found, applied: Mapping[int, bool]) -> bool:
     return bool(row.expired or row.protected or row.instance_pk in applied)
 
 
-def event(asked: Submission[Beat], row: Found, reported: bool) -> changelog.NewChange:
+def event(asked: Submission[Heartbeat], row: Found, reported: bool) -> changelog.NewChange:
     return changelog.NewChange(
         ChangeKind.RECOVERED if row.expired or row.protected else ChangeKind.STATUS_CHANGED,
         asked.namespace,
@@ -185,7 +185,7 @@ def event(asked: Submission[Beat], row: Found, reported: bool) -> changelog.NewC
     )
 
 
-def outcome(item: Beat, row: Found | None, applied: Mapping[int, bool]) -> Renewed | RegistryError | None:
+def outcome(item: Heartbeat, row: Found | None, applied: Mapping[int, bool]) -> Renewed | RegistryError | None:
     if row is None:
         return None
     if row.instance_pk is None:

@@ -13,7 +13,7 @@ from service_registry.choices import ChangeKind
 from service_registry.exceptions import InvalidInput, NotOwner, RegistryError, ServiceNotFound
 from service_registry.manager.batch import each_once, key_of, write
 from service_registry.manager.locking import lock_instances
-from service_registry.schemas import OverrideOrder
+from service_registry.schemas import InstanceOverride
 from service_registry.sql import INSTANCE_DOCUMENT, INSTANCE_ROWS, OVERRIDE, SERVICE, rfc3339
 
 
@@ -101,7 +101,7 @@ ORDER BY item.position
 """
 
 
-def override(items: Sequence[OverrideOrder], caller: Caller) -> list[Overridden | RegistryError]:
+def override(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridden | RegistryError]:
     """Set the status of instances over their own, or with `status` None take that back. The instance need not exist.
 
     Outcomes otherwise: ServiceNotFound, NotOwner, InvalidInput (a time that has passed, a repeated key).
@@ -109,7 +109,7 @@ def override(items: Sequence[OverrideOrder], caller: Caller) -> list[Overridden 
     return each_once(items, lambda once: override_once(once, caller))
 
 
-def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overridden | RegistryError]:
+def override_once(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridden | RegistryError]:
     """One transaction.
 
     1. Lock services against deletion, then instances and leases: what registers or beats meanwhile waits.
@@ -135,7 +135,7 @@ def override_once(items: Sequence[OverrideOrder], caller: Caller) -> list[Overri
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def lock(items: Sequence[OverrideOrder], caller: Caller) -> dict[int, Found]:
+def lock(items: Sequence[InstanceOverride], caller: Caller) -> dict[int, Found]:
     keys = zip(*((*key_of(item), item.until) for item in items), strict=True)
     with connection.cursor() as cursor:
         columns = [list(column) for column in keys]
@@ -156,7 +156,7 @@ def judge(row: Found | None, caller: Caller) -> RegistryError | None:
 Keys = set[tuple[int, str]]
 
 
-def set_all(items: Sequence[OverrideOrder], rows: dict[int, Found], caller: Caller) -> Keys:
+def set_all(items: Sequence[InstanceOverride], rows: dict[int, Found], caller: Caller) -> Keys:
     documents = [
         {
             "service_id": row.service_pk,
@@ -176,7 +176,7 @@ def set_all(items: Sequence[OverrideOrder], rows: dict[int, Found], caller: Call
         return set(cursor.fetchall())
 
 
-def clear_all(items: Sequence[OverrideOrder], rows: dict[int, Found]) -> Keys:
+def clear_all(items: Sequence[InstanceOverride], rows: dict[int, Found]) -> Keys:
     keys = [(row.service_pk, items[place].instance_id) for place, row in rows.items() if not items[place].status]
     if not keys:
         return set()
@@ -185,7 +185,7 @@ def clear_all(items: Sequence[OverrideOrder], rows: dict[int, Found]) -> Keys:
         return set(cursor.fetchall())
 
 
-def event(item: OverrideOrder, row: Found, caller: Caller) -> changelog.NewChange:
+def event(item: InstanceOverride, row: Found, caller: Caller) -> changelog.NewChange:
     return changelog.NewChange(
         ChangeKind.STATUS_CHANGED,
         item.namespace,
@@ -199,7 +199,7 @@ def event(item: OverrideOrder, row: Found, caller: Caller) -> changelog.NewChang
     )
 
 
-def read(items: Sequence[OverrideOrder], rows: dict[int, Found]) -> list[Overridden]:
+def read(items: Sequence[InstanceOverride], rows: dict[int, Found]) -> list[Overridden]:
     if not rows:
         return []
     keys = [(row.service_pk, items[place].instance_id) for place, row in rows.items()]

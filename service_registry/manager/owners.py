@@ -13,7 +13,7 @@ from service_registry.database.retries import with_retries
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.manager.batch import write
 from service_registry.permissions import grants
-from service_registry.schemas import OwnersOrder
+from service_registry.schemas import ServiceOwners
 from service_registry.sql import INSTANCE, OVERRIDE, RESERVATION, SERVICE
 
 
@@ -41,7 +41,7 @@ class Vanished(Exception):
     """The service was deleted between two statements of ours."""
 
 
-def set_owners(orders: Sequence[OwnersOrder], caller: Caller) -> list[Owned | RegistryError]:
+def set_owners(orders: Sequence[ServiceOwners], caller: Caller) -> list[Owned | RegistryError]:
     """Give services these owners, and make those that do not exist. One order at a time.
 
     Outcome otherwise: InvalidInput, for a group that is a role here or that everybody holds: it would open the service
@@ -50,7 +50,7 @@ def set_owners(orders: Sequence[OwnersOrder], caller: Caller) -> list[Owned | Re
     return [ruled_out(order) or with_retries(lambda order=order: settled(order, caller)) for order in orders]  # type: ignore[misc]
 
 
-def ruled_out(order: OwnersOrder) -> InvalidInput | None:
+def ruled_out(order: ServiceOwners) -> InvalidInput | None:
     found = [place for place, owner in enumerate(order.owners) if grants.are_role(owner) or is_ignored(owner)]
     return (
         InvalidInput.of_field(
@@ -61,14 +61,14 @@ def ruled_out(order: OwnersOrder) -> InvalidInput | None:
     )
 
 
-def settled(order: OwnersOrder, caller: Caller) -> Owned:
+def settled(order: ServiceOwners, caller: Caller) -> Owned:
     try:
         return set_owners_of(order, caller)
     except Vanished:
         return set_owners_of(order, caller)
 
 
-def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
+def set_owners_of(order: ServiceOwners, caller: Caller) -> Owned:
     """One transaction.
 
     1. Insert; a rival who inserts the name at this moment is waited for, and then there is a row.
@@ -92,7 +92,7 @@ def set_owners_of(order: OwnersOrder, caller: Caller) -> Owned:
     return Owned(created, order.owners)
 
 
-def append(order: OwnersOrder, caller: Caller, kind: ChangeKind, evidence: dict[str, list[str]]) -> None:
+def append(order: ServiceOwners, caller: Caller, kind: ChangeKind, evidence: dict[str, list[str]]) -> None:
     changelog.append_changes(
         [changelog.NewChange(kind, order.namespace, order.name, caller.actor, reason=order.reason, evidence=evidence)]
     )

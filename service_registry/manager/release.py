@@ -11,7 +11,7 @@ from service_registry.choices import ChangeKind
 from service_registry.database.retries import with_retries
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.manager.batch import write
-from service_registry.schemas import ReleaseOrder
+from service_registry.schemas import ServiceRelease
 from service_registry.sql import INSTANCE, LEASE, SERVICE
 
 
@@ -37,7 +37,7 @@ WHERE i.service_id = %s AND l.protected_at IS NOT NULL
 """
 
 
-def release(orders: Sequence[ReleaseOrder], caller: Caller) -> list[Released | RegistryError]:
+def release(orders: Sequence[ServiceRelease], caller: Caller) -> list[Released | RegistryError]:
     """Release services, one order at a time. Outcome otherwise: ServiceNotFound."""
     return [with_retries(Releasing(order, caller)) for order in orders]
 
@@ -46,7 +46,7 @@ def release(orders: Sequence[ReleaseOrder], caller: Caller) -> list[Released | R
 class Releasing:
     """One order, which may be tried again: an operator's word is one change, however often the database was asked."""
 
-    order: ReleaseOrder
+    order: ServiceRelease
     caller: Caller
     attempts: dict[str, int] = field(default_factory=dict)  # how many were held, by the number of the transaction
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from service_registry.manager.batch import ASKED_SERVICES, ITEMS, Submission, columns_of
-from service_registry.schemas import Beat
+from service_registry.schemas import Heartbeat
 from service_registry.sql import INSTANCE, OVERRIDE, SERVICE
 
 CHANGES_A_MINUTE = 6
@@ -35,7 +35,7 @@ class Standing:
     changes: int
 
 
-def lock(asked: Sequence[Submission[Beat]]) -> dict[int, Standing]:
+def lock(asked: Sequence[Submission[Heartbeat]]) -> dict[int, Standing]:
     """Lock the instances of the beats that carry a status; by primary key what they reported so far."""
     reporting = [each for each in asked if each.item.status]
     if not reporting:

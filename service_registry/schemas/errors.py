@@ -12,19 +12,19 @@ ERRORS_SHOWN = 20
 PRINTABLE = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 
 
-def invalid(error: ValidationError) -> InvalidInput:
+def to_invalid_input(error: ValidationError) -> InvalidInput:
     found: dict[str, list[dict[str, str]]] = {}
     for entry in error.errors(include_input=False, include_url=False, include_context=False)[:ERRORS_SHOWN]:
-        found.setdefault(path_of(entry["loc"]), []).append({"code": entry["type"], "message": entry["msg"]})
+        found.setdefault(field_path(entry["loc"]), []).append({"code": entry["type"], "message": entry["msg"]})
     return InvalidInput(found)
 
 
-def path_of(location: Iterable[int | str]) -> str:
+def field_path(location: Iterable[int | str]) -> str:
     parts = [str(part) for part in location if part != "[key]"]
     return ".".join(part if PRINTABLE.fullmatch(part) else "?" for part in parts) or "body"
 
 
-def sentence(refusal: RegistryError, name_of: Callable[[str], str] = str) -> str:
+def describe_refusal(refusal: RegistryError, name_of: Callable[[str], str] = str) -> str:
     """Each field with what is wrong with it, or the refusal's own text where it is not about fields.
 
     Args:

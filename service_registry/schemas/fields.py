@@ -21,7 +21,7 @@ def one_of(enumeration: type[TextChoices]) -> GetPydanticSchema:
 Status = Annotated[str, one_of(choices.Status)]
 Scheme = Annotated[str, one_of(choices.Scheme)]
 State = Annotated[str, one_of(choices.State)]
-Kind = Annotated[str, one_of(choices.ChangeKind)]
+ChangeKind = Annotated[str, one_of(choices.ChangeKind)]
 
 INDEX = re.compile(r"[0-9a-f]{8}-([1-9][0-9]{0,18})", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,7})(ms|s|m)", re.ASCII)

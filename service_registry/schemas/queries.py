@@ -14,10 +14,10 @@ from pydantic_core import PydanticCustomError
 
 from service_registry.schemas.fields import (
     NO_CONTROLS,
+    ChangeKind,
     GroupName,
     Index,
     InstanceId,
-    Kind,
     MetadataKey,
     Namespace,
     ServiceName,
@@ -27,11 +27,11 @@ from service_registry.schemas.fields import (
     WaitSeconds,
     Zone,
 )
-from service_registry.schemas.requests import Moment, Reason
+from service_registry.schemas.requests import Reason, Timestamp
 from service_registry.schemas.shape import STRICT
 
 
-def decimal(value: Any) -> int:
+def parse_decimal(value: Any) -> int:
     """A query's number: ASCII digits alone."""
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10):
         raise PydanticCustomError("decimal", "must be a whole number in decimal digits")
@@ -55,7 +55,7 @@ class InstanceFilters(BaseModel):
     )
 
 
-class NoQuery(BaseModel):
+class EmptyQuery(BaseModel):
     """The query of an operation that takes no parameters."""
 
     model_config = STRICT
@@ -70,7 +70,7 @@ class ListQuery(InstanceFilters):
     )
     owner: GroupName | None = Field(default=None, description="A group that owns the services.")
     view: Literal["full", "summary"] = Field(default="full", description="summary leaves the instances out.")
-    limit: Annotated[Limit, BeforeValidator(decimal)] = Field(default=100, description="Services a page at most.")
+    limit: Annotated[Limit, BeforeValidator(parse_decimal)] = Field(default=100, description="Services a page at most.")
     after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None, description="`next` of the page before."
     )
@@ -92,13 +92,13 @@ class ChangesQuery(BaseModel):
     service: ServiceName | None = Field(default=None, description="The name of one service.")
     instance_id: InstanceId | None = Field(default=None, description="The id of one instance.")
     namespace: Namespace | None = Field(default=None, description="Left out: all.")
-    kind: list[Kind] = Field(default=[], description="What happened; repeatable: any of them.")
+    kind: list[ChangeKind] = Field(default=[], description="What happened; repeatable: any of them.")
     actor: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_CONTROLS)] | None = Field(
         default=None, description="Who did it, as it stands in the changes."
     )
-    since: Moment | None = Field(default=None, description="From this time on, as in 2026-12-31T23:59:59Z.")
-    until: Moment | None = Field(default=None, description="Up to and with this time.")
-    limit: Annotated[Limit, BeforeValidator(decimal)] = Field(default=100, description="Changes a page at most.")
+    since: Timestamp | None = Field(default=None, description="From this time on, as in 2026-12-31T23:59:59Z.")
+    until: Timestamp | None = Field(default=None, description="Up to and with this time.")
+    limit: Annotated[Limit, BeforeValidator(parse_decimal)] = Field(default=100, description="Changes a page at most.")
     after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None, description="`next` of the page before."
     )
@@ -109,7 +109,7 @@ class DiscoveryQuery(InstanceFilters):
 
     name: ServiceName
     namespace: Namespace = "default"
-    at: Moment | None = Field(default=None, description="A past time: answer as things stood then.")
+    at: Timestamp | None = Field(default=None, description="A past time: answer as things stood then.")
     index: Index | None = Field(default=None, description="The index held: wait for a change after it.")
     wait: WaitSeconds = 30.0
 
@@ -126,7 +126,7 @@ class WatchQuery(BaseModel):
     wait: WaitSeconds = 30.0
 
 
-class NamedQuery(BaseModel):
+class ServiceKey(BaseModel):
     """The path and query of an operation on a service whose reason stands in the body."""
 
     model_config = STRICT
@@ -134,7 +134,7 @@ class NamedQuery(BaseModel):
     namespace: Namespace = "default"
 
 
-class ServiceQuery(NamedQuery):
+class ServiceQuery(ServiceKey):
     """The path and query of an operation on a service."""
 
     reason: Reason | None = Field(default=None, description="Why; kept with the change.")

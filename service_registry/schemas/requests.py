@@ -55,7 +55,7 @@ class Registration(BaseModel):
     )
 
 
-class Beat(BaseModel):
+class Heartbeat(BaseModel):
     """The word of an instance that it is still there."""
 
     model_config = STRICT
@@ -79,7 +79,7 @@ class Deregistration(BaseModel):
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-def future_text(value: Any) -> Any:
+def parse_timestamp(value: Any) -> Any:
     """A time as it is written in JSON (RFC 3339); whether it has passed is for the database to say."""
     try:
         moment = datetime.fromisoformat(value)
@@ -97,19 +97,19 @@ Reason = Annotated[
     ),
     Field(description="Why; kept with the change."),
 ]
-Moment = Annotated[datetime, BeforeValidator(future_text)]
+Timestamp = Annotated[datetime, BeforeValidator(parse_timestamp)]
 
 
-class OverrideStatement(BaseModel):
+class OverrideRequest(BaseModel):
     """The body that sets an override."""
 
     model_config = STRICT
     status: Status = Field(description="What shall stand over the status that the instance reports.")
     reason: Reason
-    until: Moment | None = Field(default=None, description="When it ends by itself; a time in the future.")
+    until: Timestamp | None = Field(default=None, description="When it ends by itself; a time in the future.")
 
 
-class OverrideOrder(BaseModel):
+class InstanceOverride(BaseModel):
     """An override to set, or with no status to clear."""
 
     model_config = STRICT
@@ -121,7 +121,7 @@ class OverrideOrder(BaseModel):
     until: datetime | None = None
 
 
-class OwnersStatement(BaseModel):
+class OwnersRequest(BaseModel):
     """The body that gives a service its owners."""
 
     model_config = STRICT
@@ -131,21 +131,21 @@ class OwnersStatement(BaseModel):
     reason: Reason | None = Field(default=None, description="Why; kept with the change.")
 
 
-class OwnersOrder(OwnersStatement):
+class ServiceOwners(OwnersRequest):
     """Which service gets which owners."""
 
     namespace: Namespace = "default"
     name: ServiceName
 
 
-class ReleaseStatement(BaseModel):
+class ReleaseRequest(BaseModel):
     """The body that releases what is held in a service."""
 
     model_config = STRICT
     reason: Reason
 
 
-class ReleaseOrder(ReleaseStatement):
+class ServiceRelease(ReleaseRequest):
     """Which service is released."""
 
     namespace: Namespace = "default"
@@ -156,7 +156,7 @@ class Registrations(RootModel[Registration | Annotated[list[Registration], Field
     """One registration, or an array of 1 to 1,000."""
 
 
-class Beats(RootModel[Beat | Annotated[list[Beat], Field(max_length=ARRAY_LIMIT)]]):
+class Heartbeats(RootModel[Heartbeat | Annotated[list[Heartbeat], Field(max_length=ARRAY_LIMIT)]]):
     """One beat, or an array of 1 to 1,000."""
 
 

@@ -9,7 +9,7 @@ from pydantic import (
 )
 
 from service_registry.schemas.fields import (
-    Kind,
+    ChangeKind,
     Scheme,
     State,
     Status,
@@ -68,7 +68,7 @@ class LeasedInstance(Instance):
     registered_by: str | None = None
 
 
-class Heartbeat(BaseModel):
+class RenewedLease(BaseModel):
     model_config = STRICT
     namespace: str
     service_name: str
@@ -115,7 +115,7 @@ class Change(BaseModel):
     model_config = STRICT
     index: str
     at: str
-    kind: Kind
+    kind: ChangeKind
     namespace: str | None = Field(description="Null for rows of the log itself.")
     service_name: str | None
     instance_id: str | None = Field(description="Null for a change of a service as a whole.")
@@ -132,7 +132,7 @@ class ChangePage(BaseModel):
     next: str | None = Field(description="Where the next page begins: send it back as `after`.")
 
 
-class Changes(BaseModel):
+class WatchResponse(BaseModel):
     """What came after the index that was sent, oldest first, at most 500. `index` is where to go on from."""
 
     model_config = STRICT
@@ -218,11 +218,11 @@ class Results(BaseModel):
     results: list[ItemResult]
 
 
-class RegisterAnswer(RootModel[LeasedInstance | Results]):
+class RegisterResponse(RootModel[LeasedInstance | Results]):
     """The instance, or one outcome an item of an array."""
 
 
-class HeartbeatAnswer(RootModel[Heartbeat | Results]):
+class HeartbeatResponse(RootModel[RenewedLease | Results]):
     """The renewed lease, or one outcome an item of an array."""
 
 

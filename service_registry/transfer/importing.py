@@ -13,22 +13,22 @@ from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.manager.batch import key_of
 from service_registry.models import Service
-from service_registry.schemas import OverrideOrder, OverrideStatement, OwnersOrder, Registration
-from service_registry.schemas.errors import invalid, sentence
+from service_registry.schemas import InstanceOverride, OverrideRequest, Registration, ServiceOwners
+from service_registry.schemas.errors import describe_refusal, to_invalid_input
 
 LINES_A_BATCH = 500
 
 KEY = ("namespace", "service_name", "instance_id")
 
 
-def override_order(document: dict[str, Any]) -> OverrideOrder:
+def override_order(document: dict[str, Any]) -> InstanceOverride:
     """Its time is a text here, as on the wire."""
     key = {name: document.pop(name) for name in KEY if name in document}
-    return OverrideOrder(**key, **OverrideStatement.model_validate(document).model_dump())
+    return InstanceOverride(**key, **OverrideRequest.model_validate(document).model_dump())
 
 
 READERS: dict[str, Callable[[dict[str, Any]], BaseModel]] = {
-    "service": OwnersOrder.model_validate,
+    "service": ServiceOwners.model_validate,
     "instance": Registration.model_validate,
     "override": override_order,
 }
@@ -75,7 +75,7 @@ def each_once(items: Iterable[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], 
     first: dict[Any, int] = {}
     once, repeated = [], []
     for line, item in items:
-        key = (type(item), line if isinstance(item, OwnersOrder) else key_of(item))
+        key = (type(item), line if isinstance(item, ServiceOwners) else key_of(item))
         if first.setdefault(key, line) == line:
             once.append((line, item))
         else:
@@ -93,19 +93,21 @@ def understood(text: str) -> Any:
     try:
         return reader(document)
     except ValidationError as error:
-        return sentence(invalid(error))
+        return describe_refusal(to_invalid_input(error))
 
 
 def acted(model: type[BaseModel], run: Sequence[tuple[int, Any]], caller: Caller) -> list[Refused]:
     items = [item for _number, item in run]
     verbs: dict[type[BaseModel], Callable[[], Sequence[object]]] = {
-        OwnersOrder: lambda: manager.set_owners(items, caller),
+        ServiceOwners: lambda: manager.set_owners(items, caller),
         Registration: lambda: register(items, caller),
-        OverrideOrder: lambda: manager.override(items, caller),
+        InstanceOverride: lambda: manager.override(items, caller),
     }
     outcomes = zip(run, verbs[model](), strict=True)
     return [
-        Refused(number, sentence(outcome)) for (number, _), outcome in outcomes if isinstance(outcome, RegistryError)
+        Refused(number, describe_refusal(outcome))
+        for (number, _), outcome in outcomes
+        if isinstance(outcome, RegistryError)
     ]
 
 

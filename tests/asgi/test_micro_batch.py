@@ -9,21 +9,21 @@ from service_registry.asgi.writes.micro_batch import WAITING, WAITING_FOR_ONE_KE
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.manager.batch import Submission
-from service_registry.schemas import Beat
+from service_registry.schemas import Heartbeat
 
 CALLER = Caller("tester", frozenset(), frozenset())
 
 
-def by(instance_id: str) -> Submission[Beat]:
-    return Submission(Beat(service_name="web", instance_id=instance_id), CALLER)
+def by(instance_id: str) -> Submission[Heartbeat]:
+    return Submission(Heartbeat(service_name="web", instance_id=instance_id), CALLER)
 
 
-def outcomes_of(verb: Verb[Beat, str], instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
+def outcomes_of(verb: Verb[Heartbeat, str], instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
     """What those get who all ask at once."""
 
     async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Beat, str](verb, threads)
+            gathered = Gathering[Heartbeat, str](verb, threads)
             asking = [gathered.outcome(by(instance_id)) for instance_id in instance_ids]
             return [*await asyncio.gather(*asking, return_exceptions=True)]
 
@@ -36,7 +36,7 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def __call__(self, asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:  # noqa: ARG002
+    def __call__(self, asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:  # noqa: ARG002
         self.batches.append([each.instance_id for each in asked])
         return [each.instance_id for each in asked]
 
@@ -60,7 +60,7 @@ def test_a_batch_has_a_bound() -> None:
 
 
 def test_an_item_that_fails_its_batch_fails_alone() -> None:
-    def verb(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
         if any(each.instance_id == "bad" for each in asked):
             raise ValueError("bad")
         return [each.instance_id for each in asked]
@@ -73,13 +73,13 @@ def test_an_item_that_fails_its_batch_fails_alone() -> None:
 def test_more_than_can_wait_are_refused() -> None:
     going_on = threading.Event()
 
-    def verb(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
         assert going_on.wait(timeout=30)
         return [each.instance_id for each in asked]
 
     async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Beat, str](verb, threads)
+            gathered = Gathering[Heartbeat, str](verb, threads)
             asking = [asyncio.ensure_future(gathered.outcome(by(f"i-{n}"))) for n in range(WAITING + 3)]
             await asyncio.sleep(0.1)
             going_on.set()
@@ -98,14 +98,14 @@ def test_who_has_given_up_is_not_served_afterwards() -> None:
     """And nobody waits for ever."""
     going_on, recorder = threading.Event(), Recorder()
 
-    def verb(asked: Sequence[Submission[Beat]], lock_timeout: str) -> list[str | RegistryError]:
+    def verb(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
         outcomes = recorder(asked, lock_timeout)
         assert going_on.wait(timeout=30)
         return outcomes
 
     async def ask() -> list[str | RegistryError | BaseException]:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Beat, str](verb, threads, patience_seconds=0.1)
+            gathered = Gathering[Heartbeat, str](verb, threads, patience_seconds=0.1)
             first = asyncio.ensure_future(gathered.outcome(by("under-way")))
             await asyncio.sleep(0.02)
             outcomes = await asyncio.gather(first, gathered.outcome(by("waiting")), return_exceptions=True)

@@ -26,7 +26,7 @@ from service_registry.caller import Caller  # noqa: E402
 from service_registry.changelog import append  # noqa: E402
 from service_registry.database.retries import with_retries  # noqa: E402
 from service_registry.exceptions import RegistryError  # noqa: E402
-from service_registry.schemas import Beat, Deregistration, Registration  # noqa: E402
+from service_registry.schemas import Deregistration, Heartbeat, Registration  # noqa: E402
 
 SERVICES = [f"shared-{number}" for number in range(10)]
 ARRAY = 50
@@ -83,7 +83,9 @@ class Writer:
 
     def report(self, keys: list[tuple[str, str]]) -> None:
         status: Any = self.random.choice(["UP", "DOWN", "STARTING"])
-        items = [Beat(service_name=service, instance_id=instance_id, status=status) for service, instance_id in keys]
+        items = [
+            Heartbeat(service_name=service, instance_id=instance_id, status=status) for service, instance_id in keys
+        ]
         manager.heartbeat(items, WRITER)
 
     def deregister(self, keys: list[tuple[str, str]]) -> None:

@@ -183,7 +183,7 @@ def test_a_poll_answers_at_once_with_what_is_there(reader: Caller, team: Caller,
     start = end(team)
     register(team, name)
     answer = poll(reader, f"index={start}&wait=5m")
-    schemas.Changes.model_validate(answer.json)
+    schemas.WatchResponse.model_validate(answer.json)
     assert [change["kind"] for change in answer.json["changes"]] == ["service_created", "registered"]
     assert answer.json["index"] == answer.json["changes"][-1]["index"] == end(team)
 

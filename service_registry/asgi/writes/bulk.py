@@ -22,9 +22,9 @@ from service_registry.database.thread_connection import prepare_thread_connectio
 from service_registry.http import bulk, responses
 from service_registry.http.bulk import Verb
 from service_registry.permissions import Action
-from service_registry.schemas import Beat, Deregistration, Registration
+from service_registry.schemas import Deregistration, Heartbeat, Registration
 
-Item = TypeVar("Item", Beat, Deregistration, Registration)
+Item = TypeVar("Item", Heartbeat, Deregistration, Registration)
 Done = TypeVar("Done")
 
 
@@ -115,7 +115,7 @@ class Arrays:
         ends = threads, under_way
         doors: list[Array[Any, Any]] = [
             Array(permissions.REGISTER, Registration, manager.register, responses.of_registered_item, *ends),
-            Array(permissions.HEARTBEAT, Beat, manager.heartbeat, responses.of_beaten_item, *ends),
+            Array(permissions.HEARTBEAT, Heartbeat, manager.heartbeat, responses.of_beaten_item, *ends),
             Array(permissions.DEREGISTER, Deregistration, manager.deregister, responses.of_deregistered_item, *ends),
         ]
         self.doors = {f"/registry/{each.action.name}{slash}": each for each in doors for slash in ("", "/")}

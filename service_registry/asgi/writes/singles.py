@@ -19,9 +19,9 @@ from service_registry.http import responses
 from service_registry.http.validation import validate_one
 from service_registry.manager.batch import Submission
 from service_registry.permissions import Action
-from service_registry.schemas import Beat, Registration
+from service_registry.schemas import Heartbeat, Registration
 
-Item = TypeVar("Item", Beat, Registration)
+Item = TypeVar("Item", Heartbeat, Registration)
 Done = TypeVar("Done", manager.Renewed, manager.Registered)
 
 
@@ -105,7 +105,7 @@ class Singles:
     def __init__(self, threads: Executor) -> None:
         beats = Gathering(manager.heartbeat_for_callers, threads)
         registrations = Gathering(manager.register_for_callers, threads)
-        beat = Single(permissions.HEARTBEAT, Beat, beats, responses.of_heartbeat)
+        beat = Single(permissions.HEARTBEAT, Heartbeat, beats, responses.of_heartbeat)
         register = Single(permissions.REGISTER, Registration, registrations, responses.of_registration)
         self.doors: dict[str, Single[Any, Any]] = {
             f"/registry/{single.action.name}{slash}": single for single in (beat, register) for slash in ("", "/")

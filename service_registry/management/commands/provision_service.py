@@ -6,7 +6,7 @@ from service_registry import manager
 from service_registry.exceptions import RegistryError
 from service_registry.management.operator import OPERATOR
 from service_registry.management.orders import ordered, refused
-from service_registry.schemas import OwnersOrder
+from service_registry.schemas import ServiceOwners
 
 
 class Command(BaseCommand):
@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("--reason", help="kept with the change")
 
     def handle(self, *, name: str, owner: list[str], namespace: str, reason: str | None, **_: Any) -> None:
-        order = ordered(OwnersOrder, {"namespace": namespace, "name": name, "owners": owner, "reason": reason})
+        order = ordered(ServiceOwners, {"namespace": namespace, "name": name, "owners": owner, "reason": reason})
         (outcome,) = manager.set_owners([order], OPERATOR)
         if isinstance(outcome, RegistryError):
             raise refused(outcome)

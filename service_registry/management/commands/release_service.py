@@ -6,7 +6,7 @@ from service_registry import manager
 from service_registry.exceptions import RegistryError
 from service_registry.management.operator import OPERATOR
 from service_registry.management.orders import ordered, refused
-from service_registry.schemas import ReleaseOrder
+from service_registry.schemas import ServiceRelease
 
 
 class Command(BaseCommand):
@@ -18,7 +18,7 @@ class Command(BaseCommand):
         parser.add_argument("--reason", required=True, help="kept with the change")
 
     def handle(self, *, name: str, namespace: str, reason: str, **_: Any) -> None:
-        order = ordered(ReleaseOrder, {"namespace": namespace, "name": name, "reason": reason})
+        order = ordered(ServiceRelease, {"namespace": namespace, "name": name, "reason": reason})
         (outcome,) = manager.release([order], OPERATOR)
         if isinstance(outcome, RegistryError):
             raise refused(outcome)
