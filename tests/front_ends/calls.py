@@ -1,0 +1,176 @@
+"""Every call of the API, with the permissions it needs: the contract's table, stated apart from the code's."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from tests.client import registration
+from tests.front_ends.client import NAMESPACE, Pairs
+
+PERMISSIONS = frozenset(
+    {
+        *("view_service", "view_instance", "register_instance", "heartbeat_instance", "deregister_instance"),
+        *("operate_instance", "override_status", "view_override", "view_change", "manage_service", "view_metrics"),
+    }
+)
+ROLES = {
+    "registry-readers": frozenset({"view_service", "view_instance", "view_metrics"}),
+    "registry-services": frozenset(
+        {
+            *("view_service", "view_instance", "override_status"),
+            *("register_instance", "heartbeat_instance", "deregister_instance"),
+        }
+    ),
+    "registry-operators": frozenset(
+        {
+            *("view_service", "view_instance", "view_metrics", "view_override", "view_change"),
+            *("operate_instance", "override_status"),
+        }
+    ),
+    "registry-admins": PERMISSIONS,
+    "no-role": frozenset(),
+}
+TEAM, OTHER_TEAM = "team-payments", "team-other"
+
+# Replaced by the names of a case, so that no case changes what another one finds.
+SERVICE = "CASE"
+INSTANCE = "i-1"
+KEY = {"namespace": NAMESPACE, "service_name": SERVICE, "instance_id": INSTANCE}
+REGISTRATION = registration(SERVICE, INSTANCE, namespace=NAMESPACE)
+STATUS_PATH = f"/registry/instance/{SERVICE}/{INSTANCE}/status?namespace={NAMESPACE}"
+DISCOVERY_PATH = f"/registry/services/{SERVICE}?namespace={NAMESPACE}"
+OVERRIDE = {"status": "DOWN", "reason": "disk"}
+
+READ = frozenset({"view_service", "view_instance"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the API.
+
+    Arguments:
+        needs: the alternatives, each a set of permissions that are needed together.
+        owned: whether the caller must own the service.
+        owned_unless: the permission that does without an owner.
+        succeeds: the status of the answer.
+        item: the status of an array's item.
+        of_empty: whether the service must have no instances.
+        compared: whether the front ends' answers are the same to the last member when the call succeeds.
+    """
+
+    name: str
+    method: str
+    path: str
+    needs: tuple[frozenset[str], ...]
+    body: Any = None
+    owned: bool = False
+    owned_unless: str | None = None
+    succeeds: int = 200
+    item: int | None = None
+    of_empty: bool = False
+    compared: bool = True
+    headers: Pairs = field(default=())
+
+    def missing(self, granted: frozenset[str]) -> str | None:
+        """The permission that a refusal names, or None when the call is allowed."""
+        if any(needed <= granted for needed in self.needs):
+            return None
+        return min(self.needs[0] - granted)
+
+    def needs_owner(self, granted: frozenset[str]) -> bool:
+        return self.owned and self.owned_unless not in granted
+
+
+def one(*permissions: str) -> tuple[frozenset[str], ...]:
+    """Alternatives of one permission each."""
+    return tuple(frozenset({permission}) for permission in permissions)
+
+
+def operation(name: str, body: dict[str, Any], succeeds: int, *needs: str) -> list[Call]:
+    """The two forms of a call of an instance."""
+    path, unless = f"/registry/{name}", needs[1] if len(needs) > 1 else None
+    owned: dict[str, Any] = {"owned": True, "owned_unless": unless}
+    return [
+        Call(name, "POST", path, one(*needs), body, succeeds=succeeds, **owned),
+        Call(f"{name} in an array", "POST", path, one(*needs), [body], item=succeeds, **owned),
+    ]
+
+
+CALLS = (
+    Call("list", "GET", f"/registry/services?namespace={NAMESPACE}&limit=1", (READ,)),
+    Call("list of names", "GET", f"/registry/services?namespace={NAMESPACE}&name={SERVICE}&view=summary", (READ,)),
+    Call(
+        "list after an index",
+        "GET",
+        f"/registry/services?namespace={NAMESPACE}&limit=1&index=00000000-1&wait=1ms",
+        (READ,),
+    ),
+    Call("head of the list", "HEAD", "/registry/services?limit=1", (READ,)),
+    Call("discovery", "GET", DISCOVERY_PATH, (READ,)),
+    Call("discovery after an index", "GET", f"{DISCOVERY_PATH}&index=00000000-1&wait=1ms", (READ,)),
+    Call("discovery of the past", "GET", f"{DISCOVERY_PATH}&at=2999-01-01T00:00:00Z", (READ,), succeeds=400),
+    Call("head of discovery", "HEAD", DISCOVERY_PATH, (READ,)),
+    Call("instance", "GET", f"/registry/instance/{SERVICE}/{INSTANCE}?namespace={NAMESPACE}", (READ,)),
+    Call("instance by id", "GET", f"/registry/instance/of-{SERVICE}?namespace={NAMESPACE}", (READ,)),
+    Call("watch", "GET", f"/registry/watch?namespace={NAMESPACE}", (READ,)),
+    Call("watch of the past", "GET", "/registry/watch?index=00000000-1", (READ,), succeeds=410),
+    Call("stream", "GET", "/registry/watch", (READ,), compared=False, headers=(("Accept", "text/event-stream"),)),
+    *operation("register", REGISTRATION, 200, "register_instance"),
+    *operation("heartbeat", KEY, 200, "heartbeat_instance"),
+    *operation("deregister", KEY, 204, "deregister_instance", "operate_instance"),
+    Call(
+        "override",
+        "PUT",
+        STATUS_PATH,
+        one("override_status", "operate_instance"),
+        OVERRIDE,
+        owned=True,
+        owned_unless="operate_instance",
+    ),
+    Call(
+        "clear override",
+        "DELETE",
+        STATUS_PATH,
+        one("override_status", "operate_instance"),
+        owned=True,
+        owned_unless="operate_instance",
+    ),
+    Call(
+        "owners",
+        "PUT",
+        f"/registry/services/{SERVICE}/owners?namespace={NAMESPACE}",
+        one("manage_service"),
+        {"owners": [TEAM]},
+    ),
+    Call(
+        "release",
+        "POST",
+        f"/registry/services/{SERVICE}/release?namespace={NAMESPACE}",
+        one("operate_instance"),
+        {"reason": "scaled in"},
+    ),
+    Call("delete service", "DELETE", DISCOVERY_PATH, one("manage_service"), succeeds=204, of_empty=True),
+    Call("changes", "GET", f"/registry/changes?namespace={NAMESPACE}&limit=1", one("view_change")),
+    Call(
+        "changes of a service",
+        "GET",
+        f"/registry/changes?namespace={NAMESPACE}&service={SERVICE}",
+        one("view_change", "view_instance"),
+        owned=True,
+        owned_unless="view_change",
+    ),
+    Call("metrics", "GET", "/metrics", one("view_metrics"), compared=False),
+)
+
+
+def groups() -> dict[str, frozenset[str]]:
+    """Django groups with which each rule of the table can be tried: by name, what they grant.
+
+    All permissions but one; all but those of which a call needs one; and the least that a call needs.
+    """
+    lacking = {frozenset({permission}) for permission in PERMISSIONS}
+    lacking |= {frozenset(chain(*call.needs)) for call in CALLS}
+    least = {needed for call in CALLS for needed in call.needs}
+    return {f"all-but-{'-'.join(sorted(without))}": PERMISSIONS - without for without in lacking} | {
+        f"only-{'-'.join(sorted(needed))}": needed for needed in least
+    }

@@ -1,0 +1,244 @@
+"""Send requests to a front end, and check of every answer what holds for all of them."""
+
+import http.client
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+
+from service_registry.schemas import Problem
+
+# Replaced in paths and bodies by the namespace of the front end that is asked, so that each has its own data.
+NAMESPACE = "NAMESPACE"
+REQUEST_ID = "of-the-test"
+KEEP_ALIVE_SECONDS = 3  # uvicorn closes after 5 s
+TIMEOUT_SECONDS = 60
+
+Pairs = Sequence[tuple[str, str]]
+
+CODES = {
+    400: {"invalid", "owner_required"},
+    401: {"not_authenticated", "token_invalid"},
+    403: {"permission_denied", "not_owner", "quota_exceeded"},
+    404: {"not_found", "service_not_found", "instance_not_found"},
+    405: {"method_not_allowed"},
+    409: {"ambiguous_instance", "lease_superseded", "service_not_empty"},
+    410: {"index_gone", "history_gone"},
+    413: {"too_large"},
+    415: {"unsupported_media_type"},
+    429: {"rate_limited"},
+    503: {"unavailable"},
+}
+# The optional member that a problem of this code has, and no other problem.
+MEMBER_OF = {
+    "permission_denied": "permission",
+    "instance_not_found": "reason",
+    "ambiguous_instance": "candidates",
+}
+ON_EVERY_ANSWER = {
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+# Members of a document that differ from one answer to the next.
+MOVING = {"request_id", "heartbeat_at", "expires_at", "registered_at", "epoch", "index", "at", "next"}
+# Compared by their presence.
+MOVING_HEADERS = {"x-registry-index", "etag", "content-length"}
+COMPARED_HEADERS = {
+    *("content-type", "x-request-id", "www-authenticate", "retry-after", "content-security-policy"),
+    *ON_EVERY_ANSWER,
+    *MOVING_HEADERS,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, with placeholders in its path and body.
+
+    Arguments:
+        body: bytes as they are, or a document.
+        headers: in place of those that are sent by default, and besides; an empty value leaves a default out.
+        chunks: the body, sent in chunks.
+    """
+
+    method: str
+    path: str
+    body: Any = None
+    bearer: str | None = None
+    headers: Pairs = ()
+    chunks: Sequence[bytes] | None = None
+
+    def sent_headers(self, content: bytes | None) -> Pairs:
+        sent = {"Host": "localhost", "X-Request-Id": REQUEST_ID}
+        if content is not None or self.chunks is not None:
+            sent["Content-Type"] = "application/json"
+        if self.chunks is not None:
+            sent["Transfer-Encoding"] = "chunked"
+        elif content is not None:
+            sent["Content-Length"] = str(len(content))
+        if self.bearer is not None:
+            sent["Authorization"] = f"Bearer {self.bearer}"
+        replaced = {name for name, _value in self.headers}
+        kept = [(name, value) for name, value in sent.items() if name not in replaced]
+        return [*kept, *((name, value) for name, value in self.headers if value)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. Header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @cached_property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """The code of a problem."""
+        return str(self.json.get("code")) if self.is_problem else None
+
+    @property
+    def is_problem(self) -> bool:
+        return self.status >= 400 and bool(self.body)
+
+    @property
+    def error_fields(self) -> list[str]:
+        """The first part of the path of each field that a problem names."""
+        return sorted({path.partition(".")[0] for path in self.json.get("errors", {})}) if self.is_problem else []
+
+    @property
+    def items(self) -> list[tuple[int, str | None]]:
+        """Status and code of each item of an array's answer."""
+        return [(item["status"], item.get("error", {}).get("code")) for item in self.json["results"]]
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.body[:300]!r}"
+
+
+@dataclass
+class FrontEnd:
+    """One server, asked over one connection that is kept alive."""
+
+    name: str
+    namespace: str
+    port: int
+    connection: http.client.HTTPConnection = field(init=False, repr=False)
+    asked_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def ask(self, request: Request) -> Answer:
+        if time.monotonic() - self.asked_at > KEEP_ALIVE_SECONDS:
+            self.connection.close()
+        chunked = request.chunks is not None
+        content = self.content_of(request.body)
+        self.send_head(request, content)
+        self.connection.endheaders(iter(request.chunks or ()) if chunked else content, encode_chunked=chunked)
+        return self.answer()
+
+    def content_of(self, body: Any) -> bytes | None:
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        return None if content is None else content.replace(NAMESPACE.encode(), self.namespace.encode())
+
+    def send_head(self, request: Request, content: bytes | None) -> None:
+        path = request.path.replace(NAMESPACE, self.namespace)
+        self.connection.putrequest(request.method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in request.sent_headers(content):
+            self.connection.putheader(name, value)
+
+    def answer(self) -> Answer:
+        response = self.connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        if headers.get("content-type", "").startswith("text/event-stream"):
+            self.connection.close()  # it has no end
+            return Answer(response.status, headers, b"")
+        body = response.read()
+        self.asked_at = time.monotonic()
+        return Answer(response.status, headers, body)
+
+
+def faults_of(answer: Answer) -> Iterator[str]:
+    """What an answer under /registry/ to a request with the id REQUEST_ID lacks of what every answer has."""
+    for name, value in ON_EVERY_ANSWER.items():
+        if answer.headers.get(name) != value:
+            yield f"{name} is {answer.headers.get(name)}"
+    if answer.headers.get("x-request-id") != REQUEST_ID:
+        yield f"x-request-id is {answer.headers.get('x-request-id')}"
+    if answer.status >= 400:
+        yield from faults_of_problem(answer)
+
+
+def faults_of_problem(answer: Answer) -> Iterator[str]:
+    if answer.headers.get("content-type") != "application/problem+json":
+        yield f"content-type is {answer.headers.get('content-type')}"
+    if answer.status == 401 and answer.headers.get("www-authenticate") != 'Bearer error="invalid_token"':
+        yield f"www-authenticate is {answer.headers.get('www-authenticate')}"
+    if answer.status in {429, 503} and not re.fullmatch("[1-9][0-9]*", answer.headers.get("retry-after", "")):
+        yield f"retry-after is {answer.headers.get('retry-after')}"
+    if answer.status == 405 and "allow" not in answer.headers:
+        yield "there is no allow"
+    if answer.body:
+        yield from faults_of_document(answer)
+
+
+def faults_of_document(answer: Answer) -> Iterator[str]:
+    try:
+        Problem.model_validate(answer.json)
+    except (ValidationError, ValueError) as error:
+        yield f"the problem is none: {error}"
+        return
+    problem = answer.json
+    code = problem["code"]
+    if code not in CODES.get(answer.status, set()):
+        yield f"code is {code}"
+    for name, value in (
+        ("status", answer.status),
+        ("type", f"urn:service-registry:problem:{code}"),
+        ("title", HTTPStatus(answer.status).phrase),
+        ("request_id", REQUEST_ID),
+    ):
+        if problem[name] != value:
+            yield f"{name} is {problem[name]}"
+    if not problem["detail"]:
+        yield "there is no detail"
+    for of_code, member in MEMBER_OF.items():
+        if (member in problem) != (code == of_code):
+            yield f"{member} is {problem.get(member)}"
+
+
+def comparable(front: FrontEnd, answer: Answer) -> tuple[int, dict[str, str], Any]:
+    """An answer without what differs from one call to the next, or from one front end to the other."""
+    headers = {
+        name: "" if name in MOVING_HEADERS else value
+        for name, value in answer.headers.items()
+        if name in COMPARED_HEADERS
+    }
+    if answer.status in {204, 304} or not answer.body:
+        headers.pop("content-length", None)
+        headers.pop("content-type", None)
+    if answer.status == 405:
+        headers["allow"] = ",".join(sorted(re.split(r",\s*", answer.headers.get("allow", ""))))
+    text = answer.body.replace(f'"{front.namespace}"'.encode(), f'"{NAMESPACE}"'.encode())
+    is_json = "json" in answer.headers.get("content-type", "") and text
+    return answer.status, headers, without_moving(json.loads(text)) if is_json else b""
+
+
+def without_moving(document: Any) -> Any:
+    if isinstance(document, dict):
+        return {name: without_moving(value) for name, value in document.items() if name not in MOVING}
+    return [without_moving(each) for each in document] if isinstance(document, list) else document

@@ -1,0 +1,81 @@
+"""Start the registry behind both servers over one database, and end them again."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+
+from registry_project.devstack.processes import free_port
+from tests.front_ends.client import FrontEnd, Request
+from tests.wire.running import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+# As `make run` starts it, apart from its processes and its log's format.
+ASGI = ("-m", "uvicorn", "registry_project.asgi:application", "--lifespan=on", "--no-access-log", "--log-level=warning")
+WSGI = ("-m", "tests.front_ends.wsgi_server")
+
+GROUP = """
+WITH made AS (INSERT INTO auth_group (name) VALUES (%s) RETURNING id)
+INSERT INTO auth_group_permissions (group_id, permission_id)
+SELECT made.id, p.id FROM made, auth_permission p JOIN django_content_type t ON t.id = p.content_type_id
+WHERE t.app_label = 'service_registry' AND p.codename = ANY (%s)
+"""
+
+
+@contextmanager
+def migrated_database(groups: dict[str, frozenset[str]]) -> Iterator[str]:
+    """The URL of a new database on the suite's PostgreSQL, in which these groups have these permissions."""
+    url = urlsplit(os.environ["DATABASE_URL"])
+    name = f"front_ends_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    new = url._replace(path=f"/{name}").geturl()
+    with psycopg.connect(url.geturl(), autocommit=True) as administration:
+        administration.execute(f"CREATE DATABASE {name}")
+        try:
+            environment = environment_of(new)
+            run = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
+            subprocess.run(run, env=environment, cwd=ROOT, check=True, timeout=120)
+            with psycopg.connect(new) as connection, connection.cursor() as cursor:
+                cursor.executemany(GROUP, [(name, sorted(granted)) for name, granted in groups.items()])
+            yield new
+        finally:
+            administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def environment_of(database_url: str) -> dict[str, str]:
+    return os.environ | {"DATABASE_URL": database_url, "DEBUG": "true", "REGISTRY_LOG_HEARTBEATS": "none"}
+
+
+@contextmanager
+def serving(
+    database_url: str, directory: Path, suffix: str = "", asgi: Sequence[str] = ASGI, wsgi: Sequence[str] = WSGI
+) -> Iterator[tuple[FrontEnd, FrontEnd]]:
+    """Both front ends, ready. The namespace of each is its name with `suffix`."""
+    ports = [free_port(), free_port()]
+    commands = [[*asgi, f"--port={ports[0]}"] if asgi is ASGI else [*asgi, str(ports[0])], [*wsgi, str(ports[1])]]
+    fronts = tuple(FrontEnd(name, name + suffix, port) for name, port in zip(("asgi", "wsgi"), ports, strict=True))
+    with ExitStack() as stack:
+        output = stack.enter_context((directory / f"output{suffix}.log").open("ab"))
+        for command, front in zip(commands, fronts, strict=True):
+            process = subprocess.Popen(
+                [sys.executable, *command], env=environment_of(database_url), cwd=ROOT, stdout=output, stderr=output
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            stack.callback(front.close)
+        for front in fronts:
+            wait_for(partial(is_ready, front))
+        yield fronts[0], fronts[1]
+
+
+def is_ready(front: FrontEnd) -> bool:
+    try:
+        return front.ask(Request("GET", "/readyz")).status == 200
+    except OSError:
+        return False

@@ -1,0 +1,88 @@
+"""Serve the registry's WSGI application on threads: `python -m tests.front_ends.wsgi_server PORT`.
+
+The standard library's server, with what every WSGI server in production adds: connections that are kept alive, bodies
+that come in chunks, and no body in the answer to HEAD.
+"""
+
+import io
+import sys
+from socketserver import ThreadingMixIn
+from typing import Any, cast
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
+from wsgiref.types import WSGIApplication
+
+# Longer bodies are left unread, and the connection is closed after the answer.
+BODY_LIMIT = 1024 * 1024 + 1
+
+
+class ThreadingServer(ThreadingMixIn, WSGIServer):
+    """A thread for each connection."""
+
+    daemon_threads = True
+
+
+class Answer(ServerHandler):
+    """One answer in HTTP/1.1."""
+
+    http_version = "1.1"
+    environ: dict[str, Any]
+    request_handler: WSGIRequestHandler
+
+    def write(self, data: bytes) -> None:
+        super().write(b"" if self.environ["REQUEST_METHOD"] == "HEAD" else data)
+
+
+class Connection(WSGIRequestHandler):
+    """The requests of one connection, one after the other."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart, and the second would wait 40 ms
+
+    def handle(self) -> None:
+        self.close_connection = False
+        while not self.close_connection:
+            self.raw_requestline = self.rfile.readline(65537)
+            if not self.raw_requestline or not self.parse_request():
+                return
+            body = self.read_body()
+            environ = self.get_environ()
+            environ["CONTENT_LENGTH"] = self.headers.get("Content-Length") or str(len(body))
+            answer = Answer(io.BytesIO(body), cast(Any, self.wfile), sys.stderr, environ, multithread=True)
+            answer.request_handler = self
+            answer.run(cast(Any, self.server).get_app())
+
+    def read_body(self) -> bytes:
+        """The whole body; of one that is too long the beginning."""
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return self.read_chunks()
+        length = int(self.headers.get("Content-Length") or 0)
+        if length <= BODY_LIMIT:
+            return self.rfile.read(length)
+        self.close_connection = True
+        return b""
+
+    def read_chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+            if len(body) >= BODY_LIMIT:
+                self.close_connection = True
+                return body
+        self.rfile.readline()
+        return body
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the standard library's name)
+        """The registry writes its own log."""
+
+
+def serve(application: WSGIApplication, port: int) -> None:
+    with ThreadingServer(("127.0.0.1", port), Connection) as server:
+        server.set_app(application)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    from registry_project.wsgi import application
+
+    serve(application, int(sys.argv[1]))
