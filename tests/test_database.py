@@ -14,7 +14,7 @@ from service_registry.database.base import SchemaEditor
 from service_registry.database.connection import DEADLINE_SECONDS, SILENT_SECONDS, Connection, DatabaseSilent, breaker
 from service_registry.database.outages import is_lost_connection, is_outage
 from service_registry.database.retries import with_retries
-from service_registry.manager.batch import write
+from service_registry.database.transactions import write_transaction
 from tests.identity.issuing import until
 
 SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
@@ -87,7 +87,7 @@ def test_a_silent_server_is_not_waited_for_twice(hurried: None) -> None:
 
     def run() -> None:
         runs.append(1)
-        with write(lock_timeout="1s"):
+        with write_transaction(lock_timeout="1s"):
             execute("SELECT pg_sleep(30)")
 
     with pytest.raises(OperationalError, match="did not answer within"):
@@ -169,7 +169,7 @@ def test_a_process_that_was_frozen_in_a_transaction_does_it_again(server: None) 
     runs: list[int] = []
 
     def run() -> None:
-        with write(lock_timeout="1s"):
+        with write_transaction(lock_timeout="1s"):
             execute("SELECT set_config('idle_in_transaction_session_timeout', '100ms', true)")
             runs.append(1)
             time.sleep(0.3 if len(runs) == 1 else 0)

@@ -8,7 +8,7 @@ from django.db import connection
 
 from service_registry.changelog.by_time import last_at
 from service_registry.database.retries import with_retries
-from service_registry.manager.batch import write
+from service_registry.database.transactions import write_transaction
 from service_registry.sql import CHANGE, STATE
 
 ROWS_A_TRANSACTION = 5_000
@@ -94,7 +94,7 @@ def prune(planned: PrunePlan, rows_a_transaction: int = ROWS_A_TRANSACTION) -> I
         PruneInProgress: by another process, at the beginning or later.
     """
     if planned.until >= planned.first:
-        with write(lock_timeout="3s"), connection.cursor() as cursor:
+        with write_transaction(lock_timeout="3s"), connection.cursor() as cursor:
             cursor.execute(NOTE, [planned.cutoff])
     for after, upto, count in ranges(planned, rows_a_transaction):
         yield PruneStep(count, with_retries(lambda after=after, upto=upto: delete(after, upto, planned)))  # type: ignore[misc]
@@ -126,7 +126,7 @@ def ranges(planned: PrunePlan, at_most: int) -> Iterator[tuple[int, int, int]]:
 
 
 def delete(after: int, upto: int, planned: PrunePlan) -> int:
-    with write(lock_timeout="1s"), connection.cursor() as cursor:
+    with write_transaction(lock_timeout="1s"), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [PRUNE_LOCK])
         if not cursor.fetchone()[0]:
             raise PruneInProgress

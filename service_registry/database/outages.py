@@ -1,7 +1,6 @@
 """Which errors are the database's trouble and not the request's: for a while, or until an operator has mended it."""
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError
-from psycopg_pool import PoolTimeout
 
 from service_registry.database.connection import DatabaseSilent
 
@@ -19,7 +18,7 @@ def sqlstate_of(error: BaseException) -> str:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the request may succeed when it is repeated as it is."""
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+    if isinstance(error, OperationalError | InterfaceError):
         return True
     return isinstance(error, DatabaseError) and sqlstate_of(error) in OUTAGE_STATES
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from django.db import connection
 
 from service_registry import logs
+from service_registry.database.transactions import write_transaction
 from service_registry.expiry import apply, counts, purge, silence, timers
 from service_registry.expiry.apply import Judging
 from service_registry.expiry.evidence import ACTOR
-from service_registry.manager.batch import write
 from service_registry.sql import STATE
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def tell(report: Report, seconds: float) -> None:
 @contextmanager
 def turn() -> Iterator[None]:
     """One of the sweep's transactions. Raises UnderWay."""
-    with write(lock_timeout="1s"):
+    with write_transaction(lock_timeout="1s"):
         if not take_lock():
             raise UnderWay
         yield
@@ -127,5 +127,5 @@ def take_lock() -> bool:
 
 
 def note_finished() -> None:
-    with write(lock_timeout="1s"), connection.cursor() as cursor:
+    with write_transaction(lock_timeout="1s"), connection.cursor() as cursor:
         cursor.execute(f"UPDATE {STATE} SET swept_at = clock_timestamp() WHERE id = 1")

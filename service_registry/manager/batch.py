@@ -1,12 +1,11 @@
 """What every verb does with its batch: refuse repeats, bound its transaction, try again what may be tried again."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError
 
 from service_registry.caller import Caller
 from service_registry.database.retries import with_retries
@@ -104,25 +103,6 @@ def columns_of(asked: Sequence[Submission[Item]]) -> dict[str, str]:
         "places": column(places),
         "instances": BETWEEN.join(instances),
     }
-
-
-# A statement may take half a second more than the longest wait for a lock: else the two would end at the same moment,
-# and which of them it was decides what becomes of the rest of a batch.
-TIMEOUTS = """
-SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', %s, true),
-    set_config('statement_timeout', '3500ms', true), set_config('idle_in_transaction_session_timeout', '3s', true)
-"""
-
-
-@contextmanager
-def write(lock_timeout: str, synchronous_commit: str = "on") -> Iterator[None]:
-    """A transaction in which no wait is endless: not for a lock, not in a statement, not between statements.
-
-    The settings are the transaction's own, since a transaction pooler would hand a session's to other clients.
-    """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(TIMEOUTS, [lock_timeout, synchronous_commit])
-        yield
 
 
 def each_once(

@@ -9,8 +9,9 @@ from django.db import connection
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
+from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
-from service_registry.manager.batch import Keyed, each_once, key_of, write
+from service_registry.manager.batch import Keyed, each_once, key_of
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import Deregistration
 from service_registry.sql import INSTANCE, LEASE, SERVICE
@@ -76,7 +77,7 @@ def deregister_once(
     3. Delete, then append under the change lock.
     4. Ask the log about those that were not there; what a concurrent call took off a moment ago is in it by now.
     """
-    with write(lock_timeout="3s"):
+    with write_transaction(lock_timeout="3s"):
         found = lock(items, caller)
         outcomes = [judge(item, found.get(place), caller) for place, item in enumerate(items)]
         leaving = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]

@@ -8,6 +8,7 @@ from django.db import connection
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
+from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
 from service_registry.manager.batch import (
@@ -20,7 +21,6 @@ from service_registry.manager.batch import (
     key_of,
     split,
     submissions_of,
-    write,
 )
 from service_registry.schemas import Heartbeat
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, STATE
@@ -127,7 +127,7 @@ def beat(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Rene
     3. Apply the statuses, and append what readers see. A beat that changes nothing appends nothing, and its commit need
        not wait for the disk: what a crash takes back, the next beat restores.
     """
-    with write(lock_timeout, synchronous_commit="off"):
+    with write_transaction(lock_timeout, synchronous_commit="off"):
         standing = reported_status.lock(asked)
         found = renew(asked)
         reports = {

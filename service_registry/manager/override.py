@@ -10,8 +10,9 @@ from django.db import connection
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
+from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InvalidInput, NotOwner, RegistryError, ServiceNotFound
-from service_registry.manager.batch import each_once, key_of, write
+from service_registry.manager.batch import each_once, key_of
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import InstanceOverride
 from service_registry.sql import INSTANCE_DOCUMENT, INSTANCE_ROWS, OVERRIDE, SERVICE, rfc3339
@@ -116,7 +117,7 @@ def override_once(items: Sequence[InstanceOverride], caller: Caller) -> list[Ove
     2. Set the overrides, then clear those to be cleared. Of two callers who set the same one the later stands.
     3. Read what stands, and append what changed.
     """
-    with write(lock_timeout="3s"):
+    with write_transaction(lock_timeout="3s"):
         found = lock(items, caller)
         outcomes: list[Overridden | RegistryError | None] = [
             judge(found.get(place), caller) for place in range(len(items))

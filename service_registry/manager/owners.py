@@ -10,8 +10,8 @@ from service_registry import changelog
 from service_registry.caller import Caller, is_ignored
 from service_registry.choices import ChangeKind
 from service_registry.database.retries import with_retries
+from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
-from service_registry.manager.batch import write
 from service_registry.permissions import grants
 from service_registry.schemas import ServiceOwners
 from service_registry.sql import INSTANCE, OVERRIDE, RESERVATION, SERVICE
@@ -74,7 +74,7 @@ def set_owners_of(order: ServiceOwners, caller: Caller) -> Owned:
     1. Insert; a rival who inserts the name at this moment is waited for, and then there is a row.
     2. Else lock the row: registrations of new instances wait, and find the new owners.
     """
-    with write(lock_timeout="3s"), connection.cursor() as cursor:
+    with write_transaction(lock_timeout="3s"), connection.cursor() as cursor:
         cursor.execute(INSERT, [order.namespace, order.name, order.owners])
         created = cursor.fetchone() is not None
         if created:
@@ -113,7 +113,7 @@ def delete_service(namespace: str, name: str, reason: str | None, caller: Caller
     1. Lock the row: registrations of new instances wait, and then find no service.
     2. Look for instances, in a statement of its own that sees what was registered while we waited.
     """
-    with write(lock_timeout="3s"), connection.cursor() as cursor:
+    with write_transaction(lock_timeout="3s"), connection.cursor() as cursor:
         cursor.execute(LOCK, [namespace, name])
         row = cursor.fetchone()
         if row is None:

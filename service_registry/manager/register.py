@@ -8,9 +8,10 @@ from typing import Any
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
+from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager import instances, quota, services
-from service_registry.manager.batch import Submission, each_once, submissions_of, write
+from service_registry.manager.batch import Submission, each_once, submissions_of
 from service_registry.manager.entry import Entry, going_on
 from service_registry.schemas import Registration
 
@@ -81,7 +82,7 @@ def attempt(
         Stranded: one caller's claim made a service that comes to nothing, and others' were refused because of it.
     """
     entries = [Entry(each.item, each.caller) for each in asked]
-    with write(lock_timeout):
+    with write_transaction(lock_timeout):
         services.survey(entries)
         services.refuse_foreign([entry for entry in entries if entry.service])
         created: dict[tuple[str, str], Caller] = {}

@@ -9,8 +9,8 @@ from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.retries import with_retries
+from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import RegistryError, ServiceNotFound
-from service_registry.manager.batch import write
 from service_registry.schemas import ServiceRelease
 from service_registry.sql import INSTANCE, LEASE, SERVICE
 
@@ -57,7 +57,7 @@ class Releasing:
         2. Ask how earlier attempts ended: the answer to a commit can be lost, and then it is done already.
         3. Count and append.
         """
-        with write(lock_timeout="3s"), connection.cursor() as cursor:
+        with write_transaction(lock_timeout="3s"), connection.cursor() as cursor:
             cursor.execute(MARK, [self.order.namespace, self.order.name])
             row = cursor.fetchone()
             if row is None:

@@ -11,7 +11,7 @@ from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import State, Status
 from service_registry.database.retries import with_retries
-from service_registry.manager.batch import write
+from service_registry.database.transactions import write_transaction
 from service_registry.manager.deregister import delete, event
 from service_registry.manager.locking import lock_instances
 from service_registry.queries.filters import MATCHES, resolve_filters
@@ -120,7 +120,7 @@ def remove_once(pks: Sequence[int], selection: Selection, reason: str, caller: C
        override that ends by its time is not held still by these locks; the status was right when it was judged.
     3. Delete, then append under the change lock.
     """
-    with write(lock_timeout="3s"):
+    with write_transaction(lock_timeout="3s"):
         with connection.cursor() as cursor:
             cursor.execute(LOCK, [list(pks)])
             cursor.execute(JUDGE, selection.parameters() | {"pks": list(pks)})

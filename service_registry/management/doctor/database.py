@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import Error, OperationalError, ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from service_registry.database.transactions import write_transaction
 from service_registry.expiry.observation import (
     CLOCK_IS_WRONG_SECONDS,
     CLOCKS_DISAGREE_SECONDS,
@@ -15,7 +16,6 @@ from service_registry.expiry.observation import (
     SWEEP_IS_LATE_SECONDS,
 )
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
-from service_registry.manager.batch import write
 from service_registry.models import SigningKeys
 from service_registry.sql import STATE
 
@@ -35,7 +35,7 @@ def row(query: str, *parameters: Any) -> tuple[Any, ...]:
 def bounded(check: Callable[[], Finding]) -> Finding:
     """Run a check in a transaction in which no wait is endless."""
     try:
-        with write(lock_timeout="1s"):
+        with write_transaction(lock_timeout="1s"):
             return check()
     except ProgrammingError as error:
         return fail(first_line(error), "run manage.py migrate")
