@@ -49,11 +49,11 @@ class ChangeKind(TextChoices):
     RELEASED = "released"
     EXPIRED = "expired"
     DEREGISTERED = "deregistered"
-    REMOVED = "removed"
+    PURGED = "purged"
 
 
 class Rule(TextChoices):
-    """The rules of `expiry.rules` that protect a lease past its deadline."""
+    """The rules of `expiry.protection` that protect a lease past its deadline."""
 
     FLEET = "fleet"
     SMALL_FLEET = "small_fleet"

@@ -137,7 +137,7 @@ class InstanceNotFound(RegistryError):
     code = "instance_not_found"
     DETAILS: ClassVar[Mapping[str, str]] = {
         "never_registered": "The registry has not known this instance; register it.",
-        "removed": "The instance was silent for too long and has been removed; register it again.",
+        "purged": "The instance expired and its row has been purged; register it again.",
         "deregistered": "The instance was deregistered; register it again only if it is a new start.",
     }
 
@@ -148,7 +148,7 @@ class InstanceNotFound(RegistryError):
     @classmethod
     def after(cls, last: str | None) -> "InstanceNotFound":
         """By the kind of change with which the instance last came or went; None when it never did."""
-        return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "removed"))
+        return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "purged"))
 
 
 class IndexGone(RegistryError):

@@ -43,10 +43,12 @@ refused_heartbeats = Counter(
     "registry_heartbeats_refused_total", "Heartbeats that did not renew a lease, by reason or error code.", ["reason"]
 )
 changes = Counter("registry_changes_total", "Committed changes by kind.", ["kind"])
-holds = Counter(
-    "registry_holds", "Instances held past their deadline from then on, by the rule that holds them.", ["rule"]
+protections = Counter("registry_protections_total", "Instances that became protected, by rule.", ["rule"])
+window_restarts = Counter(
+    "registry_observation_window_restarts_total",
+    "Restarts of the observation window, by reason: gap, clock or suspension.",
+    ["reason"],
 )
-window_restarts = Counter("registry_window_restarts", "Times silence began to count anew, by reason.", ["reason"])
 
 subscribers = Gauge(
     "registry_subscribers",
@@ -87,9 +89,9 @@ def count_changes(kinds: Iterable[str]) -> None:
     count_on_commit(changes, kinds)
 
 
-def count_holds(rules: Iterable[str]) -> None:
-    """Count holds once the transaction under way is committed."""
-    count_on_commit(holds, rules)
+def count_protections(rules: Iterable[str]) -> None:
+    """Count newly protected instances when the current transaction commits."""
+    count_on_commit(protections, rules)
 
 
 def count_window_restart(reason: str | None) -> None:
@@ -137,7 +139,7 @@ def is_stale_gauge(file: str) -> bool:
     return found is not None and not os.path.exists(f"/proc/{found[1]}")
 
 
-HELD = f"SELECT l.protected_by, count(*) FROM {LEASE} l WHERE l.protected_at IS NOT NULL GROUP BY 1"
+PROTECTED = f"SELECT l.protected_by, count(*) FROM {LEASE} l WHERE l.protected_at IS NOT NULL GROUP BY 1"
 FLEET = f"""
 SELECT {EFFECTIVE_STATUS}, {STATE_NAME}, count(*)
 FROM {INSTANCE} i
@@ -152,18 +154,21 @@ def age(column: str) -> str:
 
 
 STATE_ROW = f"""
-SELECT (SELECT count(*) FROM {SERVICE}), {age("swept_at")}, {age("heard_at")}, {age("window_start")},
-    (r.silent_until > clock_timestamp() AND r.silent_since <= clock_timestamp()) IS TRUE,
-    CASE WHEN r.silent_until > clock_timestamp() THEN GREATEST({age("silent_since")}, 0) ELSE 0 END
+SELECT (SELECT count(*) FROM {SERVICE}), {age("swept_at")}, {age("observed_at")}, {age("window_started_at")},
+    (r.suspended_until > clock_timestamp() AND r.suspended_at <= clock_timestamp()) IS TRUE,
+    CASE WHEN r.suspended_until > clock_timestamp() THEN GREATEST({age("suspended_at")}, 0) ELSE 0 END
 FROM {STATE} r WHERE r.id = 1
 """
 GAUGES = (
     ("registry_services", "Services, including services without instances."),
     ("registry_sweep_age_seconds", "Time since the last sweep finished."),
-    ("registry_hearing_age_seconds", "Since a web process last said that it can hear; over 5 s time stands still."),
-    ("registry_window_age_seconds", "Since when the registry has heard without a gap: silence counts from then."),
-    ("registry_silent", "1 while nobody of the fleet is heard and time stands still for that."),
-    ("registry_silence_seconds", "For how long already; 0 while somebody is heard."),
+    ("registry_observation_age_seconds", "Time since a web process last pulsed; over 5 s nothing expires."),
+    (
+        "registry_observation_window_age_seconds",
+        "Time for which web processes have pulsed without a gap.",
+    ),
+    ("registry_expiry_suspended", "1 while expiry is suspended because no heartbeat arrives."),
+    ("registry_expiry_suspended_seconds", "How long expiry has been suspended, else 0."),
 )
 
 
@@ -172,13 +177,13 @@ class DatabaseCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         try:
-            fleet, held, values = read()
+            fleet, protected, values = read()
         except Error:
             yield database_up(0)
             return
         yield database_up(1)
         yield instances(fleet)
-        yield held_instances(held)
+        yield protected_instances(protected)
         for (name, help_text), value in zip(GAUGES, values, strict=True):
             yield GaugeMetricFamily(name, help_text, value)
 
@@ -188,16 +193,16 @@ def database_up(value: int) -> Metric:
 
 
 def read() -> tuple[dict[tuple[str, str], int], dict[str, int], tuple[float, ...]]:
-    """Instances by status and state, the held ones by rule, and the values of GAUGES. A scrape is not worth waiting
-    for: 3 s at most."""
+    """Instances by status and state, the protected ones by rule, and the values of GAUGES. A scrape is not worth
+    waiting for: 3 s at most."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', '3s', true)")
         cursor.execute(FLEET)
         fleet = {(status, state): count for status, state, count in cursor.fetchall()}
-        cursor.execute(HELD)
-        held = dict(cursor.fetchall())
+        cursor.execute(PROTECTED)
+        protected = dict(cursor.fetchall())
         cursor.execute(STATE_ROW)
-        return fleet, held, cursor.fetchone()
+        return fleet, protected, cursor.fetchone()
 
 
 def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
@@ -210,12 +215,12 @@ def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
     return family
 
 
-def held_instances(held: Mapping[str, int]) -> Metric:
+def protected_instances(protected: Mapping[str, int]) -> Metric:
     family = GaugeMetricFamily(
-        "registry_held_instances",
-        "Instances past their deadline that are held, by the rule that does.",
+        "registry_protected_instances",
+        "Instances that are protected past their deadline, by rule.",
         labels=["rule"],
     )
     for rule in Rule.values:
-        family.add_metric([rule], held.get(rule, 0))
+        family.add_metric([rule], protected.get(rule, 0))
     return family

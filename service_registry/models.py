@@ -43,7 +43,7 @@ class Service(models.Model):
     name = models.TextField(db_collation="C")
     owners = ArrayField(models.TextField())
     created_at = models.DateTimeField(db_default=Now())
-    # An operator's word that what is held here may go; it holds for 15 minutes.
+    # When an operator released the service: for 15 minutes no instance of it is protected.
     released_at = models.DateTimeField(null=True)
 
     objects = ServiceQuerySet.as_manager()
@@ -131,8 +131,8 @@ class Lease(models.Model):
     """The facts by which an instance is alive. Narrow, half-empty pages and no index on times: every heartbeat is HOT.
 
     `beats` counts heartbeats since `epoch` began; a lease with none is unproven. No deadline is kept: it follows from
-    `heartbeat_at`, `ttl_seconds` and `RegistryState.window_start`. `protected_by` is the rule of the hold that began at
-    `protected_at`, or of the last one.
+    `heartbeat_at`, `ttl_seconds` and `RegistryState.window_started_at`. `protected_by` is the rule of the
+    protection that began at `protected_at`, or of the last one.
     """
 
     instance = models.OneToOneField(Instance, on_delete=models.CASCADE, primary_key=True, related_name="lease")
@@ -142,7 +142,7 @@ class Lease(models.Model):
     beats = models.BigIntegerField(default=0)
     expired_at = models.DateTimeField(null=True)
     protected_at = models.DateTimeField(null=True)
-    protected_by = models.TextField(null=True)  # noqa: DJ001 (never held is not held by a rule without a name)
+    protected_by = models.TextField(null=True)  # noqa: DJ001 (null: never protected)
 
     class Meta:
         default_permissions = ()
@@ -255,27 +255,30 @@ class Change(models.Model):
 
 
 class RegistryState(models.Model):
-    """One row: when the registry last could hear, since when it has without a gap, when a sweep last finished, and
-    since when the fleet is silent, if it is (`expiry.rules.Silence`), or when too many of it were late."""
+    """The state of expiry, in one row: observation window, last sweep, suspension and limits exceeded lately.
 
-    heard_at = models.DateTimeField(db_default=Now())
-    window_start = models.DateTimeField(db_default=Now())
+    `observed_at` is when a web process last pulsed, `window_started_at` since when they have without a gap. A
+    suspension (`expiry.suspension.Suspension`) lasts from `suspended_at` until `suspended_until` at most.
+    """
+
+    observed_at = models.DateTimeField(db_default=Now())
+    window_started_at = models.DateTimeField(db_default=Now())
     window_reason = models.TextField(default="start")
     swept_at = models.DateTimeField(db_default=Now())
-    silent_since = models.DateTimeField(null=True)
-    silent_until = models.DateTimeField(null=True)
-    silence_repaid_at = models.DateTimeField(null=True)
+    suspended_at = models.DateTimeField(null=True)
+    suspended_until = models.DateTimeField(null=True)
+    suspension_budget_full_at = models.DateTimeField(null=True)
     # How things stood before this cannot be read from the log any more.
     pruned_before = models.DateTimeField(null=True)
-    # By TTL the rule and the moment of `expiry.rules.Crowd`.
-    crowds = models.JSONField(db_default={})
+    # By TTL, the rule and the time in seconds of an `expiry.protection.ExceededLimit`.
+    exceeded_limits = models.JSONField(db_default={})
 
     class Meta:
         default_permissions = ()
         constraints = [models.CheckConstraint(condition=Q(id=1), name="registry_state_one_row")]
 
     def __str__(self) -> str:
-        return f"heard until {self.heard_at}"
+        return f"observed until {self.observed_at}"
 
 
 class SigningKeys(models.Model):

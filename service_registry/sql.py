@@ -24,7 +24,7 @@ def rfc3339(timestamp: str) -> str:
 HEARTBEAT_AT = "CASE WHEN l.heartbeat_at < statement_timestamp() + interval '10 seconds' THEN l.heartbeat_at END"
 # Silence is counted from the last heartbeat, or from when the registry could hear again if that is later (GREATEST
 # ignores a null).
-RENEWED_AT = f"GREATEST({HEARTBEAT_AT}, r.window_start)"
+RENEWED_AT = f"GREATEST({HEARTBEAT_AT}, r.window_started_at)"
 GRACE = "make_interval(secs => GREATEST(1.1::float8 * l.ttl_seconds, l.ttl_seconds + 1))"
 DEADLINE = f"({RENEWED_AT} + {GRACE})"
 

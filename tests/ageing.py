@@ -9,30 +9,30 @@ from django.db.models.functions import Now
 from service_registry.models import Change, Instance, Lease, RegistryState
 
 
-def silence(seconds: float, **which: str) -> None:
+def age_leases(seconds: float, **which: str) -> None:
     """Let the leases of the instances that match have been silent for so long, heard by the registry all the while."""
-    hear_since(seconds)
+    set_window_age(seconds)
     Lease.objects.filter(instance__in=Instance.objects.filter(**which)).update(
         heartbeat_at=F("heartbeat_at") - timedelta(seconds=seconds)
     )
 
 
-def hear_since(seconds: float) -> None:
+def set_window_age(seconds: float) -> None:
     """Let the registry have heard without a gap for so long, until now."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE service_registry_registrystate SET heard_at = clock_timestamp(), "
-            "window_start = clock_timestamp() - make_interval(secs => %s)",
+            "UPDATE service_registry_registrystate SET observed_at = clock_timestamp(), "
+            "window_started_at = clock_timestamp() - make_interval(secs => %s)",
             [seconds],
         )
 
 
-def deafen(seconds: float) -> None:
+def interrupt_observation(seconds: float) -> None:
     """Let the registry have heard nothing for so long."""
-    RegistryState.objects.update(heard_at=F("heard_at") - timedelta(seconds=seconds))
+    RegistryState.objects.update(observed_at=F("observed_at") - timedelta(seconds=seconds))
 
 
-def held_since(seconds: float) -> None:
+def set_protection_age(seconds: float) -> None:
     """Let what is held have been held for so long."""
     Lease.objects.filter(protected_at__isnull=False).update(protected_at=Now() - timedelta(seconds=seconds))
 
@@ -42,27 +42,29 @@ def set_clock_back(seconds: float) -> None:
     later = timedelta(seconds=seconds)
     Lease.objects.update(heartbeat_at=F("heartbeat_at") + later, protected_at=F("protected_at") + later)
     RegistryState.objects.update(
-        heard_at=F("heard_at") + later, window_start=F("window_start") + later, swept_at=F("swept_at") + later
+        observed_at=F("observed_at") + later,
+        window_started_at=F("window_started_at") + later,
+        swept_at=F("swept_at") + later,
     )
 
 
-def expire_since(seconds: float) -> None:
+def age_expiries(seconds: float) -> None:
     """Let what has expired have done so earlier by so much."""
     Lease.objects.filter(expired_at__isnull=False).update(expired_at=F("expired_at") - timedelta(seconds=seconds))
 
 
-def silent_since(seconds: float) -> None:
+def age_suspension(seconds: float) -> None:
     """Let a silence that stands have begun earlier by so much, as all else did that happened before it."""
     earlier = timedelta(seconds=seconds)
     Lease.objects.update(heartbeat_at=F("heartbeat_at") - earlier)
     RegistryState.objects.update(
-        window_start=F("window_start") - earlier,
-        silent_since=F("silent_since") - earlier,
-        silent_until=F("silent_until") - earlier,
-        silence_repaid_at=F("silence_repaid_at") - earlier,
+        window_started_at=F("window_started_at") - earlier,
+        suspended_at=F("suspended_at") - earlier,
+        suspended_until=F("suspended_until") - earlier,
+        suspension_budget_full_at=F("suspension_budget_full_at") - earlier,
     )
 
 
-def date_changes_back(seconds: float) -> None:
+def age_changes(seconds: float) -> None:
     """Let all changes so far have happened earlier by so much."""
     Change.objects.update(at=F("at") - timedelta(seconds=seconds))

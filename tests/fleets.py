@@ -12,29 +12,29 @@ from tests.client import Api, registration
 LONG = 100_000
 
 
-def fleet(api: Api, services: dict[str, int], ttl_seconds: int = 30) -> list[str]:
+def register_fleet(api: Api, services: dict[str, int], ttl_seconds: int = 30) -> list[str]:
     """Register so many of each service, and let each beat once; return their ids, `<service>-<number>`."""
     keys = [(service, f"{service}-{number}") for service, size in services.items() for number in range(size)]
     api.post("/registry/register", [registration(*key, ttl_seconds=ttl_seconds) for key in keys])
-    beat(api, [instance_id for _, instance_id in keys])
-    ageing.hear_since(LONG)
+    send_heartbeats(api, [instance_id for _, instance_id in keys])
+    ageing.set_window_age(LONG)
     return [instance_id for _, instance_id in keys]
 
 
-def beat(api: Api, ids: Iterable[str]) -> None:
+def send_heartbeats(api: Api, ids: Iterable[str]) -> None:
     items = [{"service_name": name.rpartition("-")[0], "instance_id": name} for name in ids]
     answer = api.post("/registry/heartbeat", items)
     assert {result["status"] for result in answer.json["results"]} == {200}
 
 
-def quiet(seconds: float, ids: Iterable[str]) -> None:
+def set_heartbeat_age(seconds: float, ids: Iterable[str]) -> None:
     """Let these have been heard last so many seconds ago; the registry could hear all the while."""
     leases = Lease.objects.filter(instance__in=Instance.objects.filter(instance_id__in=list(ids)))
     leases.update(heartbeat_at=Now() - timedelta(seconds=seconds))
-    ageing.hear_since(LONG)
+    ageing.set_window_age(LONG)
 
 
-def kinds(ids: Iterable[str]) -> set[tuple[str, ...]]:
+def change_kinds(ids: Iterable[str]) -> set[tuple[str, ...]]:
     """Which ways instances have gone, of those named, by the kinds of their changes."""
     ways: dict[str, list[str]] = {name: [] for name in ids}
     for name, kind in Change.objects.filter(instance_id__in=ways).order_by("id").values_list("instance_id", "kind"):
@@ -42,9 +42,9 @@ def kinds(ids: Iterable[str]) -> set[tuple[str, ...]]:
     return {tuple(way) for way in ways.values()}
 
 
-def held() -> set[str]:
+def protected_ids() -> set[str]:
     return set(Instance.objects.protected().values_list("instance_id", flat=True))
 
 
-def expired() -> set[str]:
+def expired_ids() -> set[str]:
     return set(Instance.objects.expired().values_list("instance_id", flat=True))

@@ -115,7 +115,7 @@ def test_it_may_be_of_one_author(several: Api, stranger: Api) -> None:
 
 def test_it_may_be_of_a_time(payments: Api, operator: Api) -> None:
     payments.register("web", "early")
-    ageing.date_changes_back(3600)
+    ageing.age_changes(3600)
     payments.register("web", "late")
     early, late = (change["at"] for change in operator.get(f"{PATH}?kind=registered").json["changes"])
     between = f"{early[:-1]}1Z"  # a nanosecond digit more than the database keeps

@@ -52,11 +52,11 @@ def test_it_prints_json_for_programs(running: None) -> None:
 
 
 def test_a_failure_is_exit_code_1(running: None) -> None:
-    ageing.deafen(60)
+    ageing.interrupt_observation(60)
     with pytest.raises(SystemExit) as ended:
         run("doctor")
     assert ended.value.code == 1
-    assert found()["hearing"].said.endswith("s: time stands still")
+    assert found()["observation"].said.endswith("s: nothing expires")
 
 
 def test_a_sweep_that_is_late_is_a_warning_and_a_stuck_one_a_failure(running: None) -> None:
@@ -68,35 +68,37 @@ def test_a_sweep_that_is_late_is_a_warning_and_a_stuck_one_a_failure(running: No
         assert found()["sweep"].level == level
 
 
-def test_who_is_held_is_a_warning_that_names_where_most_are(running: None, payments: Api) -> None:
-    small, other = (fleets.fleet(payments, {name: size}) for name, size in (("small", 8), ("other", 6)))
-    assert found()["holds"] == doctor.Finding("ok", "nobody is held past the deadline")
-    fleets.quiet(34, [*small[:5], *other[:4]])
+def test_protected_instances_are_a_warning_that_names_the_largest_service(running: None, payments: Api) -> None:
+    small, other = (fleets.register_fleet(payments, {name: size}) for name, size in (("small", 8), ("other", 6)))
+    assert found()["protection"] == doctor.Finding("ok", "no instance is protected past its deadline")
+    fleets.set_heartbeat_age(34, [*small[:5], *other[:4]])
     sweep()
-    finding = found()["holds"]
+    finding = found()["protection"]
     assert finding.level == "warn"
-    assert finding.said.startswith("9 instances of 2 services are held past their deadline, the first since 20")
+    assert finding.said.startswith("9 instances of 2 services are protected past their deadline, the first since 20")
     assert finding.said.endswith(" UTC; 5 of them of default/small")
     assert "release_service" in finding.advice
 
 
-def test_a_silent_fleet_is_a_warning_until_it_is_heard(running: None, payments: Api) -> None:
-    ids = fleets.fleet(payments, {"a": 8, "b": 8, "c": 8})
-    assert found()["silence"].level == "ok"
-    fleets.quiet(25, ids)
+def test_suspended_expiry_is_a_warning_until_a_heartbeat_arrives(running: None, payments: Api) -> None:
+    ids = fleets.register_fleet(payments, {"a": 8, "b": 8, "c": 8})
+    assert found()["suspension"].level == "ok"
+    fleets.set_heartbeat_age(25, ids)
     sweep()
-    finding = found()["silence"]
+    finding = found()["suspension"]
     assert finding.level == "warn"
     assert re.fullmatch(
-        r"nobody of the fleet is heard for \d+ s: time stands still, for 60 min more or until a heartbeat",
+        r"no heartbeat from the whole fleet for \d+ s: expiry is suspended, for 60 min more or until a heartbeat",
         finding.said,
     )
     assert "load balancer" in finding.advice
-    ageing.silent_since(2 * 3600)
-    assert found()["silence"].said.endswith("2 h, and the time that stood still for it is over: who is silent expires")
-    fleets.beat(payments, ids[:1])
+    ageing.age_suspension(2 * 3600)
+    assert found()["suspension"].said.endswith(
+        "2 h, and the longest suspension is over: instances without heartbeats expire"
+    )
+    fleets.send_heartbeats(payments, ids[:1])
     sweep()
-    assert found()["silence"].level == "ok"
+    assert found()["suspension"].level == "ok"
 
 
 def test_a_provider_that_is_away_is_a_warning(running: None, settings: Settings) -> None:

@@ -34,18 +34,18 @@ def test_it_tells_one_that_was_deregistered(payments: Api) -> None:
     assert payments.heartbeat().json["reason"] == "deregistered"
 
 
-def test_it_tells_one_that_was_removed(payments: Api) -> None:
+def test_heartbeat_of_a_purged_instance_is_not_found(payments: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     sweep()
-    ageing.expire_since(700)
+    ageing.age_expiries(700)
     sweep()
-    assert payments.heartbeat().json["reason"] == "removed"
+    assert payments.heartbeat().json["reason"] == "purged"
 
 
 def test_it_brings_back_one_that_has_expired(payments: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     sweep()
     answer = payments.heartbeat()
     assert (answer.status, answer.json["recovered"]) == (200, True)

@@ -40,7 +40,7 @@ def test_an_id_of_several_services_is_ambiguous(payments: Api, reader: Api) -> N
 
 def test_an_expired_one_is_still_shown(payments: Api, reader: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     sweep()
     assert reader.get("/registry/instance/web/web-1").json["state"] == "expired"
 

@@ -20,7 +20,7 @@ from service_registry import logs
 from service_registry.api.reporting import readable
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Instance, User
-from tests.ageing import expire_since, silence
+from tests.ageing import age_expiries, age_leases
 from tests.client import Api, registration, token
 from tests.commands import run
 from tests.leaks import CANARY
@@ -111,7 +111,7 @@ def test_a_heartbeat_that_changes_something_is_one(payments: Api, told: Any) -> 
     payments.register()
     told()
     payments.heartbeat(status="DOWN")
-    silence(40)
+    age_leases(40)
     sweep()
     payments.heartbeat()
     payments.heartbeat(instance_id="nobody")
@@ -139,13 +139,13 @@ def test_a_sweep_is_told_only_when_it_did_something(payments: Api, told: Any) ->
     told()
     sweep()
     assert told() == []
-    silence(40)
+    age_leases(40)
     sweep()
-    expire_since(700)
+    age_expiries(700)
     sweep()
-    expired, removed = told()
+    expired, purged = told()
     assert (expired["actor"], expired["outcomes"]) == ("system:sweep", {"expired": 1})
-    assert removed["outcomes"] == {"removed": 1}
+    assert purged["outcomes"] == {"purged": 1}
 
 
 def test_a_removal_by_command_is_one_line(payments: Api, told: Any) -> None:

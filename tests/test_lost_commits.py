@@ -48,7 +48,7 @@ def test_a_registration_is_one_change_and_its_answer_200(way: Losing, payments: 
 
 def test_a_beat_that_brings_back_is_one_change_and_does_not_say_so(way: Losing, payments: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     sweep()
     way.to_lose = 1
     answer = payments.heartbeat()

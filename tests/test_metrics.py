@@ -18,11 +18,11 @@ from service_registry.choices import Rule
 from service_registry.expiry import observation
 from service_registry.expiry.sweep import sweep
 from service_registry.permissions import ROLE_GROUPS
-from tests.ageing import deafen, silent_since
+from tests.ageing import age_suspension, interrupt_observation
 from tests.client import Api, registration
 from tests.commands import ROOT
-from tests.fleets import fleet as proven_fleet
-from tests.fleets import quiet
+from tests.fleets import register_fleet as proven_fleet
+from tests.fleets import set_heartbeat_age
 from tests.wire.running import Caller, Running, wait_for
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -136,52 +136,52 @@ def test_gauges_say_what_stands_in_the_database(payments: Api) -> None:
     assert value(found, "registry_instances", status="DOWN", state="live") == 1
     assert len([name for name, _labels in found if name == "registry_instances"]) == 12
     assert 0 <= value(found, "registry_sweep_age_seconds") < 3600
-    assert 0 <= value(found, "registry_hearing_age_seconds") < 3600
+    assert 0 <= value(found, "registry_observation_age_seconds") < 3600
 
 
-def test_holds_are_shown_and_counted_by_rule(
+def test_protected_instances_are_shown_and_counted_by_rule(
     payments: Api, since: Since, django_capture_on_commit_callbacks: Any
 ) -> None:
     ids = proven_fleet(payments, {"a": 8, "b": 30})
-    quiet(34, ids[:5])
+    set_heartbeat_age(34, ids[:5])
     with django_capture_on_commit_callbacks(execute=True):
         sweep()
     found = scraped()
-    assert {rule: value(found, "registry_held_instances", rule=rule) for rule in Rule} == {
+    assert {rule: value(found, "registry_protected_instances", rule=rule) for rule in Rule} == {
         "fleet": 0,
         "small_fleet": 0,
         "service": 5,
         "all_late": 0,
     }
     assert value(found, "registry_instances", status="UP", state="protected") == 5
-    assert since("registry_holds_total", rule="service") == 5
+    assert since("registry_protections_total", rule="service") == 5
     assert since("registry_changes_total", kind="protected") == 5
 
 
-def test_a_silence_is_shown_with_its_length(payments: Api) -> None:
+def test_a_suspension_is_shown_with_its_length(payments: Api) -> None:
     found = scraped()
-    assert (value(found, "registry_silent"), value(found, "registry_silence_seconds")) == (0, 0)
+    assert (value(found, "registry_expiry_suspended"), value(found, "registry_expiry_suspended_seconds")) == (0, 0)
     ids = proven_fleet(payments, {"a": 10, "b": 10, "c": 10})
-    quiet(60, ids)
+    set_heartbeat_age(60, ids)
     sweep()
     found = scraped()
-    assert value(found, "registry_silent") == 1
-    assert 60 <= value(found, "registry_silence_seconds") < 120
-    silent_since(3600)
+    assert value(found, "registry_expiry_suspended") == 1
+    assert 60 <= value(found, "registry_expiry_suspended_seconds") < 120
+    age_suspension(3600)
     found = scraped()
-    assert (value(found, "registry_silent"), value(found, "registry_silence_seconds")) == (0, 0)
+    assert (value(found, "registry_expiry_suspended"), value(found, "registry_expiry_suspended_seconds")) == (0, 0)
 
 
 def test_a_restart_of_the_window_is_counted_with_its_reason(db: None, since: Since) -> None:
     pulse = observation.Pulse()
     pulse.beat()
-    deafen(2)
+    interrupt_observation(2)
     pulse.beat()
-    assert since("registry_window_restarts_total", reason="deaf") <= 1
+    assert since("registry_observation_window_restarts_total", reason="gap") <= 1
     again = Since()
-    deafen(60)
+    interrupt_observation(60)
     pulse.beat()
-    assert again("registry_window_restarts_total", reason="deaf") == 1
+    assert again("registry_observation_window_restarts_total", reason="gap") == 1
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Running)
             callers[number % 2].call("POST", "/registry/register", registration(**key, ttl_seconds=5))
             callers[(number + 1) % 2].call("POST", "/registry/heartbeat", key)
         callers[0].call("POST", "/registry/heartbeat", [{"service_name": "web", "instance_id": "x"}] * 2)
-        gone = f"SELECT count(*) >= {(wave + 1) * IN_A_WAVE} FROM service_registry_change WHERE kind = 'removed'"
+        gone = f"SELECT count(*) >= {(wave + 1) * IN_A_WAVE} FROM service_registry_change WHERE kind = 'purged'"
         wait_for(lambda: fleet.sql(gone)[0][0])  # noqa: B023 - asked in this round alone
         restart_worker(fleet)
         if wave == 0:
@@ -238,7 +238,7 @@ def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Running)
         assert value(found, "registry_heartbeats_refused_total", reason="never_registered") == WAVES
         assert value(found, "registry_heartbeats_refused_total", reason="invalid") == WAVES
         assert value(found, "registry_http_request_duration_seconds_count", operation="register") == total
-        for kind in ("registered", "expired", "removed"):
+        for kind in ("registered", "expired", "purged"):
             assert value(found, "registry_changes_total", kind=kind) == total
         assert value(found, "registry_services") == 1
         assert value(found, "registry_instances", status="UP", state="live") == 0

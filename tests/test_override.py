@@ -79,7 +79,7 @@ def test_it_ends_at_its_time(payments: Api, operator: Api) -> None:
 
 def test_an_expired_instance_keeps_it(payments: Api, operator: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     sweep()
     assert put(operator).json["instance"]["state"] == "expired"
 

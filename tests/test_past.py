@@ -88,11 +88,11 @@ class Story:
         self.operator.call("DELETE", f"/registry/instance/{service}/{instance}/status")
 
     def expire(self, service: str, instance: str) -> None:
-        ageing.silence(60, service__name=service, instance_id=instance)
+        ageing.age_leases(60, service__name=service, instance_id=instance)
         sweep()
 
     def remove(self, _service: str, _instance: str) -> None:
-        ageing.expire_since(700)
+        ageing.age_expiries(700)
         sweep()
 
     def hand_over(self, service: str, _instance: str) -> None:

@@ -40,7 +40,7 @@ def register(count: int, **fields: Any) -> None:
 def test_what_is_older_goes_and_what_is_younger_stays(payments: Api) -> None:
     payments.register("web", "a")
     payments.register("web", "a", weight=1)
-    ageing.date_changes_back(31 * DAY)
+    ageing.age_changes(31 * DAY)
     payments.register("web", "a", weight=2)
     payments.register("web", "a", weight=3)
     assert "4 changes are from before" in (said := run("prune_changes"))
@@ -52,7 +52,7 @@ def test_what_is_older_goes_and_what_is_younger_stays(payments: Api) -> None:
 def test_the_days_are_those_of_the_setting(payments: Api, settings: LazySettings) -> None:
     payments.register()
     payments.register(weight=1)
-    ageing.date_changes_back(5 * DAY)
+    ageing.age_changes(5 * DAY)
     payments.register(weight=2)
     assert "0 changes are from before" in run("prune_changes")
     assert "0 changes are from before" in run("prune_changes", "--older-than=6d")
@@ -61,7 +61,7 @@ def test_the_days_are_those_of_the_setting(payments: Api, settings: LazySettings
 
 
 def test_the_newest_row_of_the_log_stays(db: None) -> None:
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [("log_started", None)]
 
@@ -71,7 +71,7 @@ def test_the_newest_change_of_each_service_stays(payments: Api) -> None:
         payments.register(name, f"{name}-1")
         payments.deregister(name, f"{name}-1")
     held = changelog.read_newest_indexes("default", "web")
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [
         *[("service_created", None), ("deregistered", "web-1")],
@@ -84,7 +84,7 @@ def test_the_newest_change_of_each_service_stays(payments: Api) -> None:
 def test_so_does_its_newest_of_back_then(payments: Api) -> None:
     payments.register()
     payments.deregister()
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     payments.register()
     run("prune_changes", "--older-than=1h")
     assert [kind for kind, _ in log()] == ["service_created", "deregistered", "registered"]
@@ -95,7 +95,7 @@ def test_the_last_change_of_each_instance_that_was_there_stays(payments: Api) ->
         payments.register("web", name)
     payments.deregister("web", "leaves")
     payments.register("web", "changes", weight=1)
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     payments.register("web", "changes", weight=2)
     payments.deregister("web", "changes")
     run("prune_changes", "--older-than=1h")
@@ -110,7 +110,7 @@ def test_the_last_word_on_a_services_owners_stays(payments: Api) -> None:
     for team in ("team-a", "team-b", "team-payments"):
         admin.call("PUT", "/registry/services/web/owners", {"owners": [team]})
     payments.register()
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [("owners_changed", None), ("registered", "web-1")]
     assert Change.objects.earliest("id").evidence == {"owners": ["team-payments"], "before": ["team-b"]}
@@ -121,7 +121,7 @@ def test_a_deleted_service_leaves_nothing(payments: Api) -> None:
     payments.deregister()
     Api("registry-admins").call("DELETE", "/registry/services/web")
     payments.register("other")
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [("service_created", None), ("registered", "web-1")]
     assert set(Change.objects.values_list("service_name", flat=True)) == {"other"}
@@ -130,7 +130,7 @@ def test_a_deleted_service_leaves_nothing(payments: Api) -> None:
 def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
     for weight in range(4):
         register(10, weight=weight)
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     planned = prune.plan_pruning(3600)
     assert prune.count_planned(planned) == 42
     steps = prune.prune(planned, rows_a_transaction=10)
@@ -144,7 +144,7 @@ def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
 def test_a_dry_run_counts_what_would_go_and_changes_nothing(db: None) -> None:
     register(5)
     register(5, weight=1)
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     before = log()
     assert "6 would be pruned: nothing was changed." in run("prune_changes", "--older-than=1h", "--dry-run")
     assert log() == before
@@ -168,7 +168,7 @@ def test_what_is_longer_than_ten_years_is_refused(db: None, duration: str) -> No
 def test_beat_has_it_done_every_night(db: None, capsys: pytest.CaptureFixture[str]) -> None:
     register(1)
     register(1, weight=1)
-    ageing.date_changes_back(31 * DAY)
+    ageing.age_changes(31 * DAY)
     tasks.prune_changes()
     assert '"outcomes":{"pruned":2}' in capsys.readouterr().err
     entry = app.conf.beat_schedule["prune_changes"]
@@ -200,7 +200,7 @@ def alongside(work: Callable[[], Any]) -> list[Any]:
 def old_log(transactional_db: None) -> prune.PrunePlan:
     register(20)
     register(20, weight=1)
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     return prune.plan_pruning(3600)
 
 
@@ -242,7 +242,7 @@ def test_only_one_process_is_at_it(old_log: prune.PrunePlan) -> None:
 def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
     for weight in range(11):
         register(1000, weight=weight)
-    ageing.date_changes_back(DAY)
+    ageing.age_changes(DAY)
     of_the_second_step = Change.objects.order_by("id").values_list("id", flat=True)[7000]
     line = command_line("prune_changes", "--older-than=1h")
     with transaction.atomic():

@@ -33,15 +33,15 @@ def fails(handler: Handler) -> None:
     handler.send_error(500)
 
 
-def heard_at() -> datetime:
-    return RegistryState.objects.get().heard_at
+def observed_at() -> datetime:
+    return RegistryState.objects.get().observed_at
 
 
 def pulse_moves_heard_at() -> bool:
-    ageing.deafen(2)
-    before = heard_at()
+    ageing.interrupt_observation(2)
+    before = observed_at()
     pulse.pulse()
-    return heard_at() > before
+    return observed_at() > before
 
 
 def test_a_process_without_keys_does_not_say_that_it_hears(issuer: Issuer) -> None:

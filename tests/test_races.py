@@ -117,7 +117,7 @@ def test_a_heartbeat_that_meets_the_sweep_is_never_lost() -> None:
     """Whoever comes first, an answered beat means that the instance is listed."""
     for _ in range(40):
         manager.register([instance("i-1")], OWNER)
-        ageing.silence(34)
+        ageing.age_leases(34)
         (beaten, _swept) = at_once(
             [lambda: manager.heartbeat([Heartbeat(service_name="web", instance_id="i-1")], OWNER)[0], sweep]
         )
@@ -130,7 +130,7 @@ def test_a_heartbeat_that_meets_the_sweep_is_never_lost() -> None:
 def test_sweeps_at_once_log_each_expiry_once() -> None:
     for trial in range(20):
         manager.register([instance(f"i-{trial}-{number}") for number in range(20)], OWNER)
-        ageing.silence(60, instance_id__startswith=f"i-{trial}-")
+        ageing.age_leases(60, instance_id__startswith=f"i-{trial}-")
         at_once([sweep, sweep, sweep])
         sweep()
     assert Change.objects.filter(kind="expired").count() == 400
@@ -147,7 +147,7 @@ def test_a_heartbeat_that_meets_the_sweep_ends_its_hold_or_prevents_it() -> None
     names = [f"i-{number}" for number in range(5)]
     for _ in range(40):
         proven(names)
-        ageing.silence(34)
+        ageing.age_leases(34)
         beaten, _swept = at_once(
             [lambda: manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)[0], sweep]
         )
@@ -164,7 +164,7 @@ def test_sweeps_at_once_log_each_hold_once() -> None:
     for trial in range(20):
         names = [f"i-{trial}-{number}" for number in range(20)]
         proven(names)
-        ageing.silence(34, instance_id__startswith=f"i-{trial}-")
+        ageing.age_leases(34, instance_id__startswith=f"i-{trial}-")
         at_once([sweep, sweep, sweep])
         sweep()
         assert Instance.objects.protected().count() == 20
@@ -180,24 +180,24 @@ def test_sweeps_at_once_restart_the_window_once() -> None:
             manager.heartbeat(
                 [Heartbeat(service_name=service, instance_id=f"i-{number}") for number in range(7)], OWNER
             )
-        ageing.silence(60)
+        ageing.age_leases(60)
         at_once([sweep, sweep, sweep])
         sweep()
-        assert RegistryState.objects.get().silent_since is not None, trial
+        assert RegistryState.objects.get().suspended_at is not None, trial
         manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)
-        before = metrics.window_restarts.labels("silence")._value.get()
+        before = metrics.window_restarts.labels("suspension")._value.get()
         at_once([sweep, sweep, sweep])
         sweep()
-        assert metrics.window_restarts.labels("silence")._value.get() - before == 1
+        assert metrics.window_restarts.labels("suspension")._value.get() - before == 1
     assert not Change.objects.filter(kind__in=["expired", "protected"]).exists()
 
 
 def test_an_instance_removed_under_a_registration_is_made_anew() -> None:
     for trial in range(20):
         manager.register([instance("i-1")], OWNER)
-        ageing.silence(60)
+        ageing.age_leases(60)
         sweep()
-        ageing.expire_since(700)
+        ageing.age_expiries(700)
         registered, _swept = at_once([lambda: manager.register([instance("i-1")], OWNER)[0], sweep])
         assert isinstance(registered, manager.Registered), trial
         assert Instance.objects.count() == 1

@@ -118,7 +118,7 @@ def test_nobody_goes_on_from_a_row_that_pruning_has_left_alone(payments: Api) ->
     seen = changelog.read_newest_index()
     payments.deregister("web", "left")
     payments.register("web", "comes")
-    ageing.date_changes_back(31 * 86400)
+    ageing.age_changes(31 * 86400)
     end = changelog.read_newest_index()
     call_command("prune_changes")
     assert changelog.read_after(end, 100) == []

@@ -102,7 +102,7 @@ def test_it_brings_an_expired_instance_back(payments: Api) -> None:
     from service_registry.expiry.sweep import sweep
 
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     assert sweep().expired == 1
     assert payments.listed() == []
     answer = payments.register()

@@ -13,7 +13,7 @@ from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Service, User
 from tests.client import Answer, Api
 from tests.commands import run
-from tests.fleets import beat, expired, fleet, held, kinds, quiet
+from tests.fleets import change_kinds, expired_ids, protected_ids, register_fleet, send_heartbeats, set_heartbeat_age
 
 HELD = {"small": 8}
 
@@ -21,10 +21,10 @@ HELD = {"small": 8}
 @pytest.fixture
 def gone(payments: Api) -> list[str]:
     """Five of eight, held."""
-    ids = fleet(payments, HELD | {"other": 40})
-    quiet(34, ids[:5])
+    ids = register_fleet(payments, HELD | {"other": 40})
+    set_heartbeat_age(34, ids[:5])
     sweep()
-    assert held() == set(ids[:5])
+    assert protected_ids() == set(ids[:5])
     return ids[:5]
 
 
@@ -35,13 +35,13 @@ def release(api: Api, name: str = "small", reason: str = "scaled in") -> Answer:
 def test_what_is_held_goes_with_the_next_sweep(operator: Api, gone: list[str]) -> None:
     answer = release(operator)
     assert (answer.status, answer.json) == (200, {"released": 5})
-    assert held() == set(gone)
-    assert (sweep().expired, expired(), held()) == (5, set(gone), set())
-    assert kinds(gone) == {("registered", "protected", "expired")}
+    assert protected_ids() == set(gone)
+    assert (sweep().expired, expired_ids(), protected_ids()) == (5, set(gone), set())
+    assert change_kinds(gone) == {("registered", "protected", "expired")}
     change = Change.objects.get(kind="released")
     assert (change.service_name, change.instance_id, change.reason) == ("small", None, "scaled in")
     assert change.actor.startswith("operator@")
-    assert change.evidence == {"held": 5}
+    assert change.evidence == {"protected": 5}
     evidence = Change.objects.filter(kind="expired")[0].evidence
     assert evidence is not None
     assert evidence["released"] is True
@@ -49,35 +49,35 @@ def test_what_is_held_goes_with_the_next_sweep(operator: Api, gone: list[str]) -
 
 def test_who_beats_before_the_sweep_stays(payments: Api, operator: Api, gone: list[str]) -> None:
     release(operator)
-    beat(payments, gone[:1])
-    assert (sweep().expired, expired()) == (4, set(gone[1:]))
+    send_heartbeats(payments, gone[:1])
+    assert (sweep().expired, expired_ids()) == (4, set(gone[1:]))
 
 
 def test_for_fifteen_minutes_nobody_is_held_there(payments: Api, operator: Api, gone: list[str]) -> None:
     release(operator)
     sweep()
-    beat(payments, gone)
-    quiet(34, gone)
-    assert (sweep().expired, held()) == (5, set())
+    send_heartbeats(payments, gone)
+    set_heartbeat_age(34, gone)
+    assert (sweep().expired, protected_ids()) == (5, set())
     Service.objects.update(released_at=F("released_at") - timedelta(minutes=15))
-    beat(payments, gone)
-    quiet(34, gone)
-    assert (sweep().expired, held()) == (0, set(gone))
+    send_heartbeats(payments, gone)
+    set_heartbeat_age(34, gone)
+    assert (sweep().expired, protected_ids()) == (0, set(gone))
 
 
 def test_another_service_stays_held(payments: Api, operator: Api, gone: list[str]) -> None:
-    fleet(payments, {"second": 6})
+    register_fleet(payments, {"second": 6})
     others = [f"second-{number}" for number in range(6)]
-    quiet(34, [*gone, *others])
+    set_heartbeat_age(34, [*gone, *others])
     sweep()
     release(operator)
     sweep()
-    assert (expired(), held()) == (set(gone), set(others))
+    assert (expired_ids(), protected_ids()) == (set(gone), set(others))
 
 
 def test_more_than_leave_after_a_hold_may_leave_by_release(payments: Api, operator: Api) -> None:
-    ids = fleet(payments, {"small": 40})
-    quiet(34, ids)
+    ids = register_fleet(payments, {"small": 40})
+    set_heartbeat_age(34, ids)
     sweep()
     assert release(operator).json == {"released": 40}
     assert sweep().expired == 40
@@ -107,7 +107,7 @@ def test_the_namespace_is_a_parameter(operator: Api, gone: list[str]) -> None:
 
 
 def test_the_command_releases(gone: list[str]) -> None:
-    assert "5 held instances of default/small released" in run("release_service", "small", "--reason=gone")
+    assert "5 protected instances of default/small released" in run("release_service", "small", "--reason=gone")
     assert sweep().expired == 5
     assert Change.objects.get(kind="released").actor == "system:command"
 

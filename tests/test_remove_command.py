@@ -74,19 +74,19 @@ def test_an_override_decides_the_status(payments: Api, operator: Api) -> None:
 
 def test_the_silent_are_those_not_heard_while_the_registry_could_hear(payments: Api) -> None:
     payments.register(instance_id="silent")
-    ageing.silence(100)
+    ageing.age_leases(100)
     payments.register(instance_id="fresh")
     assert "0 instances match." in run("remove_instances", "--silent-for=2m", "--yes", "--reason=x")
-    ageing.hear_since(60)
+    ageing.set_window_age(60)
     assert "0 instances match." in run("remove_instances", "--silent-for=90s", "--yes", "--reason=x")
-    ageing.hear_since(100)
+    ageing.set_window_age(100)
     assert "1 instances removed." in run("remove_instances", "--silent-for=90s", "--yes", "--reason=x")
     assert left() == {("web", "fresh")}
 
 
 def test_expired_instances_are_removed_too(payments: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     run("sweep")
     run("remove_instances", "--all", "--yes", "--reason=x")
     assert left() == set()
@@ -138,7 +138,7 @@ def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -
 @pytest.mark.parametrize(("filters", "stays"), [({"silent_for_seconds": 30}, True), ({"service_name": "web"}, False)])
 def test_an_instance_that_beats_meanwhile_is_judged_again(filters: dict[str, Any], stays: bool) -> None:
     register(2)
-    ageing.silence(60)
+    ageing.age_leases(60)
     removed: list[manager.Selected] = []
 
     def remover() -> None:

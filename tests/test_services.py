@@ -37,7 +37,7 @@ def test_its_index_is_that_of_the_services_last_change(payments: Api, reader: Ap
 
 def test_expired_instances_are_found_when_asked_for(payments: Api, reader: Api) -> None:
     payments.register()
-    ageing.silence(60)
+    ageing.age_leases(60)
     sweep()
     assert reader.get("/registry/services/web").json["instances"] == []
     (expired,) = reader.get("/registry/services/web?state=expired&status=all").json["instances"]

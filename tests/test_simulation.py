@@ -14,7 +14,7 @@ from benchmarks.simulation.world import BEGIN, World
 from service_registry.expiry import counts
 from service_registry.expiry.rules import Limits
 from service_registry.models import Instance, Lease
-from tests.ageing import hear_since
+from tests.ageing import set_window_age
 from tests.client import Api, registration
 from tests.fleets import LONG
 
@@ -61,7 +61,7 @@ def test_the_database_counts_as_the_simulation_does(payments: Api, seed: int) ->
         registration(f"s{number % 9}", name, ttl_seconds=chance.choice((5, 30, 300))) for number, name in enumerate(ids)
     ]
     payments.post("/registry/register", items)
-    hear_since(LONG)
+    set_window_age(LONG)
     now = counts.take().at
     rows = []
     for lease in Lease.objects.all():
@@ -87,7 +87,7 @@ def rounded(cohort: Any) -> tuple[Any, ...]:
 def copied(now: float) -> tuple[Registry, list[int]]:
     """The leases of the database, in memory, and their keys."""
     registry = Registry(Limits())
-    registry.window_start = now - LONG
+    registry.window_started_at = now - LONG
     keys = []
     for instance in Instance.objects.select_related("lease").order_by("pk"):
         lease = instance.lease

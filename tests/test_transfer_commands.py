@@ -88,7 +88,7 @@ def test_what_is_off_the_list_is_not_exported(payments: Api, operator: Api) -> N
     payments.register("web", "gone")
     operator.call("PUT", "/registry/instance/web/x/status", {"status": "DOWN", "reason": "x"})
     Override.objects.update(until="2001-01-01T00:00:00Z")
-    ageing.silence(60)
+    ageing.age_leases(60)
     with transaction.atomic():
         sweep()
     assert [line["type"] for line in exported()] == ["service"]

@@ -33,7 +33,7 @@ class Registry:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.leases: list[Lease] = []
-        self.window_start = float("-inf")
+        self.window_started_at = float("-inf")
         self.heard_at = 0.0
         self.silence = Silence()
         self.crowds: Mapping[int, Crowd] = {}
@@ -53,7 +53,7 @@ class Registry:
 
     def pulse(self, now: float) -> None:
         if now - self.heard_at > DEAF_AFTER_SECONDS:
-            self.window_start = now
+            self.window_started_at = now
             self.restarts["deaf"] += 1
         self.heard_at = now
 
@@ -68,7 +68,7 @@ class Registry:
         if before.since is not None and self.silence.since is None:
             restart_at = before.restarts_window_at(counts)
             if restart_at is not None:
-                self.window_start = max(self.window_start, restart_at)
+                self.window_started_at = max(self.window_started_at, restart_at)
                 self.restarts["silence"] += 1
             cohorts, due = self.count(now)
         if self.silence.stands_still(now) or not (due or rules.may_be_crowded(cohorts, self.limits)):
@@ -94,7 +94,7 @@ class Registry:
             lease.held_by = verdict.rule
 
     def heard_since(self, lease: Lease) -> float:
-        return max(lease.heartbeat_at, self.window_start)
+        return max(lease.heartbeat_at, self.window_started_at)
 
     def beaten_at(self) -> float | None:
         since = self.silence.since
@@ -113,7 +113,7 @@ class Registry:
         """The proven leases of the fleet by TTL, and the keys of all that are due."""
         tallies: dict[int, Tally] = {}
         due: list[int] = []
-        window, gone_since = self.window_start, now - rules.GONE_SECONDS
+        window, gone_since = self.window_started_at, now - rules.GONE_SECONDS
         for key, lease in enumerate(self.leases):
             tally = tallies.get(lease.ttl_seconds)
             if tally is None:

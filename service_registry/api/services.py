@@ -139,4 +139,4 @@ class ServiceViewSet(Parted, ViewSet):
         query = validate_query(ServiceKey, request.query_params, name=name)
         statement = validate_one(ReleaseRequest, request.data)
         order = ServiceRelease(**query.model_dump(), reason=statement.reason)
-        return Response({"released": unwrapped(manager.release([order], asking(request))).held})
+        return Response({"released": unwrapped(manager.release([order], asking(request))).protected})

@@ -46,7 +46,7 @@ LAST_LIFECYCLE_KINDS = f"""
 SELECT key.position, (
     SELECT c.kind FROM {CHANGE} c
     WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
-        AND c.kind IN ('{ChangeKind.REGISTERED}', '{ChangeKind.DEREGISTERED}', '{ChangeKind.REMOVED}')
+        AND c.kind IN ('{ChangeKind.REGISTERED}', '{ChangeKind.DEREGISTERED}', '{ChangeKind.PURGED}')
     ORDER BY {NEWEST_FIRST} LIMIT 1)
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS key(namespace, service_name, instance_id, position)
 ORDER BY key.position
@@ -55,7 +55,7 @@ ORDER BY key.position
 
 def read_last_lifecycle_kinds(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
     """For each (namespace, service name, instance id) how it last came or went: `registered`, `deregistered`,
-    `removed`, or None when the log has never seen it."""
+    `purged`, or None when the log has never seen it."""
     columns = [list(column) for column in zip(*keys, strict=True)]
     if not columns:
         return []

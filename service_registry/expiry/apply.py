@@ -39,7 +39,7 @@ def judgement(census: Census) -> Judgement:
 
 KEEP_CROWDS = f"""
 -- Locks the state's row. No other sweep writes this: the caller's transaction has the sweep's lock.
-UPDATE {STATE} SET crowds = %s WHERE id = 1
+UPDATE {STATE} SET exceeded_limits = %s WHERE id = 1
 """
 
 
@@ -69,7 +69,7 @@ def judge(judging: Judging, at_most: int) -> int:
     changelog.append_changes(
         [*(evidence.expiry(*each) for each in leaving), *(evidence.protection(*each) for each in held)]
     )
-    metrics.count_holds(str(verdict.rule) for _, verdict in held)
+    metrics.count_protections(str(verdict.rule) for _, verdict in held)
     judging.after = found[-1].pk if found else judging.after
     judging.expired += len(leaving)
     judging.protected += len(held)

@@ -9,14 +9,14 @@ from service_registry.sql import DEADLINE, RENEWED_AT, STATE
 
 # While nobody can hear, or the whole fleet is silent, time stands still. A clock that has been set back restarts the
 # window with the next pulse; until then heartbeats are of a time to come, and nothing is judged by them.
-HEARS = """r.id = 1 AND r.heard_at > statement_timestamp() - interval '5 seconds'
-    AND r.heard_at < statement_timestamp() + interval '5 seconds'"""
-TIME_PASSES = f"{HEARS} AND (r.silent_until IS NULL OR r.silent_until <= statement_timestamp())"
+HEARS = """r.id = 1 AND r.observed_at > statement_timestamp() - interval '5 seconds'
+    AND r.observed_at < statement_timestamp() + interval '5 seconds'"""
+TIME_PASSES = f"{HEARS} AND (r.suspended_until IS NULL OR r.suspended_until <= statement_timestamp())"
 
 # The state, as it would be had the window restarted at %(restart_at)s, for those who foretell; a null changes nothing.
 STATE_AS_OF = f"""(
-    SELECT id, heard_at, silent_since, silent_until,
-        GREATEST(window_start, to_timestamp(%(restart_at)s)) AS window_start
+    SELECT id, observed_at, suspended_at, suspended_until,
+        GREATEST(window_started_at, to_timestamp(%(restart_at)s)) AS window_started_at
     FROM {STATE}
 )"""
 

@@ -32,7 +32,7 @@ def epoch(timestamp: str) -> str:
 
 MOMENT = f"""
 SELECT statement_timestamp(), {epoch("statement_timestamp()")}, {HEARS},
-    {epoch("r.silent_since")}, {epoch("r.silent_until")}, {epoch("r.silence_repaid_at")}, r.crowds,
+    {epoch("r.suspended_at")}, {epoch("r.suspended_until")}, {epoch("r.suspension_budget_full_at")}, r.exceeded_limits,
     (SELECT array_agg(s.id) FROM {SERVICE} s
         WHERE s.released_at BETWEEN statement_timestamp() - interval '{RELEASED_MINUTES} minutes'
             AND statement_timestamp())
@@ -48,7 +48,7 @@ SELECT l.ttl_seconds,
     COALESCE({epoch(f"max({RENEWED_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE})")}, 0),
     count(*) FILTER (WHERE {IS_DUE}),
     count(*) FILTER (WHERE {IS_DUE} AND NOT {IS_HELD}),
-    {epoch(f"min({HEARTBEAT_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE} AND l.heartbeat_at > r.silent_since)")}
+    {epoch(f"min({HEARTBEAT_AT}) FILTER (WHERE {IS_PROVEN} AND {IS_LIVE} AND l.heartbeat_at > r.suspended_at)")}
 FROM {LEASE} l CROSS JOIN {STATE_AS_OF} r
 WHERE {IS_LIVE} OR {IS_GONE}
 GROUP BY l.ttl_seconds

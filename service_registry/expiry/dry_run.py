@@ -17,8 +17,8 @@ from service_registry.sql import LEASE, OVERRIDE, STATE, rfc3339
 PAGE = 500
 
 OUTLOOK = f"""
-SELECT {rfc3339("r.heard_at")}, {rfc3339("GREATEST(r.window_start, to_timestamp(%(restart_at)s))")},
-    CASE WHEN %(restart_at)s IS NULL THEN r.window_reason ELSE 'silence' END, {rfc3339("r.swept_at")},
+SELECT {rfc3339("r.observed_at")}, {rfc3339("GREATEST(r.window_started_at, to_timestamp(%(restart_at)s))")},
+    CASE WHEN %(restart_at)s IS NULL THEN r.window_reason ELSE 'suspension' END, {rfc3339("r.swept_at")},
     {rfc3339("to_timestamp(%(since)s)")}, {rfc3339("to_timestamp(%(until)s)")},
     (SELECT count(*) FROM {LEASE} l WHERE {IS_OVER_RETENTION}),
     (SELECT count(*) FROM {OVERRIDE} o WHERE {IS_OVER})
@@ -34,12 +34,12 @@ class Outlook:
 
     counted: Census
     silence: Silence
-    heard_at: str
-    window_start: str
+    observed_at: str
+    window_started_at: str
     window_reason: str
     swept_at: str
-    silent_since: str | None
-    silent_until: str | None
+    suspended_at: str | None
+    suspended_until: str | None
     retained_enough: int
     overrides_over: int
 

@@ -15,7 +15,7 @@ from service_registry.sql import DEADLINE, INSTANCE, LEASE, SERVICE
 CENSUS_SECONDS = 5
 
 DUE = f"""
-SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.window_start,
+SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.window_started_at,
     {epoch("%(at)s::timestamptz")} - {epoch(DEADLINE)} AS overdue, {IS_PROVEN} AS proven,
     CASE WHEN l.protected_at IS NOT NULL THEN l.protected_by END AS held_by,
     COALESCE({epoch("%(at)s::timestamptz")} - {epoch("l.protected_at")}, 0) AS held_seconds,
@@ -33,7 +33,7 @@ PAGE = "ORDER BY l.instance_id LIMIT %(at_most)s"
 NAMED = f"""
 SELECT i.id, i.service_id, due.ttl_seconds, due.overdue, due.proven, due.held_by,
     due.held_seconds, s.namespace, s.name, i.instance_id, due.heartbeat_at, due.deadline, due.held_from,
-    due.window_start, statement_timestamp()
+    due.window_started_at, statement_timestamp()
 FROM due
 JOIN {INSTANCE} i ON i.id = due.instance_id
 JOIN {SERVICE} s ON s.id = i.service_id
@@ -65,7 +65,7 @@ class Candidate:
     heartbeat_at: datetime
     deadline: datetime
     held_from: datetime
-    window_start: datetime
+    window_started_at: datetime
     swept_at: datetime
 
 

@@ -29,11 +29,11 @@ def expiry(candidate: Candidate, verdict: Verdict) -> NewChange:
 def after_hold(candidate: Candidate, verdict: Verdict) -> str:
     if verdict.released:
         return ", and an operator has released the service"
-    return ", nor while it was held" if candidate.due.held_by else ""
+    return ", nor while it was protected" if candidate.due.held_by else ""
 
 
 def protection(candidate: Candidate, verdict: Verdict) -> NewChange:
-    reason = f"no heartbeat before the deadline; held by the rule {verdict.rule}"
+    reason = f"no heartbeat before the deadline; protected by the rule {verdict.rule}"
     return event(ChangeKind.PROTECTED, candidate, verdict, reason)
 
 
@@ -49,11 +49,11 @@ def event(kind: ChangeKind, candidate: Candidate, verdict: Verdict, reason: str)
         evidence={
             "heartbeat_at": rfc3339(candidate.heartbeat_at),
             "deadline": rfc3339(candidate.deadline),
-            "window_start": rfc3339(candidate.window_start),
+            "window_started_at": rfc3339(candidate.window_started_at),
             "swept_at": rfc3339(candidate.swept_at),
             "ttl_seconds": candidate.due.ttl_seconds,
             "process": process(),
-            "holds": list(holds(candidate, verdict)),
+            "rules": list(holds(candidate, verdict)),
         }
         | ({"released": True} if verdict.released else {}),
     )
@@ -66,8 +66,8 @@ def holds(candidate: Candidate, verdict: Verdict) -> Iterator[dict[str, Any]]:
             "rule": finding.rule,
             "counted": round(finding.counted, 1),
             "limit": round(finding.limit, 1),
-            "until": until(candidate, finding.rule) if finding.holds else None,
-        } | ({"before": True} if finding.before else {})
+            "protected_until": until(candidate, finding.rule) if finding.holds else None,
+        } | ({"exceeded_earlier": True} if finding.before else {})
 
 
 def until(candidate: Candidate, rule: Rule) -> str:

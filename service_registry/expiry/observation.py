@@ -17,7 +17,7 @@ from service_registry.sql import STATE
 
 logger = logging.getLogger(__name__)
 
-DEAF_AFTER_SECONDS = 5
+OBSERVATION_GAP_SECONDS = 5
 CLOCKS_DISAGREE_SECONDS = 2.0
 CLOCK_IS_WRONG_SECONDS = 10.0
 # With the sweep's own interval, the random second of `pulse` and the second between two pulses this stays under the
@@ -41,14 +41,15 @@ FROM {STATE} WHERE id = 1
 HEAR = f"""
 -- Locks the state's row. Of two processes that pulse at once the second finds it fresh and writes nothing.
 UPDATE {STATE}
-SET heard_at = clock_timestamp(),
-    window_start = CASE WHEN {{deaf}} OR %(jumped)s THEN clock_timestamp() ELSE window_start END,
-    window_reason = CASE WHEN %(jumped)s THEN 'clock' WHEN {{deaf}} THEN 'deaf' ELSE window_reason END
-WHERE id = 1 AND (%(jumped)s OR heard_at < clock_timestamp() - interval '1 second' OR heard_at > clock_timestamp())
+SET observed_at = clock_timestamp(),
+    window_started_at = CASE WHEN {{deaf}} OR %(jumped)s THEN clock_timestamp() ELSE window_started_at END,
+    window_reason = CASE WHEN %(jumped)s THEN 'clock' WHEN {{deaf}} THEN 'gap' ELSE window_reason END
+WHERE id = 1 AND (%(jumped)s OR observed_at NOT BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp())
 -- Returns the reason for a restart of the window.
-RETURNING CASE WHEN window_start >= statement_timestamp() THEN window_reason END
+RETURNING CASE WHEN window_started_at >= statement_timestamp() THEN window_reason END
 """.format(
-    deaf=f"heard_at < clock_timestamp() - interval '{DEAF_AFTER_SECONDS} seconds' OR heard_at > clock_timestamp()"
+    deaf=f"observed_at < clock_timestamp() - interval '{OBSERVATION_GAP_SECONDS} seconds'"
+    " OR observed_at > clock_timestamp()"
 )
 
 
@@ -89,7 +90,7 @@ class Pulse:
         1. Take this process's lock: the pulse and the sweep it runs would each take the other's reading for its own
            earlier one, and see a jump between them.
         2. Read the database's clock beside our own two, to tell a jump of either from a slow answer.
-        3. In one statement, move `heard_at`, and restart the window when nobody could hear or a clock jumped. Two
+        3. In one statement, move `observed_at`, and restart the window when nobody could hear or a clock jumped. Two
            processes that pulse at once meet at the row: the second judges by what the first wrote, so that only one
            restarts the window. A sweep under way reads it with its next page.
         """

@@ -56,7 +56,7 @@ def remove(at_most: int) -> int:
     changelog.append_changes(
         [
             changelog.NewChange(
-                ChangeKind.REMOVED,
+                ChangeKind.PURGED,
                 namespace,
                 name,
                 ACTOR,
@@ -78,5 +78,5 @@ def evidence(heartbeat_at: str, expired_at: str, swept_at: str, told: str | None
         "expired_at": expired_at,
         "swept_at": swept_at,
         "process": process(),
-        **{name: expiry.get(name) for name in ("deadline", "window_start", "holds")},
+        **{name: expiry.get(name) for name in ("deadline", "window_started_at", "rules")},
     }

@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 BEGIN = f"""
 -- Locks the state's row. Of two sweeps that see it at once the first says since when.
-UPDATE {STATE} SET silent_since = to_timestamp(%s), silent_until = to_timestamp(%s)
-WHERE id = 1 AND silent_since IS NULL
+UPDATE {STATE} SET suspended_at = to_timestamp(%s), suspended_until = to_timestamp(%s)
+WHERE id = 1 AND suspended_at IS NULL
 """
 
 END = f"""
 -- Locks the state's row. Of two sweeps that see the heartbeat the first restarts the window.
 UPDATE {STATE}
-SET silent_since = NULL, silent_until = NULL, silence_repaid_at = to_timestamp(%(repaid_at)s),
-    window_start = GREATEST(window_start, to_timestamp(%(restart_at)s)),
-    window_reason = CASE WHEN %(restart_at)s IS NULL THEN window_reason ELSE 'silence' END
-WHERE id = 1 AND silent_since IS NOT NULL
+SET suspended_at = NULL, suspended_until = NULL, suspension_budget_full_at = to_timestamp(%(repaid_at)s),
+    window_started_at = GREATEST(window_started_at, to_timestamp(%(restart_at)s)),
+    window_reason = CASE WHEN %(restart_at)s IS NULL THEN window_reason ELSE 'suspension' END
+WHERE id = 1 AND suspended_at IS NOT NULL
 """
 
 
@@ -47,5 +47,5 @@ def settle(census: Census) -> Silence:
             restart_at = standing.restarts_window_at(census.counts)
             cursor.execute(END, {"repaid_at": now.repaid_at, "restart_at": restart_at})
             if cursor.rowcount and restart_at is not None:
-                transaction.on_commit(lambda: metrics.count_window_restart("silence"))
+                transaction.on_commit(lambda: metrics.count_window_restart("suspension"))
     return now

@@ -28,7 +28,7 @@ class Report:
     finished: bool
     expired: int = 0
     protected: int = 0
-    removed: int = 0
+    purged: int = 0
     overrides_ended: int = 0
     statuses_settled: int = 0
 

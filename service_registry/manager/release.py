@@ -19,7 +19,7 @@ from service_registry.sql import INSTANCE, LEASE, SERVICE
 class Released:
     """So many are held at this moment; the next sweep lets them go, and for 15 minutes nobody is held here."""
 
-    held: int
+    protected: int
 
 
 MARK = f"""
@@ -71,9 +71,9 @@ class Releasing:
             self.append(self.attempts[number])
         return Released(self.attempts[number])
 
-    def append(self, held: int) -> None:
+    def append(self, protected: int) -> None:
         order, actor = self.order, self.caller.actor
-        evidence = {"held": held}
+        evidence = {"protected": protected}
         changelog.append_changes(
             [
                 changelog.NewChange(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from service_registry.changelog.read import RecordedChange, owners_in_evidence
 from service_registry.choices import ChangeKind, State
 
-REMOVAL_KINDS = {ChangeKind.DEREGISTERED, ChangeKind.REMOVED}
+REMOVAL_KINDS = {ChangeKind.DEREGISTERED, ChangeKind.PURGED}
 
 
 class InstanceEntry(NamedTuple):

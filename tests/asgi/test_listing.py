@@ -24,7 +24,7 @@ from service_registry.replica.store import Replica
 from service_registry.schemas import ListQuery
 from tests import ageing
 from tests.client import Api, registration
-from tests.fleets import fleet, quiet
+from tests.fleets import register_fleet, set_heartbeat_age
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -122,10 +122,10 @@ def hold_and_expire(team: Api) -> None:
     """Four of six are held; of two services all or some have expired."""
     team.register("lost", "all")
     team.register("api", "expired")
-    held = fleet(team, {"held": 6})[:4]
+    held = register_fleet(team, {"held": 6})[:4]
     for instance_id in ("all", "expired"):
-        ageing.silence(60, instance_id=instance_id)
-    quiet(33.5, held)
+        ageing.age_leases(60, instance_id=instance_id)
+    set_heartbeat_age(33.5, held)
     report = sweep()
     assert (report.expired, report.protected) == (2, 4)
 

@@ -146,7 +146,7 @@ def test_an_operator_releases_what_a_service_holds(person: Person, registry: Run
     wait_for(lambda: states(team, "dock") == ["expired"] * 6, 30)
     query = "SELECT actor, reason, evidence FROM service_registry_change WHERE kind = 'released'"
     ((actor, reason, evidence),) = registry.sql(query)
-    assert (actor.partition("@")[0], reason, evidence) == ("oscar", "scaled in", {"held": 6})
+    assert (actor.partition("@")[0], reason, evidence) == ("oscar", "scaled in", {"protected": 6})
 
 
 @pytest.mark.parametrize("subject", ["rita", "sam"])

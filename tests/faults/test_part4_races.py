@@ -140,7 +140,7 @@ def taken_off(expired: list[float], beat: float) -> bool:
 
 AGE = """
 UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '1 minute';
-UPDATE service_registry_registrystate SET window_start = window_start - interval '10 minutes'
+UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '10 minutes'
 """
 
 

@@ -44,7 +44,7 @@ def with_a_gap_after_b(team: Api) -> str:
     held = log.read_newest_index()
     team.deregister("web", "a")
     team.register("web", "c")
-    ageing.date_changes_back(40 * DAY)
+    ageing.age_changes(40 * DAY)
     team.register("web", "d")
     prune()
     with pytest.raises(IndexGone):
@@ -67,7 +67,7 @@ def test_memory_begins_after_what_was_pruned(team: Api, feed: FeedConnection) ->
 def test_memory_holds_the_last_change_however_old(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
     team.register("web", "b")
-    ageing.date_changes_back(40 * DAY)
+    ageing.age_changes(40 * DAY)
     prune()
     replica, newest = load_replica(feed)
     assert [change.index for change in newest] == [replica.index] == [log.read_newest_index()]
@@ -79,7 +79,7 @@ def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, fe
 
 def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
-    ageing.date_changes_back(40 * DAY)
+    ageing.age_changes(40 * DAY)
     held = log.read_newest_index()
     prune()
     assert read(feed, held, read_before_days=40) == []

@@ -25,7 +25,7 @@ def test_a_service_is_protected_while_an_instance_of_it_is() -> None:
             ("expired", "b", "expired"),
             ("protected", "c", "protected"),
             ("deregistered", "c", None),
-            ("removed", "c", None),
+            ("purged", "c", None),
             ("released", None, None),
         ],
         start=1,
@@ -44,7 +44,7 @@ def test_the_protected_are_counted_right_whatever_comes() -> None:
         "protected": "protected",
         "expired": "expired",
         "deregistered": None,
-        "removed": None,
+        "purged": None,
     }
     for pk in range(1, 10_001):
         kind = chance.choice(list(kinds))

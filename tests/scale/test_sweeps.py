@@ -58,7 +58,7 @@ def timed(what: str, run: Callable[[], Result]) -> Result:
 
 def age(count: int, seconds: int) -> None:
     execute((AGE, [seconds, count]))
-    ageing.hear_since(LONG)
+    ageing.set_window_age(LONG)
 
 
 def swept_until_done(count: int) -> list[Report]:

@@ -29,7 +29,7 @@ def resident(registry: Running, place: int = 0) -> float:
 
 def fill(registry: Running, instances: int, a_service: int) -> None:
     team = registry.caller("registry-services", "team")
-    registry.execute("UPDATE service_registry_registrystate SET window_start = now()")
+    registry.execute("UPDATE service_registry_registrystate SET window_started_at = now()")
     for first in range(0, instances, 1000):
         items = [
             registration(f"service-{number // a_service}", f"instance-{number}", ttl_seconds=86400)

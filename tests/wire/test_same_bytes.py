@@ -47,7 +47,7 @@ def fill(running: Running) -> None:
 
 # The registry has heard for two hours, and of one instance nothing for one.
 OLD = """
-UPDATE service_registry_registrystate SET window_start = window_start - interval '2 hours';
+UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '2 hours';
 UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '1 hour'
 WHERE instance_id = (SELECT id FROM service_registry_instance WHERE instance_id = 'b')
 """

@@ -22,4 +22,6 @@ class Command(BaseCommand):
         (outcome,) = manager.release([order], OPERATOR)
         if isinstance(outcome, RegistryError):
             raise refused(outcome)
-        self.stdout.write(f"{outcome.held} held instances of {namespace}/{name} released: the next sweep expires them.")
+        self.stdout.write(
+            f"{outcome.protected} protected instances of {namespace}/{name} released: the next sweep expires them."
+        )

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         if not report.finished:
             self.stdout.write("Another sweep is under way, and does it.")
         self.stdout.write(
-            f"{report.expired} expired, {report.protected} protected, {report.removed} removed, "
+            f"{report.expired} expired, {report.protected} protected, {report.purged} purged, "
             f"{report.overrides_ended} overrides ended, {report.statuses_settled} statuses settled."
         )
 
@@ -46,14 +46,14 @@ class Command(BaseCommand):
 def passing(outlook: Outlook) -> str:
     """Whether time passes, and since when."""
     if not outlook.counted.hears:
-        return f"The registry has heard nothing since {outlook.heard_at}, as no web process pulses: time stands still."
+        return f"No web process has pulsed since {outlook.observed_at}: time stands still."
     if not outlook.time_passes:
         return (
-            f"The registry hears, but of its whole fleet nobody since {outlook.silent_since}: time stands still, until "
-            f"{outlook.silent_until} or a heartbeat."
+            f"The registry hears, but of its whole fleet nobody since {outlook.suspended_at}: time stands still, until "
+            f"{outlook.suspended_until} or a heartbeat."
         )
     return (
-        f"The registry hears, without a gap since {outlook.window_start} ({outlook.window_reason}): "
+        f"The registry hears, without a gap since {outlook.window_started_at} ({outlook.window_reason}): "
         "silence counts from then, or from the last heartbeat if that is later."
     )
 

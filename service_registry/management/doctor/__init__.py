@@ -18,10 +18,10 @@ IN_THE_DATABASE = {
     "clock": database.clock,
     "connections": database.connections,
     "stored keys": database.stored_keys,
-    "hearing": database.hearing,
+    "observation": database.observation,
     "sweep": database.swept,
-    "silence": fleet.silence,
-    "holds": fleet.holds,
+    "suspension": fleet.suspension,
+    "protection": fleet.protection,
 }
 
 

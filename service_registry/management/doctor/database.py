@@ -12,7 +12,7 @@ from service_registry.database.transactions import write_transaction
 from service_registry.expiry.observation import (
     CLOCK_IS_WRONG_SECONDS,
     CLOCKS_DISAGREE_SECONDS,
-    DEAF_AFTER_SECONDS,
+    OBSERVATION_GAP_SECONDS,
     SWEEP_IS_LATE_SECONDS,
 )
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
@@ -151,11 +151,13 @@ def age_of(column: str) -> float:
     return float(age)
 
 
-def hearing() -> Finding:
-    age = age_of("heard_at")
-    if age > DEAF_AFTER_SECONDS:
-        return fail(f"nothing heard for {lasted(age)}: time stands still", "start a web process, and see its log")
-    return ok(f"a web process pulsed {lasted(age)} ago; without a gap for {lasted(age_of('window_start'))}")
+def observation() -> Finding:
+    age = age_of("observed_at")
+    if age > OBSERVATION_GAP_SECONDS:
+        return fail(
+            f"no web process has pulsed for {lasted(age)}: nothing expires", "start a web process, and see its log"
+        )
+    return ok(f"a web process pulsed {lasted(age)} ago; without a gap for {lasted(age_of('window_started_at'))}")
 
 
 def swept() -> Finding:

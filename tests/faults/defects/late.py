@@ -29,7 +29,7 @@ def unlocked_ids() -> None:
 
 
 GAP = """
-UPDATE service_registry_registrystate SET window_start = clock_timestamp()
+UPDATE service_registry_registrystate SET window_started_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - make_interval(secs => 1.5 * %s)
 """
 
