@@ -33,7 +33,7 @@ demo: $(RUN_STAMP) ## Show services coming and going, in under 90 seconds
 	@exec $(VENV_PYTHON) -m registry_project.devstack.demo
 
 test: $(DEV_STAMP) ## Run the tests, but for those in a browser
-	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale and not faults and not storm"
+	$(VENV_PYTHON) -m pytest -n auto -m "not browser and not scale and not faults and not watch_consistency"
 
 browser: $(DEV_STAMP) ## Run the tests in headless Chromium; as root it is installed where it is missing
 	@.ci/chromium
@@ -54,10 +54,10 @@ faults-short: $(DEV_STAMP) ## Try some of the faults, in four minutes
 	FAULTS_SHORT=1 $(VENV_PYTHON) -m pytest tests/faults -m short -n 0 -s
 
 watch: $(DEV_STAMP) ## Let sixteen watchers see 550,000 changes, also while processes are killed (PART=1 to 6)
-	WATCH_SHARE=1 $(VENV_PYTHON) -m pytest tests/storm/test_part$(if $(PART),$(PART)_)*.py -n 0 -s
+	WATCH_SHARE=1 $(VENV_PYTHON) -m pytest tests/watch_consistency/test_part$(if $(PART),$(PART)_)*.py -n 0 -s
 
 watch-short: $(DEV_STAMP) ## Let them see a tenth of that, and find the mistakes that are made on purpose, in two minutes
-	$(VENV_PYTHON) -m pytest tests/storm -n 0 -s
+	$(VENV_PYTHON) -m pytest tests/watch_consistency -n 0 -s
 
 check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(VENV_PYTHON) -m ruff format --check

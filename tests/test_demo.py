@@ -5,12 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.test_supervisor import CHECKOUT, OF_THE_SUITE, Registry
 
 
-@pytest.mark.wire
 def test_the_demo_sees_what_it_is_there_to_show(tmp_path: Path) -> None:
     variables = {name: value for name, value in os.environ.items() if name not in OF_THE_SUITE}
     variables["REGISTRY_DATA_DIR"] = str(tmp_path / "data")

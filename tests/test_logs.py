@@ -24,7 +24,7 @@ from tests.ageing import age_expiries, age_leases
 from tests.client import Api, registration, token
 from tests.commands import run
 from tests.leaks import CANARY
-from tests.wire.running import Running
+from tests.server.registry import Registry
 
 Lines = list[dict[str, Any]]
 JWT = token("registry-services", "team-payments")
@@ -261,10 +261,9 @@ def test_a_line_is_cheap() -> None:
     assert best < 0.1  # 100 us a line on a busy machine; about 15 on a quiet one
 
 
-@pytest.mark.wire
 def test_no_token_and_no_metadata_in_all_that_the_processes_say(tmp_path: Path) -> None:
     """Drive every operation, well and badly, with the database gone at the end, and read all that was printed."""
-    with Running(tmp_path, variables={"REGISTRY_LOG_HEARTBEATS": "all"}) as registry:
+    with Registry(tmp_path, variables={"REGISTRY_LOG_HEARTBEATS": "all"}) as registry:
         registry.start("-W", "ignore", "-m", "celery", "--quiet", "-A", "registry_project", "worker", "-P", "solo")
         callers = [registry.caller(f"registry-{role}", "team") for role in ("services", "admins", "readers")]
         tokens = [str(caller.headers["Authorization"]).removeprefix("Bearer ") for caller in callers]

@@ -23,7 +23,8 @@ from tests.client import Api, registration
 from tests.commands import ROOT
 from tests.fleets import register_fleet as proven_fleet
 from tests.fleets import set_heartbeat_age
-from tests.wire.running import Caller, Running, wait_for
+from tests.server.registry import Caller, Registry
+from tests.waiting import wait_for
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -185,11 +186,11 @@ def test_a_restart_of_the_window_is_counted_with_its_reason(db: None, since: Sin
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Running]:
+def fleet(tmp_path: Path) -> Iterator[Registry]:
     variables = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "REGISTRY_RETENTION_SECONDS": "1"}
     # All of them die at once, which would be held.
     variables |= {f"REGISTRY_{rule}PROTECTION_MAX_SECONDS": "0" for rule in ("", "SERVICE_")}
-    with Running(tmp_path, web_processes=2, worker=True, variables=variables) as running:
+    with Registry(tmp_path, web_processes=2, worker=True, variables=variables) as running:
         yield running
 
 
@@ -204,7 +205,7 @@ def read(caller: Caller) -> dict[Series, float]:
 MOMENT_SECONDS = 0.5
 
 
-def restart_worker(fleet: Running) -> None:
+def restart_worker(fleet: Registry) -> None:
     time.sleep(MOMENT_SECONDS)
     assert fleet.celery is not None
     fleet.celery.kill()
@@ -215,8 +216,7 @@ def restart_worker(fleet: Running) -> None:
 WAVES, IN_A_WAVE = 3, 20
 
 
-@pytest.mark.wire
-def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Running) -> None:
+def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Registry) -> None:
     """Two web processes, of which one is killed, and a worker that is killed after each wave of expiries."""
     for wave in range(WAVES):
         callers = [fleet.caller("registry-services", "team", place=place) for place in (0, 1)]
@@ -244,8 +244,7 @@ def test_a_known_load_is_counted_exactly_over_processes_that_die(fleet: Running)
         assert value(found, "registry_instances", status="UP", state="live") == 0
 
 
-@pytest.mark.wire
-def test_without_the_database_a_process_still_says_what_it_knows(fleet: Running) -> None:
+def test_without_the_database_a_process_still_says_what_it_knows(fleet: Registry) -> None:
     team, reader = fleet.caller("registry-services", "team"), fleet.caller("registry-readers")
     team.call("POST", "/registry/register", registration())
     before = read(reader)

@@ -23,7 +23,7 @@ from service_registry.schemas import Deregistration, Registration
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import ROOT, command_line, environment, run
-from tests.waiting import somebody_waits_for_us, wait_for
+from tests.waiting import is_blocking_a_session, wait_for
 
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "operate_instance"}))
 DAY = 86400
@@ -248,7 +248,7 @@ def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
     with transaction.atomic():
         Change.objects.select_for_update().get(id=of_the_second_step)
         command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        wait_for(somebody_waits_for_us)
+        wait_for(is_blocking_a_session)
         command.send_signal(signal.SIGINT)
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)

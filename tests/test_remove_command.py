@@ -21,7 +21,7 @@ from service_registry.schemas import Heartbeat, Registration
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import ROOT, command_line, environment, run
-from tests.waiting import somebody_waits_for_us, wait_for
+from tests.waiting import is_blocking_a_session, wait_for
 
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "heartbeat_instance"}))
 
@@ -152,7 +152,7 @@ def test_an_instance_that_beats_meanwhile_is_judged_again(filters: dict[str, Any
     with transaction.atomic():
         manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)
         thread.start()
-        wait_for(somebody_waits_for_us)
+        wait_for(is_blocking_a_session)
     thread.join(20)
     assert {each.instance_id for each in removed} == ({"i-1"} if stays else {"i-0", "i-1"})
     assert left() == ({("web", "i-0")} if stays else set())
@@ -216,7 +216,7 @@ def test_an_interrupt_ends_it_after_the_batch_under_way() -> None:
     with transaction.atomic():
         Instance.objects.select_for_update().get(id=of_the_second_batch)
         command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        wait_for(somebody_waits_for_us)
+        wait_for(is_blocking_a_session)
         command.send_signal(signal.SIGINT)
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)

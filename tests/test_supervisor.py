@@ -121,7 +121,6 @@ def registry(kept: Registry) -> Iterator[Registry]:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.wire
 def test_what_it_prints_works_and_it_leaves_nothing(registry: Registry) -> None:
     registry.start_until_ready()
     curl = re.search(r"^curl .*?; echo$", registry.said(), re.MULTILINE | re.DOTALL)
@@ -132,7 +131,6 @@ def test_what_it_prints_works_and_it_leaves_nothing(registry: Registry) -> None:
     assert not (registry.directory / "environment").exists()
 
 
-@pytest.mark.wire
 def test_its_environment_is_there_for_a_second_shell_alone(registry: Registry) -> None:
     registry.start_until_ready()
     assert (registry.directory / "environment").stat().st_mode & 0o777 == 0o600
@@ -160,13 +158,11 @@ print(sorted(thread.name for thread in threading.enumerate() if thread.name == "
 """
 
 
-@pytest.mark.wire
 def test_the_wsgi_application_serves_and_pulses_too(registry: Registry) -> None:
     registry.start_until_ready()
     assert registry.shell(f"'{sys.executable}' -c '{WSGI}'") == "['pulse']\n"
 
 
-@pytest.mark.wire
 def test_a_second_one_on_the_same_data_is_refused(registry: Registry) -> None:
     registry.start_until_ready()
     second = Registry(registry.directory.parent)
@@ -177,7 +173,6 @@ def test_a_second_one_on_the_same_data_is_refused(registry: Registry) -> None:
     assert registry.ready()
 
 
-@pytest.mark.wire
 def test_a_start_right_after_kill_9_works(registry: Registry) -> None:
     registry.start_until_ready()
     registry.stop(signal.SIGKILL)
@@ -187,7 +182,6 @@ def test_a_start_right_after_kill_9_works(registry: Registry) -> None:
     assert registry.left() == {}
 
 
-@pytest.mark.wire
 @pytest.mark.parametrize("words", ["uvicorn", "celery", "embedded.issuer", "postgres -D"])
 def test_a_part_that_dies_is_started_again(registry: Registry, words: str) -> None:
     registry.start_until_ready()
@@ -198,7 +192,6 @@ def test_a_part_that_dies_is_started_again(registry: Registry, words: str) -> No
     assert "starting it again" in registry.said()
 
 
-@pytest.mark.wire
 def test_a_port_in_use_is_named(registry: Registry) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -209,7 +202,6 @@ def test_a_port_in_use_is_named(registry: Registry) -> None:
     assert f"Port {port} of 127.0.0.1 is in use" in said
 
 
-@pytest.mark.wire
 @pytest.mark.parametrize(
     ("name", "value"),
     [

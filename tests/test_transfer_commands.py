@@ -21,7 +21,7 @@ from service_registry.transfer import exporting, importing
 from tests import ageing
 from tests.client import Api, registration
 from tests.commands import ROOT, command_line, environment, run
-from tests.waiting import somebody_waits_for_us, wait_for
+from tests.waiting import is_blocking_a_session, wait_for
 
 OPERATOR = Caller("system:command", frozenset(), frozenset({"operate_instance", "manage_service"}))
 
@@ -195,7 +195,7 @@ def test_processes_of_their_own_do_it_and_an_interrupt_ends_it_after_a_batch(tmp
     with transaction.atomic():
         Service.objects.select_for_update().get()
         command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        wait_for(somebody_waits_for_us)
+        wait_for(is_blocking_a_session)
         command.send_signal(signal.SIGINT)
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)

@@ -10,7 +10,7 @@ from selenium.webdriver.chrome.service import Service
 
 from registry_project.devstack.issuer.clients import ADMIN, all_clients
 from tests.browser.person import Person
-from tests.wire.running import Running
+from tests.server.registry import Registry
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1400,900"),
@@ -19,14 +19,14 @@ FLAGS = (
 
 
 @pytest.fixture(scope="package")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     secret = all_clients(Path(os.environ["REGISTRY_DATA_DIR"]))[ADMIN].secret
-    with Running(tmp_path_factory.mktemp("browser"), variables={"OIDC_RP_CLIENT_SECRET": secret}) as running:
+    with Registry(tmp_path_factory.mktemp("browser"), variables={"OIDC_RP_CLIENT_SECRET": secret}) as running:
         yield running
 
 
 @pytest.fixture
-def person(registry: Running, tmp_path: Path) -> Iterator[Person]:
+def person(registry: Registry, tmp_path: Path) -> Iterator[Person]:
     """Somebody at a browser, not signed in."""
     options = ChromeOptions()
     for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):

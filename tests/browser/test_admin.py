@@ -7,11 +7,11 @@ from selenium.webdriver.support.ui import Select
 
 from tests.browser.person import Person
 from tests.client import registration
+from tests.server.registry import Caller, Registry
+from tests.server.test_singles import beat
 from tests.waiting import wait_for
-from tests.wire.running import Caller, Running
-from tests.wire.test_singles import beat
 
-pytestmark = [pytest.mark.wire, pytest.mark.browser]
+pytestmark = pytest.mark.browser
 
 HOSTILE = {
     "script": "<script>document.title = 'owned'</script>",
@@ -22,7 +22,7 @@ HOSTILE = {
 
 
 @pytest.fixture
-def team(registry: Running) -> Caller:
+def team(registry: Registry) -> Caller:
     caller = registry.caller("registry-services", "team-shop", subject="shop")
     # Between two calls a person takes longer than the server keeps a connection open.
     caller.headers["Connection"] = "close"
@@ -34,14 +34,14 @@ def register(team: Caller, instance_id: str, **fields: object) -> None:
     assert reply.status in {200, 201}
 
 
-def last_change(registry: Running, instance_id: str) -> tuple[str, str, str]:
+def last_change(registry: Registry, instance_id: str) -> tuple[str, str, str]:
     query = "SELECT kind, actor, reason FROM service_registry_change WHERE instance_id = '{}' ORDER BY id DESC LIMIT 1"
     row: tuple[str, str, str] = registry.sql(query.format(instance_id))[0]
     return row
 
 
 def test_an_operator_overrides_one_instance_and_removes_another(
-    person: Person, registry: Running, team: Caller
+    person: Person, registry: Registry, team: Caller
 ) -> None:
     register(team, "shop-1")
     register(team, "shop-2")
@@ -122,7 +122,7 @@ def states(team: Caller, service_name: str) -> list[str]:
     return [instance["state"] for instance in found]
 
 
-def test_an_operator_releases_what_a_service_holds(person: Person, registry: Running, team: Caller) -> None:
+def test_an_operator_releases_what_a_service_holds(person: Person, registry: Registry, team: Caller) -> None:
     dead = [registration("dock", f"dock-{number}", ttl_seconds=5) for number in range(6)]
     for verb, items in (("register", dead), ("heartbeat", [beat("dock", f"dock-{number}") for number in range(6)])):
         assert {result["status"] for result in team.call("POST", f"/registry/{verb}", items).json["results"]} <= {
@@ -158,7 +158,7 @@ def test_who_is_no_operator_sees_a_403_page_and_no_loop(person: Person, subject:
     assert "/admin/login/" in person.browser.current_url
 
 
-def test_a_deactivated_user_is_out_at_the_next_request(person: Person, registry: Running) -> None:
+def test_a_deactivated_user_is_out_at_the_next_request(person: Person, registry: Registry) -> None:
     person.sign_in("oscar")
     assert "Operations" in person.text()
     registry.execute("UPDATE service_registry_user SET is_active = false WHERE subject = 'oscar'")

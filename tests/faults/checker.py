@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from tests.faults.fleet import Fleet
-from tests.wire.running import Caller, Running
+from tests.server.registry import Caller, Registry
 
 LOOK_SECONDS = 0.25
 CHANGES = "SELECT id, kind, service_name, instance_id FROM service_registry_change WHERE id > %s ORDER BY id"
@@ -19,7 +19,7 @@ ALL = "SELECT id FROM service_registry_change WHERE id > %s AND id <= %s"
 class Checker:
     """Two threads: one reads the list over HTTP, one the log in the database, both while they can be read."""
 
-    registry: Running
+    registry: Registry
     fleet: Fleet
     looks: int = 0
     missing: Counter[str] = field(default_factory=Counter)

@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.client import registration, token
 from tests.faults.http_client import Connection, NoAnswer
-from tests.faults.scale import TTL_SECONDS
-from tests.wire.running import wait_for
+from tests.faults.timing import TTL_SECONDS
+from tests.waiting import wait_for
 
 REPEAT_SECONDS = 1.0
 START_SECONDS = 60

@@ -16,10 +16,11 @@ import psycopg
 import pytest
 
 from tests.client import registration
-from tests.faults.scale import trials
-from tests.faults.stage import stage
 from tests.faults.test_part4_races import AGE, EXPIRED, TTL_SECONDS, registry_of, taken_off
-from tests.wire.running import ROOT, Caller, Running, wait_for
+from tests.faults.timing import trials
+from tests.faults.trial import stage
+from tests.server.registry import ROOT, Caller, Registry
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
@@ -46,7 +47,7 @@ def test_the_sweep_is_frozen(tmp_path: Path, seconds: int) -> None:
         at.assert_none_was_off_the_list(f"worker frozen for {seconds} s", count)
 
 
-def worker_pid(registry: Running) -> int:
+def worker_pid(registry: Registry) -> int:
     assert registry.celery is not None
     return registry.celery.pid
 
@@ -89,7 +90,7 @@ def test_whoever_beats_while_a_sweep_is_frozen_over_the_due_is_not_taken_off(tmp
     assert evicted == []
 
 
-def start_sweeper(registry: Running) -> int:
+def start_sweeper(registry: Registry) -> int:
     """A process that sweeps all the time, by a connection that can be told from others. Its id."""
     url = f"{registry.postgres.url}?application_name={SWEEPER}"
     command = [sys.executable, "-m", "tests.faults.sweeper", "0.1"]

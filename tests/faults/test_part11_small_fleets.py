@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import cut_off, heal, kill
-from tests.faults.scale import OFF_THE_LIST_SECONDS, TTL_SECONDS, trials
-from tests.faults.stage import stage
 from tests.faults.test_part5_deaths import SHORTLY_SECONDS, show, wait_until_gone
+from tests.faults.timing import OFF_THE_LIST_SECONDS, TTL_SECONDS, trials
+from tests.faults.trial import stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

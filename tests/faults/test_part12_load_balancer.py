@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import cut_off, heal
-from tests.faults.scale import SCALE, trials
-from tests.faults.stage import stage
+from tests.faults.timing import SCALE, trials
+from tests.faults.trial import stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scale import trials
-from tests.faults.stage import stage
-from tests.wire.running import BACKENDS
+from tests.faults.timing import trials
+from tests.faults.trial import stage
+from tests.server.registry import BACKENDS
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scale import TTL_SECONDS, trials
-from tests.faults.stage import in_three, stage
-from tests.wire.running import wait_for
+from tests.faults.timing import TTL_SECONDS, trials
+from tests.faults.trial import in_three, stage
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

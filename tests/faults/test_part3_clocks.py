@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from registry_project.devstack.processes import free_port
-from tests.faults.scale import TTL_SECONDS, trials
-from tests.faults.stage import Stage, stage
-from tests.wire.running import Running, wait_for
+from tests.faults.timing import TTL_SECONDS, trials
+from tests.faults.trial import Stage, stage
+from tests.server.registry import Registry
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
@@ -73,7 +74,7 @@ def test_all_processes_of_the_registry_have_a_wrong_clock(tmp_path: Path, second
         assert at.fleet.statuses[503] > 0
 
 
-class WithBroker(Running):
+class WithBroker(Registry):
     """Worker and beat as in production, with a Redis between them that can be killed."""
 
     def begin(self) -> None:

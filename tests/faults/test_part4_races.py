@@ -21,9 +21,10 @@ from tests.client import registration
 from tests.faults.checker import Checker
 from tests.faults.fleet import Fleet
 from tests.faults.http_client import Connection
-from tests.faults.scale import seconds, trials
-from tests.faults.stage import UNPROTECTED, variables
-from tests.wire.running import ROOT, Running, wait_for
+from tests.faults.timing import seconds, trials
+from tests.faults.trial import UNPROTECTED, variables
+from tests.server.registry import ROOT, Registry
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
@@ -38,8 +39,8 @@ FROM service_registry_change WHERE kind = 'expired'
 
 
 @contextmanager
-def registry_of(directory: Path, **more: str) -> Iterator[Running]:
-    with Running(directory, web_processes=2, variables=variables(**UNPROTECTED, **more)) as running:
+def registry_of(directory: Path, **more: str) -> Iterator[Registry]:
+    with Registry(directory, web_processes=2, variables=variables(**UNPROTECTED, **more)) as running:
         yield running
 
 

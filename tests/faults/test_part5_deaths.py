@@ -9,8 +9,8 @@ import pytest
 
 from tests.client import registration
 from tests.faults.fleet import kill
-from tests.faults.scale import OFF_THE_LIST_SECONDS, SCALE, TTL_SECONDS, seconds, trials
-from tests.faults.stage import Stage, in_three, stage
+from tests.faults.timing import OFF_THE_LIST_SECONDS, SCALE, TTL_SECONDS, seconds, trials
+from tests.faults.trial import Stage, in_three, stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

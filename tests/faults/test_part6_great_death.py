@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import kill
-from tests.faults.scale import HOLD_SECONDS, SCALE, trials
-from tests.faults.stage import in_three, stage
 from tests.faults.test_part5_deaths import show, wait_until_gone
-from tests.wire.running import wait_for
+from tests.faults.timing import HOLD_SECONDS, SCALE, trials
+from tests.faults.trial import in_three, stage
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import Host, cut_off, heal
-from tests.faults.scale import TTL_SECONDS, trials
-from tests.faults.stage import in_three, stage
+from tests.faults.timing import TTL_SECONDS, trials
+from tests.faults.trial import in_three, stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

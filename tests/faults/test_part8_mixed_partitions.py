@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import cut_off, heal
-from tests.faults.scale import SCALE, TTL_SECONDS, trials
-from tests.faults.stage import stage
 from tests.faults.test_part7_partitions import share_of
+from tests.faults.timing import SCALE, TTL_SECONDS, trials
+from tests.faults.trial import stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from registry_project.devstack.postgres import Server
-from tests.faults.scale import trials
-from tests.faults.stage import in_three, stage
 from tests.faults.test_part3_clocks import faked, jump
-from tests.wire.running import Running
+from tests.faults.timing import trials
+from tests.faults.trial import in_three, stage
+from tests.server.registry import Registry
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
@@ -24,7 +24,7 @@ class FakedServer(Server):
         return [*command[:program], "env", *variables, *command[program:]]
 
 
-class WithFakedServer(Running):
+class WithFakedServer(Registry):
     server = FakedServer
 
 

@@ -13,7 +13,7 @@ import psycopg
 
 from registry_project.devstack.processes import free_port
 from tests.front_ends.client import FrontEnd, Request
-from tests.wire.running import wait_for
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 

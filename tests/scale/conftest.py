@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client import registration
-from tests.wire.running import Running
+from tests.server.registry import Registry
 
 SERVICES = 500
 INSTANCES_A_SERVICE = 100
@@ -18,9 +18,9 @@ def name_of(service: int) -> str:
 
 
 @pytest.fixture
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     variables = {"REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000"}
-    with Running(tmp_path_factory.mktemp("scale"), variables=variables) as registry:
+    with Registry(tmp_path_factory.mktemp("scale"), variables=variables) as registry:
         team = registry.caller("registry-services", "team-fleet")
         items = [
             registration(name_of(service), f"i-{number:03}", ttl_seconds=3600, zone="old" if number < OLD else "new")

@@ -17,7 +17,7 @@ from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import ListQuery
 from tests.client import registration
 from tests.scale.conftest import INSTANCES_A_SERVICE, SERVICES, name_of
-from tests.wire.running import Caller, Running
+from tests.server.registry import Caller, Registry
 
 pytestmark = pytest.mark.scale
 
@@ -36,7 +36,7 @@ def walk(caller: Caller, query: str = "") -> tuple[list[Any], list[float]]:
     return services, seconds
 
 
-def bare_query_seconds(registry: Running, places: list[str]) -> list[float]:
+def bare_query_seconds(registry: Registry, places: list[str]) -> list[float]:
     """The same pages as bare queries, on a connection of their own."""
     parameters = resolve_filters(ListQuery(), Status.values).parameters | {
         **dict.fromkeys(("namespace", "name", "owner")),
@@ -64,7 +64,7 @@ def resident_bytes(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
-def test_a_page_of_a_large_fleet(fleet: Running) -> None:
+def test_a_page_of_a_large_fleet(fleet: Registry) -> None:
     reader = fleet.caller("registry-readers")
     services, _seconds = walk(reader)
     assert len(services) == SERVICES
@@ -83,7 +83,7 @@ def test_a_page_of_a_large_fleet(fleet: Running) -> None:
     assert grown < 100 * 2**20
 
 
-def test_a_walk_under_churn_meets_every_stable_row_once(fleet: Running) -> None:
+def test_a_walk_under_churn_meets_every_stable_row_once(fleet: Registry) -> None:
     stop = threading.Event()
     churned = 0
 

@@ -11,7 +11,7 @@ import pytest
 from tests.client import registration
 from tests.scale.conftest import INSTANCES_A_SERVICE, OLD, SERVICES
 from tests.scale.test_pages import percentile_99, resident_bytes
-from tests.wire.running import ROOT, Running
+from tests.server.registry import ROOT, Registry
 
 pytestmark = pytest.mark.scale
 
@@ -24,7 +24,7 @@ DEADLOCKS = "SELECT sum(deadlocks)::int FROM pg_stat_database"
 class Beating:
     """1,000 leases that beat one by one, over and over, each with a pause as real instances have."""
 
-    def __init__(self, registry: Running) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.seconds: list[float] = []
         self.statuses: set[int] = set()
@@ -60,7 +60,7 @@ class Beating:
         return seconds
 
 
-def test_removing_40_000_of_50_000_while_1_000_leases_beat(fleet: Running) -> None:
+def test_removing_40_000_of_50_000_while_1_000_leases_beat(fleet: Registry) -> None:
     with Beating(fleet) as beating:
         time.sleep(1)
         beating.taken()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.client import registration, token
-from tests.wire.running import Running, wait_for
+from tests.server.registry import Registry
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(600)]
 MEGABYTE = 1024 * 1024
@@ -17,17 +18,17 @@ PAGE = 4096
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Running]:
-    with Running(tmp_path, web_processes=2) as running:
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with Registry(tmp_path, web_processes=2) as running:
         yield running
 
 
-def resident(registry: Running, place: int = 0) -> float:
+def resident(registry: Registry, place: int = 0) -> float:
     """The memory of a web process, in megabytes."""
     return int(Path(f"/proc/{registry.web[place].pid}/statm").read_text().split()[1]) * PAGE / MEGABYTE
 
 
-def fill(registry: Running, instances: int, a_service: int) -> None:
+def fill(registry: Registry, instances: int, a_service: int) -> None:
     team = registry.caller("registry-services", "team")
     registry.execute("UPDATE service_registry_registrystate SET window_started_at = now()")
     for first in range(0, instances, 1000):
@@ -41,7 +42,7 @@ def fill(registry: Running, instances: int, a_service: int) -> None:
 
 def test_the_catalogue_of_50_000_takes_less_than_60_megabytes(tmp_path: Path) -> None:
     """Against a process that has loaded an empty one, after the same requests."""
-    with Running(tmp_path, web_processes=1, variables={"REGISTRY_MAX_INSTANCES_PER_OWNER": "100000"}) as registry:
+    with Registry(tmp_path, web_processes=1, variables={"REGISTRY_MAX_INSTANCES_PER_OWNER": "100000"}) as registry:
         registry.kill_web()
         empty = resident(registry)
         fill(registry, 50_000, 100)
@@ -95,7 +96,7 @@ class Crowd:
         return sorted(self.delays)[int(len(self.delays) * share)] * 1000
 
 
-async def change(registry: Running, crowd: Crowd, services: int, changes: int, a_second: float) -> None:
+async def change(registry: Registry, crowd: Crowd, services: int, changes: int, a_second: float) -> None:
     """Change the weight of an instance of each service in turn, through the other process than is watched."""
     callers = [registry.caller("registry-services", "team") for _ in range(8)]
     turns = asyncio.Queue[int]()
@@ -120,7 +121,7 @@ async def change(registry: Running, crowd: Crowd, services: int, changes: int, a
     await asyncio.sleep(2)
 
 
-async def crowd_of(registry: Running, queries: list[str], services: int, changes: int, a_second: float) -> Crowd:
+async def crowd_of(registry: Registry, queries: list[str], services: int, changes: int, a_second: float) -> Crowd:
     crowd = Crowd(registry.ports[1])
     try:
         for number, query in enumerate(queries):
@@ -133,7 +134,7 @@ async def crowd_of(registry: Running, queries: list[str], services: int, changes
     return crowd
 
 
-def test_a_change_arrives_soon_when_nothing_else_happens(registry: Running) -> None:
+def test_a_change_arrives_soon_when_nothing_else_happens(registry: Registry) -> None:
     fill_services(registry, 1)
     crowd = asyncio.run(crowd_of(registry, [""], 1, 300, 10))
     print(f"idle, other process: p50 {crowd.percentile(0.5):.0f} ms, p99 {crowd.percentile(0.99):.0f} ms of 300")
@@ -141,7 +142,7 @@ def test_a_change_arrives_soon_when_nothing_else_happens(registry: Running) -> N
     assert crowd.percentile(0.99) < 250
 
 
-def test_a_change_arrives_soon_at_200_a_second_among_1_050_watchers(registry: Running) -> None:
+def test_a_change_arrives_soon_at_200_a_second_among_1_050_watchers(registry: Registry) -> None:
     fill_services(registry, 100)
     queries = [f"service=service-{number % 100}" for number in range(1000)] + [""] * 50
     crowd = asyncio.run(crowd_of(registry, queries, 100, 4000, 200))
@@ -153,7 +154,7 @@ def test_a_change_arrives_soon_at_200_a_second_among_1_050_watchers(registry: Ru
     assert crowd.percentile(0.99) < 1000
 
 
-def fill_services(registry: Running, services: int) -> None:
+def fill_services(registry: Registry, services: int) -> None:
     team = registry.caller("registry-services", "team")
     items = [registration(f"service-{n}", f"instance-{n}", weight=0, ttl_seconds=86400) for n in range(services)]
     team.call("POST", "/registry/register", items)
@@ -161,7 +162,7 @@ def fill_services(registry: Running, services: int) -> None:
     wait_for(lambda: len(reader.call("GET", "/registry/services?limit=500").json["services"]) == services)
 
 
-def test_2_000_watchers_take_less_than_150_megabytes(registry: Running) -> None:
+def test_2_000_watchers_take_less_than_150_megabytes(registry: Registry) -> None:
     fill_services(registry, 100)
 
     async def measure() -> tuple[float, float]:

@@ -1,0 +1,128 @@
+"""The list while the database is away, and after it is back."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.client import registration, token
+from tests.server.registry import Caller, Registry, Reply
+from tests.server.test_same_bytes import comparable
+from tests.server.test_watch import waiting
+from tests.server.test_watch_outages import killed
+from tests.waiting import wait_for
+
+PATH = "/registry/services"
+STALE = "x-registry-stale"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("lists")) as running:
+        yield running
+
+
+def register(team: Caller, weight: int) -> None:
+    """One instance of each of five services."""
+    items = [registration(f"web-{number}", zone="eu", ttl_seconds=3600, weight=weight) for number in range(5)]
+    wait_for(lambda: team.call("POST", "/registry/register", items).status == 200)
+
+
+def is_djangos(reply: Reply) -> bool:
+    return reply.status == 200 and STALE not in reply.headers
+
+
+def walk(caller: Caller, first: Reply) -> list[Reply]:
+    """The pages from this one on."""
+    pages = [first]
+    while after := pages[-1].json["next"]:
+        pages.append(caller.call("GET", f"{PATH}?limit=2&after={quote(after)}"))
+        assert pages[-1].status == 200, pages[-1].body
+    return pages
+
+
+def present(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """All but what moves: the request's own id, and how long the database is away."""
+    status, headers, body = comparable(reply)
+    return status, {name: headers[name] for name in headers.keys() - {"x-request-id", STALE}}, body
+
+
+@pytest.mark.parametrize("outage", ["killed", "frozen"])
+def test_the_list_lives_through_an_outage(registry: Registry, team: Caller, reader: Caller, outage: str) -> None:
+    register(team, weight=1)
+    queries = ["", "?view=summary", "?zone=eu&name=web-*", "?zone=us", "?owner=team&status=UP&state=all", "?limit=2"]
+    before = {query: reader.call("GET", PATH + query) for query in queries}
+    assert not any(STALE in reply.headers for reply in before.values())
+    walked = walk(reader, before["?limit=2"])
+    index = before[""].json["index"]
+    with (
+        waiting(registry, reader, f"{PATH}?index={index}&wait=6s") as answer,
+        # The leeway is 30 s: this one runs out after 5.
+        waiting(registry, registry.with_bearer(brief()), f"{PATH}?index={index}&wait=6s") as answer_to_brief,
+        killed(registry) if outage == "killed" else registry.frozen_postgres(),
+    ):
+        wait_for(lambda: STALE in team.call("GET", PATH).headers)
+        for query in queries:
+            reply = team.call("GET", PATH + query)
+            assert (present(reply), STALE in reply.headers) == (present(before[query]), True)
+        assert [present(page) for page in walk(team, before["?limit=2"])] == [present(page) for page in walked]
+        assert [page.body for page in walk(team, team.call("GET", f"{PATH}?limit=2"))] == [page.body for page in walked]
+        refused(registry, team)
+        waited = answer()
+        assert (present(waited), STALE in waited.headers) == (present(before[""]), True)
+        assert answer_to_brief().status == 401
+        blocked = team.call("GET", f"{PATH}?index={index}&wait=200ms")
+        assert (present(blocked), STALE in blocked.headers) == (present(before[""]), True)
+        assert team.call("GET", "/registry/instance/web-0/web-1").status == 503
+    wait_for(lambda: is_djangos(team.call("GET", PATH)))
+    register(team, weight=7)
+    after = reader.call("GET", PATH)
+    assert {item["weight"] for service in after.json["services"] for item in service["instances"]} == {7}
+    assert STALE not in after.headers
+
+
+def brief() -> str:
+    return token("registry-readers", ttl_seconds=-25)
+
+
+def refused(registry: Registry, team: Caller) -> None:
+    """As with the database."""
+    for query, field in [
+        ("limit=0", "limit"),
+        ("after=nonsense", "after"),
+        ("nonsense=1", "nonsense"),
+        ("name=a*b", "name"),
+        ("view=full&view=full", "view"),
+        ("index=-1", "index"),
+    ]:
+        reply = team.call("GET", f"{PATH}?{query}")
+        assert (reply.status, reply.json["code"], list(reply.json["errors"])) == (400, "invalid", [field])
+    assert registry.nobody().call("GET", PATH).status == 401
+    assert registry.caller("team").call("GET", PATH).status == 403
+
+
+class FeedOfAnother(Registry):
+    """Its feeds log in as somebody whom the database may turn away."""
+
+    def start_web(self, port: int) -> subprocess.Popen[bytes]:
+        self.execute("DO $$ BEGIN CREATE ROLE feed LOGIN SUPERUSER; EXCEPTION WHEN duplicate_object THEN END $$")
+        self.execute(f"ALTER ROLE feed PASSWORD '{self.postgres.password()}'")
+        self.environment["DATABASE_DIRECT_URL"] = self.postgres.url.replace("//registry:", "//feed:")
+        return super().start_web(port)
+
+
+def test_the_list_is_the_databases_while_the_feed_alone_is_away(tmp_path: Path) -> None:
+    with FeedOfAnother(tmp_path) as registry:
+        team, reader = registry.caller("registry-services", "team"), registry.caller("registry-readers")
+        register(team, weight=1)
+        wait_for(lambda: reader.call("GET", f"{PATH}/web-1").json["instances"])
+        registry.execute("ALTER ROLE feed NOLOGIN")
+        registry.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'feed'")
+        wait_for(lambda: STALE in reader.call("GET", f"{PATH}/web-1").headers)
+        assert team.call("POST", "/registry/register", registration("late")).status == 201
+        listed = reader.call("GET", f"{PATH}?name=late")
+        assert is_djangos(listed)
+        assert [service["name"] for service in listed.json["services"]] == ["late"]
+        assert STALE in reader.call("GET", f"{PATH}/web-1").headers

@@ -1,0 +1,178 @@
+"""What the web server does with requests as they come over the wire."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.client import registration
+from tests.server.registry import Caller, Registry
+from tests.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def send(registry: Registry, head: str, body: bytes = b"") -> tuple[int, bytes]:
+    """Send a request as it is; its answer's status and body."""
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
+        answer = b""
+        while not complete(answer) and (chunk := connection.recv(65536)):
+            answer += chunk
+    return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+def complete(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return bool(lengths) and len(body) >= int(lengths[0].split(b":")[1])
+
+
+def head_of(team: Caller, *headers: str) -> str:
+    lines = ["POST /registry/register HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    return "\n".join([*lines, f"Authorization: {team.headers['Authorization']}", ""])
+
+
+def test_an_announced_body_that_is_too_large_is_refused_unread(registry: Registry, team: Caller) -> None:
+    status, body = send(registry, head_of(team, "Content-Length: 999999999"))
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_a_chunked_body_that_grows_too_large_is_refused(registry: Registry, team: Caller) -> None:
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    status, body = send(registry, head_of(team, "Transfer-Encoding: chunked"), chunk * 2 + b"0\r\n\r\n")
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_a_chunked_body_is_read(registry: Registry, team: Caller) -> None:
+    content = json.dumps(registration(instance_id="chunked")).encode()
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+    assert send(registry, head_of(team, "Transfer-Encoding: chunked"), body)[0] == 201
+
+
+def test_a_client_that_waits_for_100_is_told_to_go_on(registry: Registry, team: Caller) -> None:
+    content = json.dumps(registration(instance_id="expect")).encode()
+    head = head_of(team, f"Content-Length: {len(content)}", "Expect: 100-continue")
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n")
+        assert b" 100 " in connection.recv(1000)
+        connection.sendall(content)
+        assert b" 201 " in connection.recv(65536)
+
+
+def test_bodies_that_never_arrive_hold_up_nobody(registry: Registry, team: Caller) -> None:
+    head = head_of(team, "Content-Length: 100").replace("\n", "\r\n").encode() + b"\r\n{"
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", registry.ports[0]), 20)).sendall(head)
+        assert team.call("POST", "/registry/register", registration(instance_id="quick")).status == 201
+
+
+def test_a_body_with_two_lengths_is_refused(registry: Registry, team: Caller) -> None:
+    """What is read by one of them could be another caller's request to a proxy that reads by the other."""
+    head = head_of(team, "Transfer-Encoding: chunked", "Content-Length: 5").replace("\n", "\r\n").encode()
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+        connection.sendall(head + b"\r\n0\r\n\r\n")
+        assert b" 400 " in connection.recv(65536)
+
+
+def test_a_connection_goes_on_after_refusals(team: Caller) -> None:
+    for _ in range(3):
+        assert team.call("POST", "/registry/register", {"port": 0}).status == 400
+        assert team.call("POST", "/registry/register", "x" * 0x110000).status == 413
+        assert team.call("GET", "/registry/nowhere").status == 404
+        assert team.call("GET", "/registry/services").status == 200
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("order-66.a:b", True), ("a b", False), ("x" * 129, False), ("", False)])
+def test_a_request_id_is_kept_when_it_is_sane(team: Caller, sent: str, kept: bool) -> None:
+    for path in ("/registry/services", "/registry/nowhere", "/livez"):
+        answered = team.call("GET", path, **{"X-Request-Id": sent}).headers["x-request-id"]
+        assert (answered == sent) == kept
+        assert answered
+
+
+def test_nobody_may_without_a_token(registry: Registry) -> None:
+    reply = registry.nobody().call("GET", "/registry/services")
+    assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/registry/services/a%00b", 400),
+        ("/registry/services/a%2Fb", 404),
+        ("/registry/services/%FF", 400),
+        ("/registry/services?limit=%00", 400),
+        ("/registry//services", 404),
+        ("/registry/services/", 200),
+    ],
+)
+def test_strange_paths_are_answered_with_problems(team: Caller, path: str, status: int) -> None:
+    reply = team.call("GET", path)
+    assert reply.status == status
+    assert status == 200 or reply.json["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("charset", ["base64", "rot13", "undefined", "utf-16", "nonsense"])
+def test_a_charset_changes_nothing(registry: Registry, team: Caller, charset: str) -> None:
+    content_type = {"Content-Type": f"application/json; charset={charset}"}
+    assert team.call("GET", "/registry/services?limit=1", **content_type).status == 200
+    assert registry.nobody().call("GET", "/registry/services?limit=1", **content_type).status == 401
+
+
+def test_an_unknown_host_is_a_problem(team: Caller) -> None:
+    reply = team.call("GET", "/registry/services", Host="evil.example")
+    assert (reply.status, reply.json["code"]) == (400, "invalid")
+
+
+def test_head_has_no_body(team: Caller) -> None:
+    reply = team.call("HEAD", "/registry/services")
+    assert (reply.status, reply.body) == (200, b"")
+
+
+def test_probes_need_no_token(registry: Registry) -> None:
+    caller = registry.nobody()
+    assert caller.call("GET", "/livez").status == 200
+    ready = caller.call("GET", "/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "ok")
+    assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "replica", "database", "sweep"}
+
+
+def test_a_database_that_is_away_is_503_and_comes_back(registry: Registry, team: Caller) -> None:
+    team.call("POST", "/registry/register", registration(instance_id="kept"))
+    registry.postgres.stop()
+    for method, path, body in [
+        ("POST", "/registry/register", registration()),
+        ("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}),
+        ("POST", "/registry/deregister", {"service_name": "web", "instance_id": "kept"}),
+        ("GET", "/registry/instance/web/kept", None),
+    ]:
+        reply = team.call(method, path, body)
+        assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "unavailable", "1")
+    ready = registry.nobody().call("GET", "/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "degraded")
+    registry.postgres.start()
+    assert team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}).status == 200
+
+
+def test_the_admin_says_so_while_the_database_is_away(registry: Registry) -> None:
+    """Whoever is signed in has a session, and reading that is what fails."""
+    session = "sessionid=" + "x" * 32
+    assert registry.nobody().call("GET", "/admin/", Cookie=session).status == 302
+    registry.postgres.stop()
+    try:
+        reply = registry.nobody().call("GET", "/admin/", Cookie=session)
+    finally:
+        registry.postgres.start()
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"<p>The registry cannot reach its database" in reply.body
+    wait_for(lambda: registry.nobody().call("GET", "/admin/", Cookie=session).status == 302)

@@ -1,0 +1,15 @@
+"""Half of the changes, to streams and polls that leave and resume."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.server.registry import Registry
+from tests.watch_consistency.run import ConsistencyRun
+
+pytestmark = [pytest.mark.watch_consistency, pytest.mark.timeout(540)]
+
+
+def test_every_change_comes_once_and_in_order(registry: Registry, tmp_path: Path) -> None:
+    storm = ConsistencyRun(registry, tmp_path, seed=1)
+    storm.assert_every_change_comes_once_and_in_order("calm")
