@@ -54,4 +54,4 @@ def test_no_door_asks_for_a_permission_itself() -> None:
 
 def test_who_acts_by_a_command_is_said_once() -> None:
     named = [path for path in sources() if '"system:command"' in path.read_text()]
-    assert [str(path.relative_to(ROOT)) for path in named] == ["management/operator.py"]
+    assert [str(path.relative_to(ROOT)) for path in named] == ["management/command_line.py"]

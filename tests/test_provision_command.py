@@ -15,7 +15,7 @@ def test_it_makes_a_service_for_its_owners(payments: Api, settings: LazySettings
     settings.REGISTRY_FIRST_REGISTRATION = "provisioned"
     assert payments.register().code == "permission_denied"
     said = run("provision_service", "web", "--owner=team-payments", "--owner=team-b", "--reason=ticket 7")
-    assert said == "default/web was made: team-payments, team-b.\n"
+    assert said == "default/web created with owners team-payments, team-b.\n"
     assert payments.register().status == 201
     change = Change.objects.get(kind="service_created")
     assert (change.actor, change.reason) == ("system:command", "ticket 7")
@@ -23,9 +23,7 @@ def test_it_makes_a_service_for_its_owners(payments: Api, settings: LazySettings
 
 def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
     payments.register(namespace="test")
-    assert "has these owners now: team-other." in run(
-        "provision_service", "web", "--owner=team-other", "--namespace=test"
-    )
+    assert "has owners team-other." in run("provision_service", "web", "--owner=team-other", "--namespace=test")
     assert stranger.register(namespace="test").status == 200
     assert payments.register(namespace="test").code == "not_owner"
 

@@ -234,7 +234,7 @@ def test_only_one_process_is_at_it(old_log: prune.PrunePlan) -> None:
         )
     assert (said.returncode, said.stderr) == (
         1,
-        "CommandError: 0 changes pruned; another process prunes the log now, and does the rest.\n",
+        "CommandError: 0 changes pruned; another process is pruning the log and does the rest.\n",
     )
 
 
@@ -253,7 +253,7 @@ def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)
     assert "10000 of 11002 examined" in said
-    assert "9999 changes pruned; interrupted, the others are as they were." in said
+    assert "9999 changes pruned.\nInterrupted: 10000 of 11002 examined; the rest is unchanged." in said
     assert command.returncode == 130
     assert Change.objects.count() == 1003
     assert "\n2 changes pruned." in run("prune_changes", "--older-than=1h")

@@ -102,7 +102,7 @@ def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
     register(7)
     said = run("remove_instances", "--service=web", "--dry-run")
     assert "7 instances match:" in said
-    assert "default/web/i-0, last heard at" in said
+    assert "default/web/i-0, last heartbeat at" in said
     assert "... and 2 more" in said
     assert len(left()) == 7
 
@@ -110,7 +110,7 @@ def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Name a filter, or say --all"),
+        ([], "Give a filter, or --all"),
         (["--service=Web!"], "--service is not right: String should match"),
         (["--namespace=-"], "--namespace is not right"),
         (["--status=SICK"], "--status is not right: Input should be 'UP'"),
@@ -120,9 +120,9 @@ def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
         (["--silent-for=10"], "--silent-for must be a number and a unit"),
         (["--silent-for=0s"], "--silent-for must be a number and a unit"),
         (["--silent-for=999999999d", "--dry-run"], "--silent-for must be at most 3650d"),
-        (["--service=web", "--yes"], "Say --reason"),
-        (["--service=web", "--yes", "--reason= "], "Say --reason"),
-        (["--service=web", "--reason=x"], "This is no terminal to ask on"),
+        (["--service=web", "--yes"], "Give --reason"),
+        (["--service=web", "--yes", "--reason= "], "Give --reason"),
+        (["--service=web", "--reason=x"], "Standard input is not a terminal"),
     ],
 )
 def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -> None:
@@ -204,7 +204,7 @@ def test_an_instance_that_is_held_for_long_ends_it_with_a_sentence() -> None:
         Instance.objects.select_for_update().get()
         command = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     assert command.returncode == 1
-    assert re.fullmatch(r"CommandError: 0 removed, then: canceling .* timeout\. Run it again.*\n", command.stderr)
+    assert re.fullmatch(r"CommandError: 0 of 1 removed, then: canceling .* timeout\. Run it again.*\n", command.stderr)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -220,6 +220,6 @@ def test_an_interrupt_ends_it_after_the_batch_under_way() -> None:
         command.send_signal(signal.SIGINT)
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)
-    assert "Interrupted: 1000 of 1001 removed; the others are as they were." in said
+    assert "Interrupted: 1000 of 1001 removed; the rest is unchanged." in said
     assert command.returncode == 130
     assert left() == {("other", "i-0")}

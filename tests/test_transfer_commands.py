@@ -27,7 +27,7 @@ OPERATOR = Caller("system:command", frozenset(), frozenset({"operate_instance", 
 
 
 def exported() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in exporting.lines()]
+    return [json.loads(line) for line in exporting.export_lines()]
 
 
 def written(path: Path, *documents: Any) -> str:
@@ -106,11 +106,11 @@ def test_pages_join_without_a_gap(db: None) -> None:
 KEY = {"service_name": "web", "instance_id": "x"}
 PAST = "2001-01-01T00:00:00Z"
 WRONG: list[tuple[Any, str]] = [
-    ("{", "it is no JSON object of a known type"),
-    ("", "it is no JSON object of a known type"),
-    ("[]", "it is no JSON object of a known type"),
-    ({"type": "lease"}, "it is no JSON object of a known type"),
-    ({"type": []}, "it is no JSON object of a known type"),
+    ("{", "it is not a JSON object of a known type"),
+    ("", "it is not a JSON object of a known type"),
+    ("[]", "it is not a JSON object of a known type"),
+    ({"type": "lease"}, "it is not a JSON object of a known type"),
+    ({"type": []}, "it is not a JSON object of a known type"),
     ({"type": "service", "name": "Web", "owners": ["a"]}, "name is not right"),
     ({"type": "service", "name": "b", "owners": ["team", "registry-services"]}, "owners.1 is not right: is a role"),
     (
@@ -136,26 +136,26 @@ GOOD = {"type": "service", "name": "web", "owners": ["team"]}
 @pytest.mark.parametrize(("line", "said"), WRONG)
 def test_a_wrong_line_is_named_and_the_others_are_taken(db: None, line: Any, said: str) -> None:
     lines = [GOOD, line, GOOD | {"name": "api"}]
-    (batch,) = importing.take([each if isinstance(each, str) else json.dumps(each) for each in lines], OPERATOR)
+    (batch,) = importing.import_lines([each if isinstance(each, str) else json.dumps(each) for each in lines], OPERATOR)
     (refused,) = batch.refused
-    assert (batch.lines, refused.line) == (3, 2)
-    assert said in refused.why
+    assert (batch.lines, refused.number) == (3, 2)
+    assert said in refused.reason
     assert set(Service.objects.values_list("name", flat=True)) == {"web", "api"}
 
 
 def test_refusals_stand_in_the_order_of_lines(db: None) -> None:
     override = {"type": "override", **KEY, "status": "UP", "reason": "x"}
     lines = [GOOD, override | {"until": PAST}, "{", {"type": "instance", **registration("nowhere", "x")}, override, "["]
-    (batch,) = importing.take([each if isinstance(each, str) else json.dumps(each) for each in lines], OPERATOR)
-    assert [refused.line for refused in batch.refused] == [2, 3, 4, 5, 6]
+    (batch,) = importing.import_lines([each if isinstance(each, str) else json.dumps(each) for each in lines], OPERATOR)
+    assert [refused.number for refused in batch.refused] == [2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("dry", [False, True])
 def test_a_key_that_stands_twice_is_named_by_its_first_line(db: None, dry: bool) -> None:
     twice = {"type": "instance", **registration("web", "x")}
     lines = [GOOD, {"type": "instance", **registration("nowhere", "x")}, twice, GOOD | {"name": "api"}, twice]
-    (batch,) = importing.take(map(json.dumps, lines), OPERATOR, dry)
-    assert batch.refused[-1] == importing.Refused(5, "instance_id is not right: repeats line 3.")
+    (batch,) = importing.import_lines(map(json.dumps, lines), OPERATOR, dry)
+    assert batch.refused[-1] == importing.RefusedLine(5, "instance_id is not right: repeats line 3.")
     assert Change.objects.filter(kind="registered").count() == (0 if dry else 1)
 
 
@@ -199,7 +199,10 @@ def test_processes_of_their_own_do_it_and_an_interrupt_ends_it_after_a_batch(tmp
         command.send_signal(signal.SIGINT)
         time.sleep(0.2)  # it takes note while it waits
     said, _ = command.communicate(timeout=20)
-    assert "500 of 1001 read\n500 lines imported, 0 refused.\nInterrupted after 500 of 1001 read." in said
+    assert (
+        "500 of 1001 read\n500 lines imported, 0 refused.\nInterrupted: 500 of 1001 read; the rest is unchanged."
+        in said
+    )
     assert command.returncode == 130
     assert Instance.objects.count() == 599
     assert "1001 lines imported, 0 refused." in run("import_registry", str(tmp_path / "registry.jsonl"))
@@ -225,7 +228,7 @@ def test_it_reads_from_a_pipe(tmp_path: Path, file: str) -> None:
 def test_a_pipe_that_turns_out_to_be_no_text_says_how_far_it_was_read(tmp_path: Path) -> None:
     lines = written(tmp_path, *[GOOD] * 1000)
     done = piped(f"(cat {lines}; head -c 100000 /dev/zero | tr '\\0' '\\377') | \"$@\"", "-")
-    assert done.stderr == "CommandError: 500 lines read, then: it is not UTF-8. Run it again for the others.\n"
+    assert done.stderr == "CommandError: 500 read, then: it is not UTF-8. Run it again for the rest.\n"
     assert done.returncode == 1
 
 
@@ -254,4 +257,4 @@ def test_so_does_what_fails_besides(tmp_path: Path) -> None:
         line, env=environment(), cwd=ROOT, stdout=end, stderr=subprocess.PIPE, timeout=60, check=False
     )
     os.close(end)
-    assert (done.returncode, done.stderr) == (141, b"line 2: it is no JSON object of a known type.\n")
+    assert (done.returncode, done.stderr) == (141, b"line 2: it is not a JSON object of a known type.\n")

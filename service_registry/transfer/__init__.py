@@ -1,1 +1,1 @@
-"""The registry as JSON lines: services with their owners, instances as registrations, and overrides."""
+"""Export and import the registry as JSON lines: services with owners, instances as registrations, overrides."""

@@ -1,53 +1,61 @@
-"""Writing the registry down, page by page: memory does not grow with it."""
+"""Export the registry page by page: memory does not grow with the registry."""
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from django.db import connection
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
 
 from service_registry.database.retries import with_retries
-from service_registry.sql import INSTANCE_ROWS, IS_LISTED, OVERRIDE, SERVICE, rfc3339
+from service_registry.models import Instance, Override, Service
 
-ROWS_A_PAGE = 1_000
+ROWS_PER_PAGE = 1_000
 
-SERVICES = f"""
-SELECT s.namespace, s.name,
-    json_build_object('type', 'service', 'namespace', s.namespace, 'name', s.name, 'owners', s.owners)::text
-FROM {SERVICE} s WHERE (s.namespace, s.name) > (%s, %s) ORDER BY s.namespace, s.name LIMIT %s
-"""
-INSTANCES = f"""
-SELECT i.service_id, i.instance_id, json_build_object('type', 'instance', 'namespace', s.namespace,
-    'service_name', s.name, 'instance_id', i.instance_id, 'host', i.host, 'port', i.port, 'scheme', i.scheme,
-    'zone', i.zone, 'weight', i.weight, 'tags', i.tags, 'metadata', i.metadata, 'ttl_seconds', l.ttl_seconds,
-    'status', i.reported_status)::text
-FROM {INSTANCE_ROWS}
-WHERE (i.service_id, i.instance_id) > (%s, %s) AND {IS_LISTED} ORDER BY i.service_id, i.instance_id LIMIT %s
-"""
-OVERRIDES = f"""
-SELECT o.service_id, o.instance_id, json_build_object('type', 'override', 'namespace', s.namespace,
-    'service_name', s.name, 'instance_id', o.instance_id, 'status', o.status, 'reason', o.reason,
-    'until', {rfc3339("o.until")})::text
-FROM {OVERRIDE} o JOIN {SERVICE} s ON s.id = o.service_id
-WHERE (o.service_id, o.instance_id) > (%s, %s) AND COALESCE(o.until > statement_timestamp(), true)
-ORDER BY o.service_id, o.instance_id LIMIT %s
-"""
+Row = dict[str, Any]
+
+SERVICES = Service.objects.values("namespace", "name", "owners")
+INSTANCES = Instance.objects.listed().values(
+    *("service_id", "instance_id", "host", "port", "scheme", "zone", "weight", "tags", "metadata"),
+    namespace=F("service__namespace"),
+    service_name=F("service__name"),
+    ttl_seconds=F("lease__ttl_seconds"),
+    status=F("reported_status"),
+)
+OVERRIDES = Override.objects.filter(Q(until=None) | Q(until__gt=Now())).values(
+    *("service_id", "instance_id", "status", "reason", "until"),
+    namespace=F("service__namespace"),
+    service_name=F("service__name"),
+)
 
 
-def lines() -> Iterator[str]:
-    """All services, then all instances on the list, then all overrides. What changes meanwhile may be in it or not."""
-    yield from walk(SERVICES, ("", ""))
-    yield from walk(INSTANCES, (0, ""))
-    yield from walk(OVERRIDES, (0, ""))
+def export_lines() -> Iterator[str]:
+    """Yield all services, then all listed instances, then all overrides, each in the order of its unique key.
+
+    There is no common snapshot: a change that is made meanwhile may be included or not. No key is exported twice.
+    """
+    yield from lines_of("service", SERVICES, ("namespace", "name"))
+    yield from lines_of("instance", INSTANCES, ("service_id", "instance_id"))
+    yield from lines_of("override", OVERRIDES, ("service_id", "instance_id"))
 
 
-def walk(sql: str, after: tuple[Any, str]) -> Iterator[str]:
-    while rows := with_retries(partial(page, sql, after)):
-        yield from (line for *_key, line in rows)
-        after = rows[-1][:2]
+def lines_of(kind: str, rows: QuerySet[Any, Any], key: tuple[str, str]) -> Iterator[str]:
+    page = rows.order_by(*key)
+    while found := with_retries(partial(list[Row], page[:ROWS_PER_PAGE])):
+        yield from (encode(kind, row) for row in found)
+        page = rows.order_by(*key).filter(comes_after(found[-1], key))
 
 
-def page(sql: str, after: tuple[Any, str]) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [*after, ROWS_A_PAGE])
-        return list(cursor.fetchall())
+def comes_after(row: Row, key: tuple[str, str]) -> Q:
+    """Return the condition for rows whose two-column key is greater; the first part alone lets the index be used."""
+    first, second = key
+    greater = Q(**{f"{first}__gt": row[first]}) | Q(**{f"{second}__gt": row[second]})
+    return Q(**{f"{first}__gte": row[first]}) & greater
+
+
+def encode(kind: str, row: Row) -> str:
+    members = {name: value for name, value in row.items() if name != "service_id"}
+    if members.get("until"):
+        members["until"] = members["until"].isoformat()
+    return json.dumps({"type": kind, **members})

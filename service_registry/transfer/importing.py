@@ -1,4 +1,4 @@
-"""Reading a registry from JSON lines, through the verbs: what stands already is brought up to date, or left alone."""
+"""Import a registry from JSON lines through the manager's operations; equal rows are left unchanged."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,13 +16,13 @@ from service_registry.models import Service
 from service_registry.schemas import InstanceOverride, OverrideRequest, Registration, ServiceOwners
 from service_registry.schemas.errors import describe_refusal, to_invalid_input
 
-LINES_A_BATCH = 500
+LINES_PER_BATCH = 500
 
 KEY = ("namespace", "service_name", "instance_id")
 
 
-def override_order(document: dict[str, Any]) -> InstanceOverride:
-    """Its time is a text here, as on the wire."""
+def read_override(document: dict[str, Any]) -> InstanceOverride:
+    """Validate an override; `until` is RFC 3339 text, as in a request."""
     key = {name: document.pop(name) for name in KEY if name in document}
     return InstanceOverride(**key, **OverrideRequest.model_validate(document).model_dump())
 
@@ -30,48 +30,48 @@ def override_order(document: dict[str, Any]) -> InstanceOverride:
 READERS: dict[str, Callable[[dict[str, Any]], BaseModel]] = {
     "service": ServiceOwners.model_validate,
     "instance": Registration.model_validate,
-    "override": override_order,
+    "override": read_override,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A line that was not taken, and why."""
+class RefusedLine:
+    """A line that was not imported, by its number in the file."""
 
-    line: int
-    why: str
+    number: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """So many lines were read; these of them were refused."""
+class ImportedBatch:
+    """Number of lines that were read, and the refused lines among them."""
 
     lines: int
-    refused: list[Refused]
+    refused: list[RefusedLine]
 
 
-def take(lines: Iterable[str], caller: Caller, dry_run: bool = False) -> Iterator[Batch]:
-    """Import batch after batch, and yield each when it is committed. Whoever stops taking them stops the import.
+def import_lines(lines: Iterable[str], caller: Caller, dry_run: bool = False) -> Iterator[ImportedBatch]:
+    """Import batch by batch, and yield each batch when it is committed. To stop iterating stops the import.
 
     Args:
-        lines: as `exporting.lines` gives them; services before what is theirs.
-        caller: an operator, whose actor stands in the changes.
-        dry_run: only see whether each line can be understood.
+        lines: as `exporting.export_lines` yields them: a service comes before its instances and overrides.
+        caller: an operator, the actor of the changes.
+        dry_run: only validate each line.
     """
     numbered = enumerate(lines, 1)
-    while batch := list(islice(numbered, LINES_A_BATCH)):
-        read = [(number, understood(text)) for number, text in batch]
-        refused = [Refused(number, item) for number, item in read if isinstance(item, str)]
-        items, repeated = each_once((number, item) for number, item in read if not isinstance(item, str))
+    while batch := list(islice(numbered, LINES_PER_BATCH)):
+        read = [(number, read_line(text)) for number, text in batch]
+        refused = [RefusedLine(number, item) for number, item in read if isinstance(item, str)]
+        items, repeated = split_repeated((number, item) for number, item in read if not isinstance(item, str))
         refused += repeated
-        # Runs of one type, since each has its verb, in the order of the file.
+        # An operation takes one type of item: consecutive lines of a type are one call, in the order of the file.
         for model, run in groupby(items, lambda each: type(each[1])):
-            refused += [] if dry_run else acted(model, list(run), caller)
-        yield Batch(len(batch), sorted(refused, key=lambda each: each.line))
+            refused += [] if dry_run else apply_items(model, list(run), caller)
+        yield ImportedBatch(len(batch), sorted(refused, key=lambda each: each.number))
 
 
-def each_once(items: Iterable[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], list[Refused]]:
-    """Without those that name an instance again, which a verb would refuse by a place that is no line."""
+def split_repeated(items: Iterable[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], list[RefusedLine]]:
+    """Separate items whose key occurred before; an operation would refuse them by an index that is no line number."""
     first: dict[Any, int] = {}
     once, repeated = [], []
     for line, item in items:
@@ -79,40 +79,44 @@ def each_once(items: Iterable[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], 
         if first.setdefault(key, line) == line:
             once.append((line, item))
         else:
-            repeated.append(Refused(line, f"instance_id is not right: repeats line {first[key]}."))
+            repeated.append(RefusedLine(line, f"instance_id is not right: repeats line {first[key]}."))
     return once, repeated
 
 
-def understood(text: str) -> Any:
-    """The order that a line gives, or a text that says why it is none."""
+def read_line(text: str) -> Any:
+    """Return the order of a line, or the reason as text when the line is not valid."""
     try:
         document = json.loads(text)
         reader = READERS[document.pop("type")]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        return "it is no JSON object of a known type."
+        return "it is not a JSON object of a known type."
     try:
         return reader(document)
     except ValidationError as error:
         return describe_refusal(to_invalid_input(error))
 
 
-def acted(model: type[BaseModel], run: Sequence[tuple[int, Any]], caller: Caller) -> list[Refused]:
+def apply_items(model: type[BaseModel], run: Sequence[tuple[int, Any]], caller: Caller) -> list[RefusedLine]:
+    """Run the operation of `model` on the items, and return the lines that it refused."""
     items = [item for _number, item in run]
-    verbs: dict[type[BaseModel], Callable[[], Sequence[object]]] = {
+    operations: dict[type[BaseModel], Callable[[], Sequence[object]]] = {
         ServiceOwners: lambda: manager.set_owners(items, caller),
         Registration: lambda: register(items, caller),
         InstanceOverride: lambda: manager.override(items, caller),
     }
-    outcomes = zip(run, verbs[model](), strict=True)
+    outcomes = zip(run, operations[model](), strict=True)
     return [
-        Refused(number, describe_refusal(outcome))
+        RefusedLine(number, describe_refusal(outcome))
         for (number, _), outcome in outcomes
         if isinstance(outcome, RegistryError)
     ]
 
 
 def register(items: Sequence[Registration], caller: Caller) -> list[manager.Registered | RegistryError]:
-    """Register as an owner of each service would: an operator restores what others own. None is claimed for anybody."""
+    """Register with the groups of each service's owners: an operator restores instances that others own.
+
+    An instance of a service that does not exist is refused, because a registration would claim the service.
+    """
     names = {item.service_name for item in items}
     rows = Service.objects.filter(name__in=names).values_list("namespace", "name", "owners")
     owners = {(namespace, name): frozenset(names) for namespace, name, names in rows}

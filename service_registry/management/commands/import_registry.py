@@ -1,74 +1,54 @@
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error
 
-from service_registry.management.interrupts import INTERRUPTED, Interrupts
-from service_registry.management.operator import OPERATOR
-from service_registry.management.progress import Progress
-from service_registry.transfer import importing
+from service_registry.management.batches import BatchRun
+from service_registry.management.command_line import OPERATOR, first_line
+from service_registry.transfer.importing import import_lines
 
 
 class Command(BaseCommand):
-    help = "Take services, instances and overrides from a file of export_registry. Safe to repeat."
+    help = "Import services, instances and overrides from a file that export_registry wrote. Safe to repeat."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="or a pipe; - is the standard input")
-        parser.add_argument("--dry-run", action="store_true", help="change nothing, and say which lines are wrong")
+        parser.add_argument("file", type=Path, help="a file or a pipe; - is the standard input")
+        parser.add_argument("--dry-run", action="store_true", help="change nothing; print which lines are wrong")
 
     def handle(self, *, file: Path, dry_run: bool, **_: Any) -> None:
         try:
-            with opened(file) as lines:
-                self.take(lines, counted(lines), dry_run)
-        except BrokenPipeError:  # of what we print
+            with open_text(file) as lines:
+                self.import_file(lines, count_lines(lines), dry_run)
+        except BrokenPipeError:  # of our output
             raise
         except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"The file cannot be read: {why(error)}.") from error
+            raise CommandError(f"The file cannot be read: {first_line(error)}.") from error
 
-    def take(self, lines: TextIO, count: int | None, dry_run: bool) -> None:
-        """Import batch by batch. Ctrl-C lets the batch under way finish."""
-        progress, refused = Progress(self.stdout, count, "read"), 0
-        with Interrupts() as interrupts:
-            try:
-                for batch in importing.take(lines, OPERATOR, dry_run):
-                    refused += len(batch.refused)
-                    for line in batch.refused:
-                        self.stderr.write(f"line {line.line}: {line.why}")
-                    progress.add(batch.lines)
-                    if interrupts.seen:
-                        break
-            except (Error, UnicodeDecodeError) as error:
-                said = f"{progress.done} lines read, then: {why(error)}. Run it again for the others."
-                raise CommandError(said) from error
-        progress.end()
-        self.stdout.write(
-            f"{progress.done - refused} lines {'are right' if dry_run else 'imported'}, {refused} refused."
-        )
-        if interrupts.seen:
-            self.stdout.write(f"Interrupted after {progress.counts}.")
-            sys.exit(INTERRUPTED)
+    def import_file(self, lines: TextIO, count: int | None, dry_run: bool) -> None:
+        run, refused = BatchRun(self.stdout, count, "read"), 0
+        for batch in run.over(import_lines(lines, OPERATOR, dry_run), attrgetter("lines")):
+            refused += len(batch.refused)
+            for line in batch.refused:
+                self.stderr.write(f"line {line.number}: {line.reason}")
+        imported = "are valid" if dry_run else "imported"
+        self.stdout.write(f"{run.done - refused} lines {imported}, {refused} refused.")
+        run.exit_if_interrupted()
         if refused:
             sys.exit(1)
 
 
-def opened(file: Path) -> TextIO:
+def open_text(file: Path) -> TextIO:
     if file == Path("-"):
         return open(sys.stdin.fileno(), encoding="utf-8", closefd=False)
     return file.open(encoding="utf-8")
 
 
-def counted(lines: TextIO) -> int | None:
-    """How many there are; None for a pipe, which is read once."""
+def count_lines(lines: TextIO) -> int | None:
+    """Return the number of lines, None for a pipe, which can be read only once."""
     if not lines.seekable():
         return None
     count = sum(1 for _line in lines)
     lines.seek(0)
     return count
-
-
-def why(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
