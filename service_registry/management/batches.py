@@ -46,8 +46,8 @@ class BatchRun:
         default = signal.signal(signal.SIGINT, self.note_interrupt)
         try:
             for batch in batches:
-                self.add(size(batch))
                 yield batch
+                self.add(size(batch))
                 if self.interrupted:
                     break
         except (Error, UnicodeDecodeError) as error:
