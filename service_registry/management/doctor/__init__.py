@@ -1,38 +1,38 @@
-"""What the doctor looks at, in this order: each check is a function that returns one finding."""
+"""The checks of `manage.py doctor`, in the order in which they run. A check is a function that returns one finding."""
 
 from collections.abc import Iterator
 
-from service_registry.management.doctor import database, fleet, surroundings
+from service_registry.management.doctor import database, dependencies, registry
 from service_registry.management.doctor.finding import Finding, warn
 
-BESIDE_THE_DATABASE = {
-    "settings": surroundings.configured,
-    "keys": surroundings.keys,
-    "broker": surroundings.broker,
+OUTSIDE_THE_DATABASE = {
+    "settings": dependencies.check_settings,
+    "keys": dependencies.check_keys,
+    "broker": dependencies.check_broker,
 }
 IN_THE_DATABASE = {
-    "version": database.version,
-    "durability": database.durability,
-    "migrations": database.migrations,
-    "role": database.role,
-    "clock": database.clock,
-    "connections": database.connections,
-    "stored keys": database.stored_keys,
-    "observation": database.observation,
-    "sweep": database.swept,
-    "suspension": fleet.suspension,
-    "protection": fleet.protection,
+    "version": database.check_version,
+    "durability": database.check_durability,
+    "migrations": database.check_migrations,
+    "role": database.check_role,
+    "clock": database.check_clock,
+    "connections": database.check_connections,
+    "stored keys": registry.check_stored_keys,
+    "observation": registry.check_observation,
+    "sweep": registry.check_sweep,
+    "suspension": registry.check_suspension,
+    "protection": registry.check_protection,
 }
 
 
-def examine() -> Iterator[tuple[str, Finding]]:
-    """Each check's name with what it found, one after the other. Nothing is changed, and no wait is endless."""
-    for name, check in BESIDE_THE_DATABASE.items():
+def run_checks() -> Iterator[tuple[str, Finding]]:
+    """Yield the name and the finding of each check. Nothing is changed, and every wait has a limit."""
+    for name, check in OUTSIDE_THE_DATABASE.items():
         yield name, check()
-    reached = database.reached()
-    yield "database", reached
+    reachable = database.check_reachable()
+    yield "database", reachable
     for name, check in IN_THE_DATABASE.items():
-        yield name, database.bounded(check) if reached.level != "fail" else warn("the database cannot be asked")
+        yield name, database.run_bounded(check) if reachable.level != "fail" else warn("the database is not reachable")
 
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "run_checks"]

@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it."""
+"""The result of a check, and what to do about it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,20 +6,20 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`said` is what is so, `advice` what to do; nothing where it is well."""
+    """A fact that a check found; `advice` is empty when there is nothing to do."""
 
     level: Literal["ok", "warn", "fail"]
-    said: str
+    message: str
     advice: str = ""
 
 
-def ok(said: str) -> Finding:
-    return Finding("ok", said)
+def ok(message: str) -> Finding:
+    return Finding("ok", message)
 
 
-def warn(said: str, advice: str = "") -> Finding:
-    return Finding("warn", said, advice)
+def warn(message: str, advice: str = "") -> Finding:
+    return Finding("warn", message, advice)
 
 
-def fail(said: str, advice: str) -> Finding:
-    return Finding("fail", said, advice)
+def fail(message: str, advice: str) -> Finding:
+    return Finding("fail", message, advice)

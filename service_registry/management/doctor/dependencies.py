@@ -1,4 +1,4 @@
-"""What is beside the database: the settings, the provider's keys and the broker."""
+"""Check what the registry needs besides the database: settings, the provider's signing keys and the broker."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +15,8 @@ from service_registry.management.doctor.finding import Finding, fail, ok, warn
 BROKER_SECONDS = 3
 
 
-def configured() -> Finding:
-    """Django's own checks; those for production while DEBUG is off."""
+def check_settings() -> Finding:
+    """Run Django's system checks, while DEBUG is off also those for deployment."""
     found = checks.run_checks(include_deployment_checks=not settings.DEBUG)
     serious = [message for message in found if message.is_serious() and not message.is_silenced()]
     if serious:
@@ -25,41 +25,43 @@ def configured() -> Finding:
     if others:
         return warn(others[0].msg, f"{others[0].hint or 'see manage.py check --deploy'}")
     if settings.DEBUG:
-        return ok("as for development: DEBUG is on")
-    return ok("as for production")
+        return ok("for development: DEBUG is on")
+    return ok("for production")
 
 
-def keys() -> Finding:
-    """Whether this machine gets the provider's keys now. Those that are stored are a check of their own."""
+def check_keys() -> Finding:
+    """Check that this machine can fetch the provider's keys now."""
     try:
-        found = KeySet.of(published())
+        found = KeySet.of(fetch_keys())
     except (FetchFailed, KeySetUnusable) as error:
         return warn(
-            f"{settings.OIDC_ISSUER} gave no keys: {error}",
-            "see that OIDC_ISSUER is its exact address and can be reached from here; stored keys serve meanwhile",
+            f"{settings.OIDC_ISSUER} returned no keys: {error}",
+            "check that OIDC_ISSUER is its exact address and can be reached from here; stored keys are used meanwhile",
         )
-    refused = {algorithm for _kid, algorithm in found.keys} - set(settings.OIDC_ALGORITHMS)
-    if len(refused) == len({algorithm for _kid, algorithm in found.keys}):
-        return fail(f"{settings.OIDC_ISSUER} signs by {', '.join(sorted(refused))} alone", "set OIDC_ALGORITHMS")
+    algorithms = {algorithm for _kid, algorithm in found.keys}
+    if algorithms.isdisjoint(settings.OIDC_ALGORITHMS):
+        return fail(f"{settings.OIDC_ISSUER} signs only with {', '.join(sorted(algorithms))}", "set OIDC_ALGORITHMS")
     return ok(f"{len(found.keys)} from {settings.OIDC_ISSUER}")
 
 
-def published() -> Any:
+def fetch_keys() -> Any:
     """Raises FetchFailed."""
     return fetch_json(settings.OIDC_JWKS_URI or endpoint(discover(settings.OIDC_ISSUER), "jwks_uri"))
 
 
-def broker() -> Finding:
+def check_broker() -> Finding:
     parts = urlsplit(settings.CELERY_BROKER_URL)
     if parts.scheme == "memory":
         return ok("in memory: worker and beat are one process")
-    where = f"{parts.scheme}://{parts.hostname}"
-    waiting = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
+    address = f"{parts.scheme}://{parts.hostname}"
+    timeouts = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
     app = Celery(broker=settings.CELERY_BROKER_URL, set_as_current=False)
-    app.conf.broker_connection_timeout, app.conf.broker_transport_options = BROKER_SECONDS, waiting
+    app.conf.broker_connection_timeout, app.conf.broker_transport_options = BROKER_SECONDS, timeouts
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
     except OperationalError:
-        return warn(f"{where} does not answer", "start it or mend CELERY_BROKER_URL; web processes sweep meanwhile")
-    return ok(f"{where} answers")
+        return warn(
+            f"{address} does not answer", "start it or correct CELERY_BROKER_URL; web processes sweep meanwhile"
+        )
+    return ok(f"{address} answers")
