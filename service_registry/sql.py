@@ -1,12 +1,14 @@
-"""How rows become the JSON documents that callers read, as SQL expressions. PostgreSQL makes the JSON.
+"""Table names and the SQL expressions that turn rows into the JSON documents of responses.
 
-The expressions read these aliases: `s` a service, `i` an instance, `l` its lease, `o` its override (or nulls), `r` the
-registry's state.
+The expressions use these aliases: `s` is a service, `i` an instance, `l` its lease, `o` its override or nulls, `r` the
+row of the registry's state, `c` a change.
 """
+
+from collections.abc import Iterable
 
 from service_registry.choices import State, Status
 
-# The order of the indexes in which the newest change of a service or instance is found at once.
+# The order of the indexes by service and by instance, which find the newest change with one read.
 NEWEST_FIRST = "(c.id * -1)"
 
 SERVICE, INSTANCE, LEASE = "service_registry_service", "service_registry_instance", "service_registry_lease"
@@ -15,15 +17,21 @@ RESERVATION = "service_registry_reservation"
 
 
 def rfc3339(timestamp: str) -> str:
-    """The expression that writes `timestamp` in UTC with microseconds (RFC 3339, section 5.6)."""
+    """Return the expression that formats `timestamp` in UTC with microseconds (RFC 3339, section 5.6)."""
     return f"""to_char({timestamp} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-# NULL for a heartbeat of a time to come: the clock has been set back since, which has restarted the window as well. The
-# ten seconds are for a beat that comes while the statement runs, and for a clock that is put right by a little.
+def literals(constants: Iterable[str]) -> str:
+    """Return the right side of an SQL IN for constants of this code, which need no escaping."""
+    return "('" + "', '".join(constants) + "')"
+
+
+# NULL for a heartbeat in the future: the clock has been set back since, which has restarted the observation window,
+# too. The ten seconds allow for a heartbeat that arrives while the statement runs, and for small corrections of the
+# clock.
 HEARTBEAT_AT = "CASE WHEN l.heartbeat_at < statement_timestamp() + interval '10 seconds' THEN l.heartbeat_at END"
-# Silence is counted from the last heartbeat, or from when the registry could hear again if that is later (GREATEST
-# ignores a null).
+# A lease counts from its last heartbeat, or from the start of the observation window when that is later (GREATEST
+# ignores nulls).
 RENEWED_AT = f"GREATEST({HEARTBEAT_AT}, r.window_started_at)"
 GRACE = "make_interval(secs => GREATEST(1.1::float8 * l.ttl_seconds, l.ttl_seconds + 1))"
 DEADLINE = f"({RENEWED_AT} + {GRACE})"
@@ -37,7 +45,7 @@ URL = (
     "i.scheme || '://' || CASE WHEN strpos(i.host, ':') > 0 THEN '[' || i.host || ']' ELSE i.host END || ':' || i.port"
 )
 
-# Arrays and objects are jsonb, so that they are written here as the log writes them, where a document is jsonb itself.
+# Arrays and objects are jsonb, so that they are rendered like those in the log, where the whole document is jsonb.
 MEMBERS = {
     "namespace": "s.namespace",
     "service_name": "s.name",
@@ -61,7 +69,7 @@ MEMBERS = {
     "url": URL,
 }
 INSTANCE_MEMBERS = ", ".join(f"'{name}', {expression}" for name, expression in MEMBERS.items())
-# A lease's members, and how each is read; where there are many rows they are cheaper in columns than in a document.
+# The members of a lease. For many rows, separate columns cost less than one document a row.
 LEASE_MEMBERS = {
     "heartbeat_at": rfc3339("l.heartbeat_at"),
     "expires_at": rfc3339(DEADLINE),
@@ -72,7 +80,7 @@ LEASE_MEMBERS = {
 LEASE_PAIRS = ", ".join(f"'{name}', {column}" for name, column in LEASE_MEMBERS.items())
 LEASE_DOCUMENT = f"json_build_object({LEASE_PAIRS})"
 INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS})"
-# The document that a change holds, byte for byte as INSTANCE_DOCUMENT wrote it; reads `c`, the change.
+# The instance in a change, byte for byte as INSTANCE_DOCUMENT rendered it.
 LOGGED_MEMBERS = ", ".join(f"'{name}', c.instance->'{name}'" for name in MEMBERS)
 LOGGED_DOCUMENT = f"CASE WHEN c.instance IS NOT NULL THEN json_build_object({LOGGED_MEMBERS}) END"
 LEASED_INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT})"
@@ -84,6 +92,6 @@ INSTANCE_ROWS = f"""
     LEFT JOIN {OVERRIDE} o ON o.service_id = i.service_id AND o.instance_id = i.instance_id
 """
 
-# What discovery gives by default: should get traffic.
 IS_LISTED = "l.expired_at IS NULL"
+# Should receive traffic: what discovery returns by default.
 IS_HEALTHY = f"{IS_LISTED} AND {EFFECTIVE_STATUS} = '{Status.UP}'"

@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 
 from service_registry import changelog, manager
 from service_registry.caller import Caller
-from service_registry.changelog.history import LOG, NAMESPACES, SERVICE, found, reach
-from service_registry.changelog.latest import ENDS, LAST_LIFECYCLE_KINDS
+from service_registry.changelog.history import ALL_ROWS, NAMESPACES, ROWS_OF_SERVICE, page_query, reach_query
+from service_registry.changelog.latest import LAST_LIFECYCLE_KINDS, NEWEST_INDEXES
 from service_registry.changelog.prune import DELETE, PLAN
 from service_registry.changelog.read import READ_AFTER
 from service_registry.expiry import counts
@@ -145,7 +145,7 @@ def test_discovery_finds_its_rows_by_index(many: None) -> None:
 
 
 def test_the_newest_change_of_a_quiet_service_is_found_at_once(many: None) -> None:
-    found = plan(ENDS, ["default", "service-0"])
+    found = plan(NEWEST_INDEXES, ["default", "service-0"])
     assert "change_by_service" in found
     arrivals = plan(LAST_LIFECYCLE_KINDS, [["default"], ["service-0"], ["i-1"]])
     assert "change_by_instance" in arrivals
@@ -163,12 +163,12 @@ def test_reading_on_from_an_index_begins_there(many: None) -> None:
 def test_history_is_read_from_its_place_on(many: None) -> None:
     asked: dict[str, Any] = {"namespaces": None, "service": None, "instance_id": None, "actor": None}
     asked |= {"kinds": ["expired"], "limit": 100, "searched": 20_000, "after": last_pk() - 1000, "stop": 2**63 - 1}
-    assert "Seq Scan" not in plan(found(LOG), asked)
-    assert "Seq Scan" not in plan(reach(LOG), asked)
+    assert "Seq Scan" not in plan(page_query(ALL_ROWS), asked)
+    assert "Seq Scan" not in plan(reach_query(ALL_ROWS), asked)
     of_service = asked | {"namespaces": ["default"], "service": "service-3"}
-    assert "change_by_service" in plan(found(SERVICE), of_service)
-    assert "change_by_service" in plan(reach(SERVICE), of_service)
-    assert "change_by_instance" in plan(found(SERVICE), of_service | {"instance_id": "i-1"})
+    assert "change_by_service" in plan(page_query(ROWS_OF_SERVICE), of_service)
+    assert "change_by_service" in plan(reach_query(ROWS_OF_SERVICE), of_service)
+    assert "change_by_instance" in plan(page_query(ROWS_OF_SERVICE), of_service | {"instance_id": "i-1"})
     steps = plan(NAMESPACES, [], "EXPLAIN (ANALYZE, TIMING OFF) ")
     assert "Seq Scan" not in steps
     assert max(float(rows) for rows in re.findall(r"actual rows=([0-9.]+)", steps)) <= 2  # of 10,000
@@ -176,7 +176,7 @@ def test_history_is_read_from_its_place_on(many: None) -> None:
 
 def test_pruning_reads_its_range_and_looks_the_others_up(many: None) -> None:
     first = last_pk() - 10_000
-    found = plan(DELETE, {"after": first + 100, "reach": first + 200, "until": first + 5000})
+    found = plan(DELETE, {"after": first + 100, "upto": first + 200, "until": first + 5000})
     assert "Seq Scan" not in found
     assert "change_by_instance" in found
     assert "change_by_service" in found

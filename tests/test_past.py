@@ -149,7 +149,7 @@ def prune_before(moment: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp() - %s::timestamptz)::float8", [moment])
         (age_seconds,) = cursor.fetchone()
-    assert sum(step.obsolete for step in prune.prune(prune.plan_pruning(age_seconds), rows_a_transaction=5)) > 0
+    assert sum(step.obsolete for step in prune.prune(prune.plan_pruning(age_seconds), rows_per_transaction=5)) > 0
 
 
 def reaches_back_to(moment: str) -> bool:

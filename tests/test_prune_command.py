@@ -133,10 +133,10 @@ def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
     ageing.age_changes(DAY)
     planned = prune.plan_pruning(3600)
     assert prune.count_planned(planned) == 42
-    steps = prune.prune(planned, rows_a_transaction=10)
+    steps = prune.prune(planned, rows_per_transaction=10)
     assert next(steps) == prune.PruneStep(10, 9)  # log_started and 8 of 9 registrations; the service's owners stay
     assert len(log()) == 33
-    rest = list(prune.prune(prune.plan_pruning(3600), rows_a_transaction=10))
+    rest = list(prune.prune(prune.plan_pruning(3600), rows_per_transaction=10))
     assert [step.examined for step in rest] == [10, 10, 10, 3]
     assert log() == [("service_created", None), *[("updated", f"i-{number}") for number in range(10)]]
 
@@ -266,7 +266,7 @@ def come_and_go(instance_id: str) -> None:
 
 def prune_what_is_50_ms_old() -> None:
     try:
-        list(prune.prune(prune.plan_pruning(0.05), rows_a_transaction=7))
+        list(prune.prune(prune.plan_pruning(0.05), rows_per_transaction=7))
     except prune.PruneInProgress:
         time.sleep(0.01)
 

@@ -132,10 +132,10 @@ def test_the_list_is_walked_page_by_page(payments: Api, reader: Api) -> None:
 def test_a_page_ends_with_the_service_that_fills_it(payments: Api) -> None:
     for service in ("a", "b", "c"):
         payments.post("/registry/register", [registration(service, f"i-{number}") for number in range(3)])
-    first = catalogue.list_services(ListQuery(), None, at_most_instances=5)
+    first = catalogue.list_services(ListQuery(), None, max_instances=5)
     assert [service["name"] for service in json.loads(first.services)] == ["a", "b"]
     assert first.next is not None
-    second = catalogue.list_services(ListQuery(), first.next, at_most_instances=5)
+    second = catalogue.list_services(ListQuery(), first.next, max_instances=5)
     assert [service["name"] for service in json.loads(second.services)] == ["c"]
     assert second.next is None
 

@@ -1,4 +1,4 @@
-"""How changes come into the log: last in their transaction, under a lock, so that ids follow commit order."""
+"""Append changes to the log, as the last step of a transaction and under a lock, so that ids follow commit order."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ from service_registry.sql import CHANGE, INSTANCE, INSTANCE_DOCUMENT, INSTANCE_R
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
 CHANGE_LOCK = 0x5E41_0001
-# Random per row. An index `<mark>-<id>` is good as long as a row with both exists.
+# Random for each row. An index `<mark>-<id>` is valid as long as a row with this mark and id exists.
 MARK = "substr(gen_random_uuid()::text, 1, 8)"
 
 LOCK = "SELECT pg_advisory_xact_lock(%s), set_config('synchronous_commit', 'on', true)"
 
 APPEND = f"""
--- Locks nothing: the change lock is held, and so is the lease of every instance that is rendered, but for one that was
--- registered while an override was set or ended before it was there: it is rendered as it is now, since its own change
--- did not show the override yet, or still.
+-- Locks nothing: this transaction holds the change lock and the lease of every instance that is rendered. The exception
+-- is an instance that was registered while an override for it was set or ended: it is rendered as it is now, because
+-- its own change did not show the override yet, or still showed it.
 INSERT INTO {CHANGE} (mark, at, kind, namespace, service_name, instance_id, instance, changed, actor, reason, evidence)
 SELECT {MARK}, clock_timestamp(),
     CASE WHEN e.kind = '{ChangeKind.STATUS_CHANGED}' AND shown.hidden THEN '{ChangeKind.UPDATED}' ELSE e.kind END,
@@ -44,11 +44,11 @@ RETURNING id, kind
 
 @dataclass(frozen=True, slots=True)
 class NewChange:
-    """A change about to be appended.
+    """A change that is about to be appended.
 
-    `instance_pk` is the row of the instance that is rendered into the change; its lease must be locked by this
-    transaction. `reported` says that the reported status changed: where an override stands over it, readers see no
-    other status, and the change is an update.
+    `instance_pk` is the row of the instance that is rendered into the change; this transaction must have locked its
+    lease. `reported` says that the reported status changed: while an override hides it, readers see no other status,
+    and the change becomes an update.
     """
 
     kind: ChangeKind
@@ -63,31 +63,31 @@ class NewChange:
     evidence: Mapping[str, Any] | None = None
 
 
-def append_changes(events: Sequence[NewChange]) -> None:
-    """Append `events` in this order, as the last thing a transaction does.
+def append_changes(changes: Sequence[NewChange]) -> None:
+    """Append `changes` in this order, as the last step of a transaction.
 
-    1. Take the change lock. Whoever appends later waits here, gets higher ids and commits later, so that a reader who
-       has seen id n has seen all below it. The commit is made durable, else a reader could have seen a change that a
-       crash takes back.
-    2. Insert, in a statement of its own whose snapshot is taken under the lock. Nothing may be locked after this.
+    1. Take the change lock. A transaction that appends later waits here, gets higher ids and commits later. So a reader
+       that has seen id n has seen all lower ids. The commit is made durable, because otherwise a crash could undo a
+       change that a reader has seen.
+    2. Insert in a separate statement, whose snapshot is taken under the lock. Nothing may be locked after this.
     """
-    if not events:
+    if not changes:
         return
     rows = [
         {
             "position": position,
-            "kind": event.kind,
-            "namespace": event.namespace,
-            "service_name": event.service_name,
-            "instance_id": event.instance_id,
-            "instance_pk": event.instance_pk,
-            "changed": event.changed,
-            "actor": event.actor,
-            "reported": event.reported,
-            "reason": event.reason,
-            "evidence": event.evidence,
+            "kind": change.kind,
+            "namespace": change.namespace,
+            "service_name": change.service_name,
+            "instance_id": change.instance_id,
+            "instance_pk": change.instance_pk,
+            "changed": change.changed,
+            "actor": change.actor,
+            "reported": change.reported,
+            "reason": change.reason,
+            "evidence": change.evidence,
         }
-        for position, event in enumerate(events)
+        for position, change in enumerate(changes)
     ]
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [CHANGE_LOCK])
@@ -98,7 +98,7 @@ def append_changes(events: Sequence[NewChange]) -> None:
     transaction.on_commit(lambda: note_commit(newest))
 
 
-# Who in this process wants to know the id of the newest change that it has committed.
+# Called with the id of the newest change of each transaction that this process has committed.
 commit_listeners: list[Callable[[int], object]] = []
 
 
@@ -114,6 +114,6 @@ SELECT {MARK}, clock_timestamp(), '{ChangeKind.LOG_STARTED}', 'system:migrate' W
 
 
 def start_log(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Give an empty log its first row, so that it always has an end."""
+    """Insert the first row of an empty log, so that the log always has a newest index."""
     with connections[using].cursor() as cursor:
         cursor.execute(START)

@@ -1,11 +1,14 @@
-"""From times to places in the log. Ids follow commit order and so do times, which need no index of their own."""
+"""Find the place of a time in the log. Ids follow commit order, and so do times, which therefore need no index."""
 
 from service_registry.sql import CHANGE
 
 
-def last_at(moment: str) -> str:
-    """The expression for the id of the last change at or before `moment`, an expression of a time; less than every id
-    where all changes are later. A binary search over the primary key: some twenty rows are read of a million."""
+def last_id_at(moment: str) -> str:
+    """Return the SQL expression for the id of the last change at or before `moment`, an expression of a time.
+
+    It is less than every id when all changes are later. A binary search over the primary key: it reads some twenty rows
+    of a million.
+    """
     return f"""(
 WITH RECURSIVE search(low, high) AS (
     SELECT min(id) - 1, max(id) FROM {CHANGE}

@@ -1,4 +1,7 @@
-"""The log as people read it: by service, instance, kind, author and time, in pages, oldest first."""
+"""Search the log for people: by service, instance, kind, author and time, in pages, oldest change first.
+
+The SQL stays SQL: a search filters the rows of a LIMIT, which the ORM cannot express, and tests assert its plans.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import Any
 from django.db import connection
 
 from service_registry.caller import Caller
-from service_registry.changelog.by_time import last_at
+from service_registry.changelog.by_time import last_id_at
 from service_registry.changelog.latest import read_newest_index
 from service_registry.changelog.read import COLUMNS, RecordedChange, parse_index
 from service_registry.exceptions import NotOwner, PermissionMissing, ServiceNotFound
@@ -15,17 +18,18 @@ from service_registry.models import Service
 from service_registry.schemas import ChangesQuery
 from service_registry.sql import CHANGE
 
-# A page that has to search ends after so many rows, with what it has found until there.
+# A page that has to search ends after this many rows, with the changes found by then.
 ROWS_SEARCHED = 20_000
 
-SEARCHED = "c.id, c.kind, c.namespace, c.instance_id, c.actor"
-LOG = f"""
-SELECT {SEARCHED} FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(stop)s ORDER BY c.id LIMIT %(searched)s
+SEARCHED_COLUMNS = "c.id, c.kind, c.namespace, c.instance_id, c.actor"
+ALL_ROWS = f"""
+SELECT {SEARCHED_COLUMNS} FROM {CHANGE} c
+WHERE c.id > %(after)s AND c.id <= %(stop)s ORDER BY c.id LIMIT %(searched)s
 """
-# Per namespace, since the indexes begin with it.
-SERVICE = f"""
+# For each namespace, because the indexes begin with it.
+ROWS_OF_SERVICE = f"""
 SELECT c.* FROM unnest(%(namespaces)s::text[]) AS space(name), LATERAL (
-    SELECT {SEARCHED} FROM {CHANGE} c
+    SELECT {SEARCHED_COLUMNS} FROM {CHANGE} c
     WHERE c.namespace = space.name AND c.service_name = %(service)s
         AND (%(instance_id)s::text IS NULL OR c.instance_id = %(instance_id)s)
         AND (c.id * -1) < -%(after)s::bigint AND (c.id * -1) >= -%(stop)s::bigint
@@ -38,22 +42,22 @@ FILTERS = """(%(namespaces)s::text[] IS NULL OR c.namespace = ANY (%(namespaces)
     AND (%(actor)s::text IS NULL OR c.actor = %(actor)s)"""
 
 
-def found(scope: str) -> str:
-    """The rows of a page and one more."""
+def page_query(rows: str) -> str:
+    """Return the query for the matching changes of a page and one more."""
     return f"""
 SELECT {COLUMNS} FROM {CHANGE} c
-WHERE c.id = ANY (ARRAY(SELECT c.id FROM ({scope}) c WHERE {FILTERS} ORDER BY c.id LIMIT %(limit)s + 1))
+WHERE c.id = ANY (ARRAY(SELECT c.id FROM ({rows}) c WHERE {FILTERS} ORDER BY c.id LIMIT %(limit)s + 1))
 ORDER BY c.id
 """
 
 
-def reach(scope: str) -> str:
-    """How far the search for a page goes, and through how many rows."""
-    return f"SELECT max(c.id), count(*) FROM ({scope}) c"
+def reach_query(rows: str) -> str:
+    """Return the query for the last row that the search for a page reaches, and the number of rows up to it."""
+    return f"SELECT max(c.id), count(*) FROM ({rows}) c"
 
 
 NAMESPACES = f"""
--- Steps from one to the next by index: there are few, and many changes.
+-- Steps from one namespace to the next by index: there are few namespaces, and many changes.
 WITH RECURSIVE space(name) AS (
     SELECT min(namespace) FROM {CHANGE}
     UNION ALL
@@ -63,13 +67,16 @@ WITH RECURSIVE space(name) AS (
 SELECT name FROM space WHERE name IS NOT NULL
 """
 BOUNDS = f"""
-SELECT {last_at("(%(since)s::timestamptz - interval '1 microsecond')")}, {last_at("%(until)s::timestamptz")}
+SELECT {last_id_at("(%(since)s::timestamptz - interval '1 microsecond')")}, {last_id_at("%(until)s::timestamptz")}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """`next` is the id from which the next page goes on, None at the end; `read_at` the log's end, as an index."""
+    """A page of changes.
+
+    `next` is the id after which the next page starts, None at the end; `read_at` is the newest index of the log.
+    """
 
     changes: list[RecordedChange]
     next: int | None
@@ -79,71 +86,67 @@ class HistoryPage:
 def read_history(
     query: ChangesQuery, caller: Caller, after: int | None = None, rows_searched: int = ROWS_SEARCHED
 ) -> HistoryPage:
-    """A page of the changes that match, from the id `after` on.
+    """Return a page of the changes that match `query`, from the id `after` on.
 
-    Whoever may see all changes may ask for any; others for those of a service that they own, in the namespaces in which
-    they own it. A page that has to search for what matches may be short, or empty, and still be followed by others.
+    A caller with `view_change` may ask for any changes; another caller for those of a service that it owns, in the
+    namespaces in which it owns it. A page that has to search for matches may be short, or empty, although more follow.
 
-    Others append and prune meanwhile, and each statement has a snapshot of its own:
+    Other transactions append and prune meanwhile, and each statement has its own snapshot:
 
-    1. Read where the log ends. Ids follow commit order, so no change comes in up to there any more: what is committed
-       from now on is on later pages.
-    2. Look up the namespaces. A service that begins in another one after that has all its changes behind the end.
-    3. See how far the search goes: so many rows at most, and not past the end.
-    4. Read the page, up to there. In the other order, the search would reach over rows that the page had not seen,
-       when others before them were pruned between the two.
+    1. Read the newest index. Ids follow commit order, so no change can appear up to there any more: what commits from
+       now on belongs to later pages.
+    2. Look up the namespaces. All changes of a service that starts in another namespace later are behind that index.
+    3. Find out how far the search goes: through a limited number of rows, and not past that index.
+    4. Read the page up to there. In the other order, the search could reach over rows that the page had not seen, when
+       rows before them were pruned between the two statements.
 
     Raises:
-        PermissionMissing: the caller sees own services alone, and names none.
-        ServiceNotFound, NotOwner: likewise, of the service named.
+        PermissionMissing: the caller may see only its own services and names none.
+        ServiceNotFound, NotOwner: the caller may see only its own services and names another one.
     """
     check_service_is_named(query.service, caller)
     read_at = read_newest_index()
-    asked = parameters(query, namespaces_for(query, caller), rows_searched) | bounds(
-        query, after, parse_index(read_at)[1]
-    )
-    scope = SERVICE if query.service else LOG
-    ((reached, count),) = rows(reach(scope), asked)
-    changes = [RecordedChange(*row) for row in rows(found(scope), asked | {"stop": reached})] if count else []
+    namespaces = select_namespaces(query, caller)
+    parameters = build_parameters(query, namespaces, rows_searched) | find_bounds(query, after, parse_index(read_at)[1])
+    rows = ROWS_OF_SERVICE if query.service else ALL_ROWS
+    ((reached, count),) = fetch(reach_query(rows), parameters)
+    found = fetch(page_query(rows), parameters | {"stop": reached}) if count else []
+    changes = [RecordedChange(*row) for row in found]
     if len(changes) > query.limit:
         return HistoryPage(changes[: query.limit], changes[query.limit - 1].pk, read_at)
-    return HistoryPage(changes, reached if count == asked["searched"] else None, read_at)
+    return HistoryPage(changes, reached if count == parameters["searched"] else None, read_at)
 
 
 def check_service_is_named(service: str | None, caller: Caller) -> None:
-    """Whoever does not see all changes has to name a service. Raises PermissionMissing."""
+    """Raise PermissionMissing when a caller that may not see all changes names no service."""
     if service is None and not caller.may("view_change"):
         raise PermissionMissing("view_change")
 
 
-def namespaces_for(query: ChangesQuery, caller: Caller) -> list[str] | None:
-    """Those to look in; None, in all alike."""
+def select_namespaces(query: ChangesQuery, caller: Caller) -> list[str] | None:
+    """Return the namespaces to search; None when they do not matter."""
     if not caller.may("view_change"):
-        return owned(query, caller)
+        return find_owned_namespaces(query, caller)
     if query.namespace:
         return [query.namespace]
-    return all_namespaces() if query.service else None
+    return [name for (name,) in fetch(NAMESPACES, {})] if query.service else None
 
 
-def owned(query: ChangesQuery, caller: Caller) -> list[str]:
-    """The namespaces in which the caller owns the service asked for."""
+def find_owned_namespaces(query: ChangesQuery, caller: Caller) -> list[str]:
+    """Return the namespaces in which the caller owns the service. Raises ServiceNotFound and NotOwner."""
     services = Service.objects.filter(name=query.service)
     if query.namespace:
         services = services.filter(namespace=query.namespace)
     owners = dict(services.values_list("namespace", "owners"))
     if not owners:
         raise ServiceNotFound
-    own = [namespace for namespace, names in owners.items() if caller.owns(names)]
-    if not own:
+    owned = [namespace for namespace, names in owners.items() if caller.owns(names)]
+    if not owned:
         raise NotOwner
-    return own
+    return owned
 
 
-def all_namespaces() -> list[str]:
-    return [name for (name,) in rows(NAMESPACES, {})]
-
-
-def parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows_searched: int) -> dict[str, Any]:
+def build_parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows_searched: int) -> dict[str, Any]:
     searches = query.kind or query.actor or (not query.service and (query.instance_id or namespaces))
     return {
         "namespaces": None if namespaces is None else list(namespaces),
@@ -156,16 +159,16 @@ def parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows_searc
     }
 
 
-def bounds(query: ChangesQuery, after: int | None, last: int) -> dict[str, int]:
-    """The ids between which the page lies, of a log that ends with `last`."""
-    since, until = 0, last
+def find_bounds(query: ChangesQuery, after: int | None, newest: int) -> dict[str, int]:
+    """Return the ids between which the page lies, in a log whose newest change is `newest`."""
+    since, until = 0, newest
     if query.since or query.until:
-        ((first, latest),) = rows(BOUNDS, {"since": query.since, "until": query.until})
-        since, until = first if query.since else since, min(latest, last) if query.until else last
+        ((first, last),) = fetch(BOUNDS, {"since": query.since, "until": query.until})
+        since, until = first if query.since else since, min(last, newest) if query.until else newest
     return {"after": max(since, after or 0), "stop": until}
 
 
-def rows(sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+def fetch(sql: str, parameters: Mapping[str, Any]) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall())

@@ -1,4 +1,4 @@
-"""Where the log ends: as a whole, of one service, and how instances last came or went."""
+"""Look up the newest changes: of the log, of a service and of an instance."""
 
 from collections.abc import Iterable
 
@@ -6,23 +6,23 @@ from django.db import connection
 
 from service_registry.choices import ChangeKind
 from service_registry.exceptions import NotMigrated
-from service_registry.sql import CHANGE, NEWEST_FIRST
+from service_registry.sql import CHANGE, NEWEST_FIRST, literals
 
-END = f"SELECT mark || '-' || id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
-ENDS = f"""
-SELECT ({END}),
+NEWEST_INDEX = f"SELECT mark || '-' || id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
+NEWEST_INDEXES = f"""
+SELECT ({NEWEST_INDEX}),
     (SELECT c.mark || '-' || c.id FROM {CHANGE} c WHERE c.namespace = %s AND c.service_name = %s
         ORDER BY {NEWEST_FIRST} LIMIT 1)
 """
 
 
 def read_newest_index() -> str:
-    """The index of the newest change. Read it before the data that is sent with it, in a statement of its own.
+    """Return the index of the newest change. Read it before the data that it is sent with, in a separate statement.
 
-    Raises NotMigrated while the log has not begun.
+    Raises NotMigrated while the log has no first row.
     """
     with connection.cursor() as cursor:
-        cursor.execute(END)
+        cursor.execute(NEWEST_INDEX)
         row = cursor.fetchone()
     if row is None:
         raise NotMigrated
@@ -30,23 +30,25 @@ def read_newest_index() -> str:
 
 
 def read_newest_indexes(namespace: str, service_name: str) -> tuple[str, str | None]:
-    """The index of the newest change, and of the newest of one service or None where it has none.
+    """Return the index of the newest change, and that of the newest change of a service, None when it has none.
 
-    Raises NotMigrated while the log has not begun.
+    Raises NotMigrated while the log has no first row.
     """
     with connection.cursor() as cursor:
-        cursor.execute(ENDS, [namespace, service_name])
+        cursor.execute(NEWEST_INDEXES, [namespace, service_name])
         newest, newest_of_service = cursor.fetchone()
     if newest is None:
         raise NotMigrated
     return newest, newest_of_service
 
 
+# The changes by which an instance comes and goes.
+LIFECYCLE_KINDS = (ChangeKind.REGISTERED, ChangeKind.DEREGISTERED, ChangeKind.PURGED)
 LAST_LIFECYCLE_KINDS = f"""
 SELECT key.position, (
     SELECT c.kind FROM {CHANGE} c
     WHERE c.namespace = key.namespace AND c.service_name = key.service_name AND c.instance_id = key.instance_id
-        AND c.kind IN ('{ChangeKind.REGISTERED}', '{ChangeKind.DEREGISTERED}', '{ChangeKind.PURGED}')
+        AND c.kind IN {literals(LIFECYCLE_KINDS)}
     ORDER BY {NEWEST_FIRST} LIMIT 1)
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS key(namespace, service_name, instance_id, position)
 ORDER BY key.position
@@ -54,8 +56,10 @@ ORDER BY key.position
 
 
 def read_last_lifecycle_kinds(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
-    """For each (namespace, service name, instance id) how it last came or went: `registered`, `deregistered`,
-    `purged`, or None when the log has never seen it."""
+    """Return for each (namespace, service name, instance id) the kind of the change by which it last came or went.
+
+    The kind is `registered`, `deregistered` or `purged`; None when the log has no such change.
+    """
     columns = [list(column) for column in zip(*keys, strict=True)]
     if not columns:
         return []

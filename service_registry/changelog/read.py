@@ -1,4 +1,4 @@
-"""Reading the log on from an index, which names a row of it."""
+"""Read the changes after an index, which names a row of the log."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from service_registry.sql import CHANGE, STATE, rfc3339
 
 INDEX = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})", re.ASCII)
 HIGHEST_PK = 2**63 - 1
-# As many as are read, or answered, in one go: of the largest 25 MB.
+# How many changes are read, or sent in one response; 500 of the largest are 25 MB.
 CHANGES_PER_PAGE = 500
 
 PUBLIC_MEMBERS = f"""
@@ -34,8 +34,11 @@ COLUMNS = f"""
 
 @dataclass(frozen=True, slots=True)
 class RecordedChange:
-    """A change as it stands in the log. `public` is its JSON text for every reader; `private` that of an object with
-    its author, reason and evidence. `namespace` and `service_name` are None for rows of the log itself."""
+    """A change that was read from the log.
+
+    `public` is its JSON text for every reader; `private` that of an object with author, reason and evidence.
+    `namespace` and `service_name` are None for rows about the log itself.
+    """
 
     pk: int
     index: str
@@ -48,30 +51,30 @@ class RecordedChange:
 
     @property
     def full(self) -> str:
-        """The JSON text for those who may see who did it and why."""
+        """The JSON text for readers who may see author, reason and evidence."""
         return f"{self.public[:-1]}, {self.private[1:]}"
 
 
-STATE_OWNERS = {ChangeKind.SERVICE_CREATED, ChangeKind.OWNERS_CHANGED, ChangeKind.SERVICE_DELETED}
+# The changes whose evidence names the owners.
+OWNER_KINDS = (ChangeKind.SERVICE_CREATED, ChangeKind.OWNERS_CHANGED, ChangeKind.SERVICE_DELETED)
 
 
 def owners_in_evidence(change_kind: str, private: str | bytes) -> Sequence[str]:
-    """The owners that a change gave its service, or that lost it; none where it states none. Whose the service is now
-    is told by the service: this is for one that is gone."""
-    if change_kind not in STATE_OWNERS:
+    """Return the owners that a change names in its evidence, or nothing: for services that no longer exist."""
+    if change_kind not in OWNER_KINDS:
         return ()
     owners: Sequence[str] = (json.loads(private).get("evidence") or {}).get("owners", ())
     return owners
 
 
-# Pruning leaves old rows in place that say how things stand, between gaps: nobody can go on from there, but from the
-# last of all, after which nothing was.
+# Pruning leaves old rows that describe the present state, with gaps between them. A reader cannot resume from such a
+# row, except from the newest row of all, which nothing follows.
 PRUNED_BEFORE = f"COALESCE((SELECT r.pruned_before FROM {STATE} r WHERE r.id = 1), '-infinity')"
 IS_WHOLE_AFTER = f"""(c.at >= {PRUNED_BEFORE}
     OR c.id = (SELECT max(id) FROM {CHANGE}))"""
 READ_AFTER = f"""
--- Locks nothing. One row of nulls when the index is good and nothing came after it, none when it is not.
-SELECT later.* FROM (SELECT FROM {CHANGE} c WHERE c.id = %(pk)s AND c.mark = %(mark)s AND {IS_WHOLE_AFTER}) held
+-- Locks nothing. Returns one row of nulls when the index is valid and nothing follows it, no row when it is invalid.
+SELECT later.* FROM (SELECT FROM {CHANGE} c WHERE c.id = %(pk)s AND c.mark = %(mark)s AND {IS_WHOLE_AFTER}) named
 LEFT JOIN LATERAL (
     SELECT {COLUMNS} FROM {CHANGE} c
     WHERE c.id > %(pk)s
@@ -84,7 +87,7 @@ ORDER BY later.id
 
 
 def parse_index(index: str) -> tuple[str, int]:
-    """The mark and the id of an index. Raises InvalidInput for a text that is none."""
+    """Return mark and id of an index. Raises InvalidInput when the text is not an index."""
     found = INDEX.fullmatch(index)
     if not found or int(found[2]) > HIGHEST_PK:
         raise InvalidInput.of_field("index", "index", "must be the index of an earlier answer")
@@ -94,19 +97,19 @@ def parse_index(index: str) -> tuple[str, int]:
 def read_after(
     index: str, limit: int, services: Sequence[str] = (), namespace: str | None = None
 ) -> list[RecordedChange]:
-    """The changes after `index`, oldest first. One statement, and so one snapshot.
+    """Return the changes after `index`, oldest first. One statement, and so one snapshot.
 
-    The row that `index` names is looked up with them, and its mark compared: an index of a change that was lost in a
-    failover or a restore, trimmed, or made by another registry is told thereby, and one that survived goes on.
+    The statement also looks up the row that `index` names and compares its mark. This detects an index whose change was
+    lost in a failover or a restore, was pruned, or belongs to another registry.
 
     Args:
-        index: `<mark>-<id>`, of an answer or a change.
-        limit: changes at most.
-        services: names of services, of which one must match; none, all, the rows of the log itself too.
-        namespace: None, all.
+        index: `<mark>-<id>`, from a response or a change.
+        limit: how many changes at most.
+        services: names of services; when empty, all changes match, those about the log itself, too.
+        namespace: a namespace; None means all.
 
     Raises:
-        InvalidInput: the text is no index at all.
+        InvalidInput: the text is not an index.
         IndexGone: no row of the log has this index, so the reader has to start over.
     """
     mark, pk = parse_index(index)

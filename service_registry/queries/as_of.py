@@ -1,4 +1,4 @@
-"""How things stood at a past moment, from the log alone."""
+"""Answer discovery as of a past moment, from the log alone."""
 
 import json
 from datetime import datetime
@@ -6,14 +6,16 @@ from datetime import datetime
 from django.db import connection
 
 from service_registry import changelog
-from service_registry.changelog.by_time import last_at
+from service_registry.changelog.by_time import last_id_at
+from service_registry.changelog.read import OWNER_KINDS
+from service_registry.choices import ChangeKind, State
 from service_registry.exceptions import HistoryGone, InvalidInput, ServiceNotFound
 from service_registry.json_text import dump_json_with_array
 from service_registry.queries.catalogue import IndexedJson
 from service_registry.queries.filters import ResolvedFilters
-from service_registry.sql import CHANGE, STATE
+from service_registry.sql import CHANGE, STATE, literals
 
-PLACE = f"SELECT {last_at('%(at)s::timestamptz')}, %(at)s::timestamptz > clock_timestamp()"
+PLACE = f"SELECT {last_id_at('%(at)s::timestamptz')}, %(at)s::timestamptz > clock_timestamp()"
 
 OF_SERVICE = "c.namespace = %(namespace)s AND c.service_name = %(name)s"
 UP_TO = "(c.id * -1) >= -%(until)s::bigint"
@@ -23,7 +25,7 @@ MATCHES = """(known.document ->> 'status' = ANY (%(statuses)s) AND known.documen
     AND known.document -> 'metadata' @> %(metadata)s::jsonb)"""
 
 DISCOVER = f"""
--- One snapshot. Steps by index from one instance id to the next, and of each to its last change up to then.
+-- One snapshot. Steps by index from one instance id to the next, and looks up the last change of each up to then.
 WITH RECURSIVE named(instance_id) AS (
     SELECT min(c.instance_id) FROM {CHANGE} c WHERE {OF_SERVICE}
     UNION ALL
@@ -38,43 +40,43 @@ known AS (
     ) last
 )
 SELECT %(at)s::timestamptz >= COALESCE(r.pruned_before, (SELECT c.at FROM {CHANGE} c ORDER BY c.id LIMIT 1)),
-    word.kind, word.owners,
+    stated.kind, stated.owners,
     (SELECT c.mark || '-' || c.id FROM {CHANGE} c WHERE {OF_SERVICE} AND {UP_TO} ORDER BY (c.id * -1) LIMIT 1),
-    EXISTS (SELECT FROM known WHERE known.document ->> 'state' = 'protected'),
+    EXISTS (SELECT FROM known WHERE known.document ->> 'state' = '{State.PROTECTED}'),
     COALESCE((SELECT json_agg(known.document ORDER BY known.instance_id) FROM known WHERE {MATCHES})::text, '[]')
 FROM {STATE} r
 LEFT JOIN LATERAL (
     SELECT c.kind, c.evidence ->> 'owners' AS owners FROM {CHANGE} c
     WHERE {OF_SERVICE} AND c.instance_id IS NULL AND {UP_TO}
-        AND c.kind IN ('service_created', 'owners_changed', 'service_deleted')
+        AND c.kind IN {literals(OWNER_KINDS)}
     ORDER BY (c.id * -1) LIMIT 1
-) word ON true
+) stated ON true
 """
 
 
-def discover(namespace: str, name: str, asked: ResolvedFilters, at: datetime) -> IndexedJson:
-    """What discovery answered at the moment `at`; its index is that of the service's last change then.
+def discover(namespace: str, name: str, filters: ResolvedFilters, at: datetime) -> IndexedJson:
+    """Return what discovery answered at the moment `at`, with the index of the service's last change then.
 
-    Whether the log reaches back so far is judged in the snapshot in which it is read: it may be pruned meanwhile, and
-    that is noted before the first row goes.
+    The statement that reads the log also checks that the log reaches back to the moment: pruning notes its cutoff
+    before it deletes the first row, so both are seen in one snapshot.
 
     Raises:
-        InvalidInput: the moment is yet to come.
+        InvalidInput: the moment is in the future.
         HistoryGone: the log does not reach back to it.
-        ServiceNotFound: there was no service of this name.
+        ServiceNotFound: no service had this name.
     """
-    end = changelog.read_newest_index()
+    newest = changelog.read_newest_index()
     with connection.cursor() as cursor:
         cursor.execute(PLACE, {"at": at})
-        until, to_come = cursor.fetchone()
-        if to_come:
+        until, is_future = cursor.fetchone()
+        if is_future:
             raise InvalidInput.of_field("at", "future", "must not be in the future")
         place = {"at": at, "until": until, "namespace": namespace, "name": name}
-        cursor.execute(DISCOVER, place | asked.parameters)
-        reaches_back, word, owners, index, protected, instances = cursor.fetchone()
+        cursor.execute(DISCOVER, place | filters.parameters)
+        reaches_back, last_kind, owners, index, protected, instances = cursor.fetchone()
     if not reaches_back:
         raise HistoryGone
-    if word in {None, "service_deleted"}:
+    if last_kind in {None, ChangeKind.SERVICE_DELETED}:
         raise ServiceNotFound
     members = {"index": index, "namespace": namespace, "name": name, "owners": json.loads(owners)}
-    return IndexedJson(end, dump_json_with_array(members | {"protected": protected}, "instances", instances))
+    return IndexedJson(newest, dump_json_with_array(members | {"protected": protected}, "instances", instances))

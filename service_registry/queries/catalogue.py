@@ -1,6 +1,7 @@
-"""What readers get: discovery of a service, the list, an instance. Each reads the log's end before the data.
+"""Read discovery of a service, the list, and an instance from the database.
 
-PostgreSQL makes the JSON, and it is sent as it comes: parsing it here would cost more than the query.
+Each reads the newest index before the data. PostgreSQL renders the JSON, which is sent as it is: parsing it here would
+cost more than the query.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from service_registry import changelog
 from service_registry.choices import Status
 from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
 from service_registry.json_text import dump_json, dump_json_with_array
+from service_registry.models import Service
 from service_registry.queries.filters import MATCHES, ResolvedFilters, like_pattern, resolve_filters
 from service_registry.schemas import ListQuery
 from service_registry.sql import (
@@ -30,7 +32,7 @@ from service_registry.sql import (
     rfc3339,
 )
 
-INSTANCES_A_PAGE = 2000
+INSTANCES_PER_PAGE = 2000
 
 DISCOVER = f"""
 SELECT found.owners, EXISTS (
@@ -46,21 +48,24 @@ WHERE found.namespace = %(namespace)s AND found.name = %(name)s
 
 @dataclass(frozen=True, slots=True)
 class IndexedJson:
-    """A JSON text, and the index of the log's end just before it was read."""
+    """A JSON text, and the newest index just before the text was read."""
 
     index: str
     text: str
 
 
-def discover(namespace: str, name: str, asked: ResolvedFilters, ends: tuple[str, str | None]) -> IndexedJson:
-    """The instances of one service that are wanted. One statement, after the one that gave `ends`.
+def discover(namespace: str, name: str, filters: ResolvedFilters, indexes: tuple[str, str | None]) -> IndexedJson:
+    """Return the matching instances of a service. One statement, after `changelog.read_newest_indexes`.
+
+    Args:
+        indexes: the newest index of the log, and that of the service.
 
     Raises:
-        ServiceNotFound: no service has this name. One without instances is found, and empty.
+        ServiceNotFound: no service has this name. A service without instances is found, and its list is empty.
     """
-    newest, newest_of_service = ends
+    newest, newest_of_service = indexes
     with connection.cursor() as cursor:
-        cursor.execute(DISCOVER, {"namespace": namespace, "name": name, **asked.parameters})
+        cursor.execute(DISCOVER, {"namespace": namespace, "name": name, **filters.parameters})
         row = cursor.fetchone()
     if row is None:
         raise ServiceNotFound
@@ -111,7 +116,7 @@ MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_count", "pr
 
 @dataclass(frozen=True, slots=True)
 class ListPosition:
-    """Where a walk over the list stands: the index at its first page, and the last service it has given."""
+    """The position of a client in the list: the index of its first page, and the last service that it was sent."""
 
     index: str
     namespace: str
@@ -120,8 +125,11 @@ class ListPosition:
 
 @dataclass(frozen=True, slots=True)
 class ServicePage:
-    """`services` is the JSON text of an array; `next` is None at the end. `index` is that of the walk's first page,
-    `read_at` the log's end at this one."""
+    """A page of the list.
+
+    `services` is the JSON text of an array, `index` the newest index at the first page, `read_at` that at this page.
+    `next` is None at the end of the list.
+    """
 
     read_at: str
     index: str
@@ -129,39 +137,35 @@ class ServicePage:
     next: ListPosition | None
 
 
-def list_services(
-    query: ListQuery, after: ListPosition | None, at_most_instances: int = INSTANCES_A_PAGE
-) -> ServicePage:
-    """A page of the list, by namespace and name: at most `query.limit` services, ended by the one that reaches
-    `at_most_instances`; none is split. Two statements.
+def list_services(query: ListQuery, after: ListPosition | None, max_instances: int = INSTANCES_PER_PAGE) -> ServicePage:
+    """Return a page of the list in the order of namespace and name. Two statements.
 
-    The index is the log's end at the walk's first page, so that a watch from there misses nothing of it.
+    It has at most `query.limit` services, and ends with the one that reaches `max_instances`; no service is split. The
+    page carries the newest index at the first page, so that a watch from there misses no change.
     """
     index = changelog.read_newest_index()
-    asked = resolve_filters(query, Status.values)
+    filters = resolve_filters(query, Status.values)
     with connection.cursor() as cursor:
         cursor.execute(
             PAGE,
-            asked.parameters
+            filters.parameters
             | {
                 "after_namespace": after.namespace if after else "",
                 "after_name": after.name if after else "",
                 "namespace": query.namespace,
                 "name": like_pattern(query.name),
                 "owner": query.owner,
-                "narrowed": asked.narrowed,
+                "narrowed": filters.narrowed,
                 "full": query.view == "full",
                 "limit": query.limit,
-                "instances": at_most_instances,
+                "instances": max_instances,
             },
         )
         rows = cursor.fetchall()
-    begun_at = after.index if after else index
+    first_index = after.index if after else index
     services = ",".join(render_service(row[:7], row[7], index) for row in rows)
-    more = bool(rows) and rows[-1][8]
-    return ServicePage(
-        index, begun_at, f"[{services}]", ListPosition(begun_at, rows[-1][0], rows[-1][1]) if more else None
-    )
+    following = ListPosition(first_index, rows[-1][0], rows[-1][1]) if rows and rows[-1][8] else None
+    return ServicePage(index, first_index, f"[{services}]", following)
 
 
 def render_service(row: tuple[Any, ...], instances: str | None, newest: str) -> str:
@@ -185,7 +189,7 @@ ORDER BY s.name LIMIT 100
 
 @dataclass(frozen=True, slots=True)
 class FoundInstance:
-    """An instance, who owns it, and what only those may see who may see its changes."""
+    """An instance, its owners, and the part of its override that only readers of its changes may see."""
 
     index: str
     owners: list[str]
@@ -200,12 +204,12 @@ class FoundInstance:
 
 
 def find_instance(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
-    """One instance with its lease, in whatever state; without `service_name` in whichever service has it.
+    """Return an instance with its lease, in any state; of any service when `service_name` is None.
 
     Raises:
-        ServiceNotFound: there is no service of that name.
-        InstanceNotFound: with the reason, where it is known of one service.
-        AmbiguousInstance: several services have an instance of this id.
+        ServiceNotFound: no service has this name.
+        InstanceNotFound: the service has no such instance; with the reason, if a service is named.
+        AmbiguousInstance: several services have an instance with this id.
     """
     index = changelog.read_newest_index()
     with connection.cursor() as cursor:
@@ -220,15 +224,10 @@ def find_instance(namespace: str, service_name: str | None, instance_id: str) ->
     return FoundInstance(index, owners, document, override)
 
 
-SERVICE_EXISTS = f"SELECT EXISTS (SELECT FROM {SERVICE} WHERE namespace = %s AND name = %s)"
-
-
 def explain_missing(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:
     if service_name is None:
         return InstanceNotFound("never_registered")
-    with connection.cursor() as cursor:
-        cursor.execute(SERVICE_EXISTS, [namespace, service_name])
-        if not cursor.fetchone()[0]:
-            return ServiceNotFound()
+    if not Service.objects.named(namespace, service_name).exists():
+        return ServiceNotFound()
     (last,) = changelog.read_last_lifecycle_kinds([(namespace, service_name, instance_id)])
     return InstanceNotFound.after(last)

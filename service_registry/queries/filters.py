@@ -1,4 +1,4 @@
-"""Which instances a reader asks for, as one condition in SQL over the aliases of `documents`."""
+"""Select instances by the filters of a query, as one SQL condition over the aliases of `sql`."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MATCHES = f"""({EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFilters:
-    """`parameters` are those of MATCHES; `narrowed` when the reader named any of them."""
+    """The parameters of MATCHES. `narrowed` says that the query names at least one filter."""
 
     parameters: dict[str, Any]
     narrowed: bool
@@ -27,7 +27,7 @@ class ResolvedFilters:
 def resolve_filters(
     filters: InstanceFilters, statuses: Sequence[str], states: Sequence[str] = LISTED_STATES
 ) -> ResolvedFilters:
-    """What `filters` ask for; `statuses` and `states` stand where they name none."""
+    """Resolve the filters of a query; `statuses` and `states` are the defaults where it names none."""
     named_statuses = Status.values if "all" in (filters.status or ()) else filters.status
     named_states: Sequence[str] = State.values if "all" in (filters.state or ()) else filters.state or states
     if filters.protected is not None:
@@ -40,20 +40,20 @@ def resolve_filters(
         "tags": filters.tag,
         "metadata": json.dumps(filters.metadata),
     }
-    asked = (filters.status, filters.state, filters.protected, filters.zone, filters.tag, filters.metadata)
-    return ResolvedFilters(parameters, narrowed=any(asked))
+    named = (filters.status, filters.state, filters.protected, filters.zone, filters.tag, filters.metadata)
+    return ResolvedFilters(parameters, narrowed=any(named))
 
 
 def like_pattern(name: str | None) -> str | None:
-    """The LIKE pattern of a name, or of a prefix that ends in a star."""
+    """Return the LIKE pattern for a name, or for a prefix that ends in a star."""
     if name is None:
         return None
     escaped = name.removesuffix("*").replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
     return escaped + ("%" if name.endswith("*") else "")
 
 
-def name_matches(name: str, asked: str | None) -> bool:
-    """The same in memory: whether `name` is the one, or has the prefix, that is asked for."""
-    if asked is None:
+def name_matches(name: str, wanted: str | None) -> bool:
+    """Tell in memory whether a name matches `wanted`, which is a name, or a prefix that ends in a star."""
+    if wanted is None:
         return True
-    return name.startswith(asked[:-1]) if asked.endswith("*") else name == asked
+    return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted

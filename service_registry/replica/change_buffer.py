@@ -1,4 +1,4 @@
-"""The newest changes in memory, from which those who come back after a moment go on without the database."""
+"""Keep the newest changes in memory, for clients that reconnect after a short while."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from service_registry.replica.store import Change
 
 MAX_CHANGES = 5_000
-# Of JSON text. An instance may have 25 kB of it, and a change tells it twice.
+# Bytes of JSON text. An instance may have 25 kB of it, and a change holds its instance twice.
 MAX_BYTES = 16 * 1024 * 1024
 
 
 class ChangeBuffer:
-    """The end of the log without a gap: all changes after `base`, which it may not hold itself.
+    """The newest part of the log without a gap: all changes after `base`, which itself need not be in the buffer.
 
     Arguments:
-        base, base_index: id and index of the change before the first.
-        changes: what follows it, oldest first.
-        at_most, at_most_bytes: how many are kept, and how much text; up to twice as many, or as much, for a while.
+        base, base_index: id and index of the change before the first one in the buffer.
+        changes: the changes after `base`, oldest first.
+        max_changes, max_bytes: how much the buffer keeps when it is trimmed, which happens at twice as much.
     """
 
     def __init__(
@@ -24,65 +24,60 @@ class ChangeBuffer:
         base: int,
         base_index: str,
         changes: Sequence[Change] = (),
-        at_most: int = MAX_CHANGES,
-        at_most_bytes: int = MAX_BYTES,
+        max_changes: int = MAX_CHANGES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.base = base
         self.base_index = base_index
         self.changes = list(changes)
-        self.at_most = at_most
-        self.at_most_bytes = at_most_bytes
-        self.bytes = sum(map(size_of, self.changes))
+        self.max_changes = max_changes
+        self.max_bytes = max_bytes
+        self.bytes = sum(change.size_bytes for change in self.changes)
 
     @classmethod
     def from_newest(cls, newest: Sequence[Change]) -> "ChangeBuffer":
-        """What a load found: the first serves only as the base. The log is never empty."""
+        """Create a buffer from at least one change; the first one becomes the base. The log is never empty."""
         return cls(newest[0].pk, newest[0].index, newest[1:])
 
     def add(self, change: Change) -> None:
         self.changes.append(change)
-        self.bytes += size_of(change)
-        if len(self.changes) > 2 * self.at_most or self.bytes > 2 * self.at_most_bytes:
-            self.forget()
+        self.bytes += change.size_bytes
+        if len(self.changes) > 2 * self.max_changes or self.bytes > 2 * self.max_bytes:
+            self.trim()
 
-    def forget(self) -> None:
-        """Keep the newest that are within both bounds, if any."""
-        kept = take_fitting(reversed(self.changes), self.at_most, self.at_most_bytes)
-        before = self.changes[-len(kept) - 1]
-        self.base, self.base_index = before.pk, before.index
+    def trim(self) -> None:
+        """Keep the newest changes that fit both bounds, possibly none."""
+        kept = take_fitting(reversed(self.changes), self.max_changes, self.max_bytes)
+        new_base = self.changes[-len(kept) - 1]
+        self.base, self.base_index = new_base.pk, new_base.index
         self.changes = kept[::-1]
-        self.bytes = sum(map(size_of, kept))
+        self.bytes = sum(change.size_bytes for change in kept)
 
     def changes_after(self, pk: int) -> Sequence[Change] | None:
-        """What came after the change `pk`; None where that reaches further back than memory."""
+        """Return the changes after the change `pk`, or None when the buffer does not reach back that far."""
         if pk < self.base:
             return None
-        return self.changes[bisect_right(self.changes, pk, key=id_of) :]
+        return self.changes[bisect_right(self.changes, pk, key=get_pk) :]
 
     def contains(self, index: str, pk: int) -> bool | None:
-        """Whether the change `pk` has this index; None where that reaches further back than memory."""
+        """Tell whether the change `pk` has this index, or None when the buffer does not reach back that far."""
         if pk <= self.base:
             return index == self.base_index if pk == self.base else None
-        place = bisect_right(self.changes, pk, key=id_of) - 1
+        place = bisect_right(self.changes, pk, key=get_pk) - 1
         return place >= 0 and self.changes[place].index == index
 
 
-def id_of(change: Change) -> int:
+def get_pk(change: Change) -> int:
     return change.pk
 
 
-def size_of(change: Change) -> int:
-    """Bytes of text that it holds."""
-    return len(change.public) + len(change.private) + (len(change.entry.document) if change.entry else 0)
-
-
-def take_fitting(changes: Iterable[Change], at_most: int, at_most_bytes: int) -> list[Change]:
-    """As many of the first as are within both bounds. No more are asked for than one that is not."""
-    fit: list[Change] = []
-    left = at_most_bytes
+def take_fitting(changes: Iterable[Change], max_changes: int, max_bytes: int) -> list[Change]:
+    """Return the first changes that fit both bounds. Consumes at most one change that does not fit."""
+    fitting: list[Change] = []
+    bytes_left = max_bytes
     for change in changes:
-        left -= size_of(change)
-        if left < 0 or len(fit) == at_most:
+        bytes_left -= change.size_bytes
+        if bytes_left < 0 or len(fitting) == max_changes:
             break
-        fit.append(change)
-    return fit
+        fitting.append(change)
+    return fitting

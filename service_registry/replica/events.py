@@ -1,4 +1,4 @@
-"""Changes on their way to those who watch, and the texts of the event stream."""
+"""Render changes as events of the watch, once for all subscribers."""
 
 from functools import cached_property
 
@@ -9,26 +9,25 @@ RESYNC_EVENT = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 
 
 class ChangeEvent:
-    """A change that somebody waits for.
+    """A change on its way to the subscribers.
 
-    What watchers are sent of it is put together by the first of them, and shared. It goes with the notice, once the
-    last has taken it: the changes that memory keeps for those who come back stay without.
+    The first subscriber that needs a rendered form creates it, and the others share it. The renderings are freed with
+    the event, when the last subscriber has taken it; the changes in the change buffer carry none.
     """
 
     def __init__(self, change: Change) -> None:
         self.change = change
 
     @property
-    def size(self) -> int:
-        """Bytes of text."""
+    def size_bytes(self) -> int:
         return len(self.change.public) + len(self.change.private)
 
     def document(self, with_author: bool) -> bytes:
-        """As JSON."""
+        """Return the change as JSON."""
         return self.full_document if with_author else self.change.public
 
     def event(self, with_author: bool) -> bytes:
-        """As an event of the stream."""
+        """Return the change as a server-sent event."""
         return self.full_event if with_author else self.public_event
 
     @cached_property
@@ -37,18 +36,19 @@ class ChangeEvent:
 
     @cached_property
     def public_event(self) -> bytes:
-        return event_of(self.change.index, self.change.public)
+        return format_event(self.change.index, self.change.public)
 
     @cached_property
     def full_event(self) -> bytes:
-        return event_of(self.change.index, self.change.full)
+        return format_event(self.change.index, self.change.full)
 
 
-def event_of(index: str, document: bytes) -> bytes:
-    """As the HTML standard writes server-sent events; JSON has no line breaks."""
+def format_event(index: str, document: bytes) -> bytes:
+    """Format a server-sent event (HTML standard, section 9.2). PostgreSQL's JSON has no line breaks."""
     return b"id: %b\nevent: change\ndata: %b\n\n" % (index.encode(), document)
 
 
 def sync_event(index: str) -> bytes:
+    """Format the event that tells a client up to which index it has received everything."""
     text = index.encode()
     return b'id: %b\nevent: sync\ndata: {"index":"%b"}\n\n' % (text, text)

@@ -1,4 +1,4 @@
-"""The thread that reads the log for all who wait in this process, on a connection of its own."""
+"""Read the change log on a thread of its own and keep a hub current."""
 
 import asyncio
 import contextlib
@@ -23,51 +23,53 @@ from service_registry.replica.load import is_large, load_replica, read_changes
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-# Between two polls, and so between two NOTIFY of a process, whatever happens.
+# The least time between two polls, and so between two NOTIFY of a process.
 SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 LOAD_SPREAD_SECONDS = 2.0
-# How often a thread that waits for the event loop looks whether the process ends.
-STOP_SECONDS = 1.0
+# How often a thread that waits for the event loop checks whether the process ends.
+STOP_CHECK_SECONDS = 1.0
 CHANNEL = "service_registry_changes"
 
 
 class Feed:
-    """Keeps a hub up to date.
+    """A thread that polls the change log and applies it to a hub.
 
-    It asks for what follows the last row it knows ten times a second, and at once when it is nudged: by this process's
-    own commits and, where the database is reached directly, by NOTIFY. A nudge is a hint; a lost one costs 0.1 s.
+    It asks ten times a second for the changes after the last known one, and at once when it is woken: by commits of
+    this process and, where the database is reached directly, by NOTIFY. A wake-up is a hint; a lost one costs 0.1 s.
     """
 
     def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
         self.hub = hub
         self.loop = loop
+        # Index and id of the last known change; None when the replica has to be loaded.
         self.at: tuple[str, int] | None = None
-        # On the monotonic clock: when the log was last asked and told its end.
+        # On the monotonic clock: when the last query that reached the end of the log was sent.
         self.read_at = 0.0
         self.direct = bool(settings.DATABASE_DIRECT_URL)
-        self.told = False
+        self.has_committed = False
         self.failing = False
         self.loaded_before = False
         self._stopped = threading.Event()
         self._hints, self._hint = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self.run, name="feed", daemon=True)
+        hub.wake_feed = self.wake
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """From the event loop. A poll under way ends by its own deadline."""
+        """Stop the thread; call it on the event loop. A poll under way ends at its deadline."""
         self._stopped.set()
         self.wake()
 
     def wake(self) -> None:
-        """Ask at once. From any thread."""
-        with contextlib.suppress(BlockingIOError):  # then it has hints enough
+        """Poll at once. May be called from any thread."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of hints already
             os.write(self._hint, b"!")
 
     def run(self) -> None:
-        """On the thread: connect, follow, and after a failure again, until stopped."""
+        """Connect and follow the log, again after every failure, until stopped."""
         while not self._stopped.is_set():
             try:
                 with connect() as connection:
@@ -75,67 +77,69 @@ class Feed:
             except psycopg.Error as error:
                 self.note_failure(error)
             except Exception:
-                # A feed that has ended leaves its process behind for ever, and one that goes on may have skipped
-                # something: it loads anew.
+                # A feed that ended would leave its process behind for ever, and one that went on might have skipped a
+                # change: load the replica again.
                 self.at = None
-                logger.exception("The feed failed, and begins again.")
+                logger.exception("The feed failed and starts again.")
             self._stopped.wait(RETRY_SECONDS)
 
     def follow(self, connection: FeedConnection) -> None:
-        """Load where nothing is known, then read on. Raises psycopg.Error when the connection is lost."""
+        """Load the replica if there is none, then read the log. Raises psycopg.Error when the connection is lost."""
         if self.direct:
             connection.execute(f"LISTEN {CHANNEL}")
         while not self._stopped.is_set():
             if self.at is None:
                 self.load(connection)
             began = time.monotonic()
-            if self.read(connection, began) < CHANGES_PER_PAGE:
-                self.tell_others(connection)
-                self.wait(connection)
+            if self.read_page(connection, began) < CHANGES_PER_PAGE:
+                self.notify_other_processes(connection)
+                self.wait_for_hint(connection)
                 self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
 
     def load(self, connection: FeedConnection) -> None:
-        """Many processes that start at once do not load a large catalogue at once."""
+        """Load the replica. A large one is loaded after a random delay, since many processes may start at once."""
         if is_large(connection):
             self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
         began = time.monotonic()
         replica, newest = load_replica(connection)
         self.at, self.read_at = (replica.index, replica.pk), began
-        self.on_loop(lambda: self.hub.replace_replica(replica, newest, began))
+        self.run_on_loop(lambda: self.hub.replace_replica(replica, newest, began))
         if not self.loaded_before:
             self.loaded_before = True
             gc_tuning.freeze_heap()
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
-    def read(self, connection: FeedConnection, began: float) -> int:
-        """Read on once, and hand over what came. Returns how many changes that were.
+    def read_page(self, connection: FeedConnection, began: float) -> int:
+        """Read the next page of the log and apply it to the hub. Returns the number of changes.
 
-        1. Read what follows the last change that is known, which is read with it: a log that is another now is told by
-           that, and one that was pruned since. `began` is from before, so that whoever commits later is not taken to
-           have been read.
-        2. Have the event loop take it in, and wait for that: the next page must not come before this one is told.
-           Where that fails, all is loaded anew.
-        3. A full page is not the end of the log. Nobody who asks whether memory has caught up is answered by it: an
-           index from the next page would be taken for one that the log does not hold.
+        1. Read the changes after the last known one, together with that one: a log that was replaced, or pruned past
+           it, no longer matches. `began` is the time before the query, so that a change that is committed later does
+           not count as read.
+        2. Let the event loop apply the page, and wait for it: the next page must not come before subscribers have
+           this one. If applying fails, the replica is loaded again.
+        3. A full page is not the end of the log. Readers that wait for the end go on waiting: an index from the next
+           page would look like one that the log does not hold.
         """
         assert self.at is not None, "loaded before"
         changes = read_changes(connection, *self.at, CHANGES_PER_PAGE, began - self.read_at)
         if changes is None:
-            logger.warning("The log does not hold %s any more: starting over.", self.at[0])
+            logger.warning("The log no longer holds %s: loading the catalogue again.", self.at[0])
             self.at = None
-            self.on_loop(self.hub.resync)
+            self.run_on_loop(self.hub.resync)
             return CHANGES_PER_PAGE
         if changes:
             self.at = changes[-1].index, changes[-1].pk
         asked_at = began if len(changes) < CHANGES_PER_PAGE else None
         self.read_at = asked_at or self.read_at
-        self.on_loop(lambda: self.hub.apply_page(changes, asked_at))
+        self.run_on_loop(lambda: self.hub.apply_page(changes, asked_at))
         self.note_success()
         return len(changes)
 
-    def on_loop(self, do: Callable[[], object]) -> None:
-        """Have the event loop do it, and wait: what is read must not run ahead of what is taken in. Raises what it
-        raises. A loop that has been stopped may never do it."""
+    def run_on_loop(self, do: Callable[[], object]) -> None:
+        """Run a call on the event loop, wait for it, and raise what it raises.
+
+        Waiting keeps the reading from running ahead of the applying. A stopped loop may never run the call.
+        """
         done: Future[object] = Future()
 
         def run() -> None:
@@ -148,25 +152,25 @@ class Feed:
             self.loop.call_soon_threadsafe(run)
         except RuntimeError:  # the loop is closed: the process ends
             self._stopped.set()
-        while not self._stopped.is_set() and not wait([done], STOP_SECONDS).done:
+        while not self._stopped.is_set() and not wait([done], STOP_CHECK_SECONDS).done:
             pass
         if done.done():
             done.result()
 
-    def tell_others(self, connection: FeedConnection) -> None:
-        """NOTIFY after this process's own commits: inside their transactions it would halve their throughput."""
-        if self.direct and self.told:
-            self.told = False
+    def notify_other_processes(self, connection: FeedConnection) -> None:
+        """Send NOTIFY after commits of this process: inside their transactions it would halve their throughput."""
+        if self.direct and self.has_committed:
+            self.has_committed = False
             connection.execute(f"NOTIFY {CHANNEL}")
 
     def note_commit(self, pk: int) -> None:
-        """From the thread that has committed the change `pk`."""
-        self.told = True
+        """Note on the event loop that this process has committed the change `pk`."""
+        self.has_committed = True
         self.hub.note_commit(pk)
 
-    def wait(self, connection: FeedConnection) -> None:
-        """Until there is a hint, or it is time to ask anyway."""
-        sources = select.poll()  # `select` knows no descriptor past 1,023, and each watcher has one
+    def wait_for_hint(self, connection: FeedConnection) -> None:
+        """Wait for a hint, or for the time of the next poll."""
+        sources = select.poll()  # select() supports no descriptor above 1,023, and each watch has one
         sources.register(self._hints, select.POLLIN)
         if self.direct:
             sources.register(connection.fileno(), select.POLLIN)

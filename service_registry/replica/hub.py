@@ -1,46 +1,48 @@
-"""What one web process knows of the catalogue and of those who wait for changes of it. Belongs to the event loop."""
+"""Share one replica, its change buffer and its subscribers among the requests of a process."""
 
 import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
 
-from service_registry import changelog as log
 from service_registry import metrics
+from service_registry.changelog import parse_index
 from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.store import Change, Replica
 from service_registry.replica.subscribers import EndReason, Subscribers
 
-# The feed asks ten times a second: after this long without an answer the database is away, or nearly so.
+# The feed polls ten times a second: after this long without an answer the database is down, or nearly so.
 STALE_AFTER_SECONDS = 1.5
 # How long a reader waits for the feed to reach what this process has just committed.
 CATCH_UP_SECONDS = 1.0
 
 
 class Hub:
-    """`replica` and `recent` are None until they are loaded, and while they are loaded anew.
+    """The replica of a process and its subscribers. Only the event loop reads and changes it.
 
-    Arguments:
-        wake_feed: asks the feed to look at the log at once; from any thread.
+    `replica` is None until it is loaded, and while it is loaded anew. `wake_feed` makes the feed poll at once and may
+    be called from any thread; the feed sets it.
     """
 
-    def __init__(self, wake_feed: Callable[[], object] = lambda: None) -> None:
-        self.wake_feed = wake_feed
+    def __init__(self) -> None:
+        self.wake_feed: Callable[[], object] = lambda: None
         self.replica: Replica | None = None
         self.buffer = ChangeBuffer(0, "")
         self.subscribers = Subscribers()
         self.stopping = False
-        # How often the log was found to be another than before.
+        # How often the replica was discarded because the log did not continue it.
         self.resyncs = 0
-        # On the monotonic clock: when the feed last asked and was told the end of the log.
+        # On the monotonic clock: when the feed sent the last query that reached the end of the log.
         self.read_at = -math.inf
-        # The newest change that this process has committed itself: its callers may expect to read it.
+        # The newest change that this process has committed: its own clients expect to read it.
         self.committed_pk = 0
         self._refreshes: list[tuple[float, asyncio.Future[None]]] = []
 
     def replace_replica(self, replica: Replica, newest: Sequence[Change], asked_at: float) -> None:
-        """Begin with a replica that was loaded from the tables. Who waits for changes of one before starts over: nobody
-        has told what came between."""
+        """Start from a replica that was loaded from the tables.
+
+        Subscribers to an earlier replica are sent a resync: nobody told them of the changes in between.
+        """
         if self.replica is not None:
             self.resync()
         self.replica = replica
@@ -48,14 +50,14 @@ class Hub:
         self._note_read(asked_at)
 
     def apply_page(self, changes: Sequence[Change], asked_at: float | None) -> None:
-        """Go on by what the log said.
+        """Apply a page of the log.
 
         Args:
-            changes: what follows the last that is known.
-            asked_at: since when, on the monotonic clock, the log may hold more; None where it holds more already, and
-                who waits for the end of the log waits on.
+            changes: the changes after the last one that is known.
+            asked_at: when the page was asked for, on the monotonic clock: from then on the log may hold more. None when
+                the log already holds more; readers that wait for the end of the log go on waiting.
 
-        Raises whatever goes wrong, and has lost the replica then: half a change must not be read, or gone on from.
+        Raises whatever fails, after discarding the replica: it may hold half a change, which nobody must read.
         """
         try:
             self.apply_changes(changes)
@@ -74,7 +76,7 @@ class Hub:
                 self.subscribers.publish(changes)
 
     def resync(self) -> None:
-        """The replica is not what the log tells, or the log not what the replica was made of: all start over."""
+        """Discard the replica, which the log does not continue, and make all subscribers start over."""
         self.replica = None
         self.resyncs += 1
         self.committed_pk = 0
@@ -82,32 +84,33 @@ class Hub:
         self.subscribers.end_all(EndReason.RESYNC)
 
     def stop(self) -> None:
-        """Let all who wait go, so that the process can end; they come back to another one."""
+        """End all subscriptions so that the process can exit; clients reconnect to another process."""
         self.stopping = True
         self.subscribers.end_all(EndReason.SHUTDOWN)
 
     def note_commit(self, pk: int) -> None:
-        """This process has committed the change `pk`, and those before it."""
+        """Remember that this process has committed the changes up to `pk`, and poll the log."""
         self.committed_pk = max(self.committed_pk, pk)
         self.wake_feed()
 
     @property
     def age_seconds(self) -> float:
-        """Since when the replica may lack something; infinite before it is loaded."""
+        """For how long the replica may have missed changes; infinite before it is loaded."""
         return time.monotonic() - self.read_at if self.replica else math.inf
 
     @property
     def stale_seconds(self) -> int | None:
-        """The age to own up to, in whole seconds; None while the replica is fresh."""
+        """The age to report to clients, in whole seconds; None while the replica is fresh."""
         return math.ceil(self.age_seconds) if self.age_seconds > STALE_AFTER_SECONDS else None
 
     async def current_replica(self) -> Replica | None:
-        """The replica, with all that this process has committed. While the database is away as it was last, and None
-        where there is none.
+        """Return the replica with everything that this process has committed; None when there is none.
 
-        1. Note which commit has not been read, and then ask for all that the log holds.
-        2. A log that has been read to its end since, and does not hold the commit, has lost it, in a failover: nobody
-           waits for it any more. A later commit, noted meanwhile, is waited for still.
+        While the database is down it is returned as it was last.
+
+        1. Note the commit that has not been read, then ask for everything that the log holds.
+        2. If the log has been read to its end since and does not hold the commit, a failover has lost it: stop waiting
+           for it. A later commit that was noted meanwhile is still waited for.
         """
         deadline = time.monotonic() + CATCH_UP_SECONDS
         while self.replica and self.replica.pk < (committed := self.committed_pk) and time.monotonic() < deadline:
@@ -118,7 +121,7 @@ class Hub:
         return self.replica
 
     async def catch_up(self) -> bool:
-        """Wait until all is known that the log held at this moment. False when that takes too long."""
+        """Wait until everything is applied that the log holds now. Returns False when that takes too long."""
         if self.stale_seconds is not None:
             return False
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -139,11 +142,11 @@ class Hub:
         self._refreshes = later
 
     def contains_index(self, replica: Replica, index: str) -> bool | None:
-        """Whether the log has a row of this index, as far as memory tells; None where it reaches further back.
+        """Tell whether the log has a row of this index; None when memory does not reach back that far.
 
-        Raises InvalidInput for a text that is no index.
+        Raises InvalidInput when the text is not an index.
         """
-        _mark, pk = log.parse_index(index)
+        _mark, pk = parse_index(index)
         if pk == replica.pk:
             return index == replica.index
         return self.buffer.contains(index, pk)

@@ -1,16 +1,16 @@
-"""A page of the list, put together from the replica by the rules of `catalogue.PAGE`."""
+"""Build a page of the list from the replica, by the same rules as `catalogue.PAGE`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from service_registry.choices import Status
-from service_registry.queries.catalogue import INSTANCES_A_PAGE, ListPosition, ServicePage, render_service
+from service_registry.queries.catalogue import INSTANCES_PER_PAGE, ListPosition, ServicePage, render_service
 from service_registry.queries.filters import LISTED_STATES, name_matches, resolve_filters
 from service_registry.replica.store import Replica, ServiceEntry, filter_documents
 from service_registry.schemas import ListQuery
 
-# So much is copied of the replica at once, on the event loop: less than a millisecond's worth.
+# How much of the replica is copied at once on the event loop: less than a millisecond's work.
 SERVICES_PER_PART = 200
 INSTANCES_PER_PART = 2000
 
@@ -19,8 +19,7 @@ Service = tuple[Key, ServiceEntry]
 
 
 def select_keys(keys: Iterable[Key], query: ListQuery, after: ListPosition | None) -> Sequence[Key]:
-    """Those that the query names and that come after the place where the walk stands, byte by byte, as the database has
-    them: names are ASCII."""
+    """Return the keys that the query selects after a position, in PostgreSQL's order: names are ASCII."""
     place = (after.namespace, after.name) if after else ("", "")
     return sorted(
         key for key in keys if key > place and query.namespace in {None, key[0]} and name_matches(key[1], query.name)
@@ -28,7 +27,7 @@ def select_keys(keys: Iterable[Key], query: ListQuery, after: ListPosition | Non
 
 
 def copy_in_parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> Iterator[Sequence[Service]]:
-    """Copies of the services that are there and of this owner, a part at a time. Takes its steps on the event loop."""
+    """Yield copies of the services that exist and have this owner, part by part. Runs on the event loop."""
     part: list[Service] = []
     instances = 0
     for number, key in enumerate(keys, 1):
@@ -44,7 +43,7 @@ def copy_in_parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> I
 
 @dataclass(slots=True)
 class PageBuilder:
-    """A page in the making; `more` once it is full and there is another service for the next one."""
+    """A page under construction. `has_more` is set when the page is full and another service follows it."""
 
     query: ListQuery
     index: str
@@ -54,31 +53,31 @@ class PageBuilder:
     has_more: bool = False
 
     def add(self, services: Iterable[Service]) -> None:
-        """Look at the services that come next, until the page is full."""
-        asked = resolve_filters(self.query, Status.values)
+        """Add the services that come next, until the page is full."""
+        filters = resolve_filters(self.query, Status.values)
         for key, service in services:
-            documents = list(filter_documents(service.sorted_instances(), asked.parameters))
-            if asked.narrowed and not documents:
+            documents = list(filter_documents(service.sorted_instances(), filters.parameters))
+            if filters.narrowed and not documents:
                 continue
             if self.is_full:
                 self.has_more = True
                 return
-            self.rows.append(self.row(key, service, documents))
+            self.rows.append(self.render_row(key, service, documents))
             self.shown += len(documents)
             self.last = key
 
     @property
     def is_full(self) -> bool:
-        return len(self.rows) >= self.query.limit or (self.query.view == "full" and self.shown >= INSTANCES_A_PAGE)
+        return len(self.rows) >= self.query.limit or (self.query.view == "full" and self.shown >= INSTANCES_PER_PAGE)
 
-    def row(self, key: Key, service: ServiceEntry, documents: Iterable[bytes]) -> str:
+    def render_row(self, key: Key, service: ServiceEntry, documents: Iterable[bytes]) -> str:
         states = Counter((entry.state in LISTED_STATES, entry.status) for entry in service.instances.values())
         count = sum(number for (is_listed, _status), number in states.items() if is_listed)
-        members = (*key, service.owners, count, states[True, "UP"], service.protected, service.index)
+        members = (*key, service.owners, count, states[True, Status.UP], service.protected, service.index)
         array = (b"[%b]" % b", ".join(documents)).decode() if self.query.view == "full" else None
         return render_service(members, array, self.index)
 
     def build_page(self, after: ListPosition | None) -> ServicePage:
-        begun_at = after.index if after else self.index
-        following = ListPosition(begun_at, *self.last) if self.has_more else None
-        return ServicePage(self.index, begun_at, f"[{','.join(self.rows)}]", following)
+        first_index = after.index if after else self.index
+        following = ListPosition(first_index, *self.last) if self.has_more else None
+        return ServicePage(self.index, first_index, f"[{','.join(self.rows)}]", following)

@@ -1,7 +1,6 @@
-"""The catalogue in memory: what discovery reads, as the log's state at its end.
+"""Hold the catalogue in memory as the change log describes it at one index.
 
-Documents are kept as PostgreSQL rendered them, with the few keys that discovery's defaults need. A replica belongs to
-the event loop: only there is it read and changed.
+Instances are kept as the JSON text that PostgreSQL rendered, with the two keys that discovery filters on by default.
 """
 
 import json
@@ -16,7 +15,7 @@ REMOVAL_KINDS = {ChangeKind.DEREGISTERED, ChangeKind.PURGED}
 
 
 class InstanceEntry(NamedTuple):
-    """An instance: its JSON text, and what decides by default whether discovery gives it."""
+    """An instance: its JSON text, its effective status and its state."""
 
     document: bytes
     status: str
@@ -25,14 +24,14 @@ class InstanceEntry(NamedTuple):
 
 @dataclass(slots=True)
 class ServiceEntry:
-    """A service. `index` names its last change, and is None where the log holds none."""
+    """A service and its instances. `index` names its last change; it is None when the log holds none of the service."""
 
     owners: tuple[str, ...]
     index: str | None = None
     pk: int = 0
     instances: dict[str, InstanceEntry] = field(default_factory=dict)
     in_order: bool = False
-    # Kept rather than counted: each answer says whether there are any.
+    # Maintained rather than counted, because each response says whether there are any.
     protected_instances: int = 0
 
     @property
@@ -45,16 +44,16 @@ class ServiceEntry:
         self.protected_instances += is_protected(entry) - is_protected(before)
         self.instances[instance_id] = entry
 
-    def copy(self) -> "ServiceEntry":
-        """As it stands now, for a thread to look at."""
-        return replace(self, instances=self.instances.copy())
-
     def remove_instance(self, instance_id: str) -> None:
-        """Also one that is not there: a change may be applied twice."""
+        """Remove an instance if it is there: a change may be applied twice."""
         self.protected_instances -= is_protected(self.instances.pop(instance_id, None))
 
+    def copy(self) -> "ServiceEntry":
+        """Copy the entry, so that a thread can read it while the event loop goes on."""
+        return replace(self, instances=self.instances.copy())
+
     def sorted_instances(self) -> Sequence[InstanceEntry]:
-        """By instance id, byte by byte, as the database has it: ids are ASCII. They are put in order when asked for."""
+        """Return the instances by id, in PostgreSQL's order: ids are ASCII. They are sorted only when asked for."""
         if not self.in_order:
             self.instances = dict(sorted(self.instances.items()))
             self.in_order = True
@@ -67,10 +66,10 @@ def is_protected(entry: InstanceEntry | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change as the feed brings it, rendered once for all who watch.
+    """A change as the feed reads it, encoded once for all subscribers.
 
-    `entry` is the instance after it, None where it has none. `owners` are those that it gives the service, None where
-    it gives none.
+    `entry` is the instance after the change, or None. `owners` are the owners that the change gives its service, or
+    None. `public` is the JSON text for every reader; `private` that of an object with author, reason and evidence.
     """
 
     pk: int
@@ -103,7 +102,7 @@ class Change:
 
     @property
     def full(self) -> bytes:
-        """For those who may see who did it, and why."""
+        """The JSON text for readers who may see author, reason and evidence."""
         return b"%b, %b" % (self.public[:-1], self.private[1:])
 
     @property
@@ -112,17 +111,25 @@ class Change:
             return None
         return self.namespace, self.service_name
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of JSON text in memory."""
+        return len(self.public) + len(self.private) + (len(self.entry.document) if self.entry else 0)
+
 
 @dataclass(slots=True)
 class Replica:
-    """`index` and `pk` are those of the last change it holds."""
+    """The services by namespace and name. `index` and `pk` are those of the last change that was applied.
+
+    A replica belongs to the event loop: no other thread reads or changes it.
+    """
 
     index: str
     pk: int
     services: dict[tuple[str, str], ServiceEntry] = field(default_factory=dict)
 
     def apply(self, change: Change) -> None:
-        """Go on by one change. Each states its instance whole, so that applying one again changes nothing."""
+        """Apply the next change. Each change holds its whole instance, so applying it twice does no harm."""
         if change.service_key is not None:
             self.apply_to_service(change, change.service_key)
         self.index, self.pk = change.index, change.pk
@@ -144,22 +151,22 @@ class Replica:
         service.index, service.pk = change.index, change.pk
 
     def find_owners(self, change: Change) -> Sequence[str]:
-        """Whose service a change is about: as it stands, and as the change itself says of one that is gone."""
+        """Return the present owners of the change's service; of a deleted service those that the change names."""
         service = self.services.get(change.service_key) if change.service_key else None
         return service.owners if service else owners_in_evidence(change.kind, change.private)
 
 
 def needs_parsing(parameters: dict[str, Any]) -> bool:
-    """Whether documents have to be parsed to tell which match."""
+    """Tell whether a filter looks into documents, which then have to be parsed."""
     return parameters["zone"] is not None or bool(parameters["tags"]) or parameters["metadata"] != "{}"
 
 
 def filter_documents(entries: Sequence[InstanceEntry], parameters: dict[str, Any]) -> Iterator[bytes]:
-    """The documents that `filters.MATCHES` would let through, given its parameters."""
+    """Yield the documents that `filters.MATCHES` selects with the same parameters."""
     statuses, states = frozenset(parameters["statuses"]), frozenset(parameters["states"])
-    inside = needs_parsing(parameters)
+    parses = needs_parsing(parameters)
     for document, status, state in entries:
-        if status in statuses and state in states and (not inside or document_matches(document, parameters)):
+        if status in statuses and state in states and (not parses or document_matches(document, parameters)):
             yield document
 
 

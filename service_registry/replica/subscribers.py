@@ -1,4 +1,8 @@
-"""Who waits for which changes, on the event loop: no thread, no database connection, and nobody is woken for others."""
+"""Deliver changes to the watches and blocking reads that wait for them.
+
+A subscriber waits on the event loop: it needs no thread and no database connection. A change wakes only the subscribers
+to its topics.
+"""
 
 import asyncio
 import math
@@ -9,16 +13,17 @@ from service_registry import metrics
 from service_registry.replica.events import ChangeEvent
 from service_registry.replica.store import Change
 
-# How much text of changes told may wait for somebody: more than one page of the log can have, so that nobody who takes
-# them falls so far behind by one.
+# How many bytes of events may be pending for a subscriber: more than one page of the log can have, so that a page alone
+# ends no subscriber that takes its events.
 BACKLOG_BYTES = 32 * 1024 * 1024
 
+# Namespace and service name; None matches any.
 Topic = tuple[str | None, str | None]
 ALL_CHANGES: Topic = (None, None)
 
 
 class EndReason(Enum):
-    """Why nothing more will come to a waiter."""
+    """Why a subscriber receives nothing more."""
 
     RESYNC = "the log was replaced by another, or lost its end"
     SLOW = "the backlog passed its bound"
@@ -27,11 +32,12 @@ class EndReason(Enum):
 
 
 class Subscriber:
-    """Somebody who waits for changes of `topics` after the change with the id `position`.
+    """A watch or a blocking read that waits for changes of its topics.
 
     Arguments:
-        topics: (namespace, service name), None for any.
-        keeps_events: whether the changes are kept until taken; who only has to know that there was one is woken alone.
+        topics: the topics that it subscribes to.
+        position: the id of the change after which it waits.
+        keeps_events: whether events are kept until they are taken. A blocking read needs no events, only the wake-up.
     """
 
     __slots__ = ("awake", "backlog_bytes", "end_reason", "keeps_events", "on_end", "pending", "position", "topics")
@@ -47,43 +53,43 @@ class Subscriber:
         self.on_end: Callable[[EndReason], object] | None = None
 
     def wants(self, change: Change) -> bool:
-        """Whether the change is of its topics."""
+        """Tell whether the change belongs to one of its topics."""
         return not topics_of(change).isdisjoint(self.topics)
 
-    def deliver(self, notice: ChangeEvent) -> bool:
-        """Called for changes of its topics in the order of the log. Returns whether it is news to this waiter."""
-        if notice.change.pk <= self.position or self.end_reason:
+    def deliver(self, event: ChangeEvent) -> bool:
+        """Add an event, in the order of the log. Returns False when it is not new to this subscriber."""
+        if event.change.pk <= self.position or self.end_reason:
             return False
-        self.position = notice.change.pk
+        self.position = event.change.pk
         if self.keeps_events:
-            self.pending.append(notice)
-            self.backlog_bytes += notice.size
+            self.pending.append(event)
+            self.backlog_bytes += event.size_bytes
             if self.backlog_bytes > BACKLOG_BYTES:
                 self.end(EndReason.SLOW)
         self.awake.set()
         return True
 
-    def end(self, ending: EndReason) -> None:
+    def end(self, reason: EndReason) -> None:
         if self.end_reason is None:
-            self.end_reason = ending
+            self.end_reason = reason
             self.awake.set()
             if self.on_end:
-                self.on_end(ending)
+                self.on_end(reason)
 
-    def take(self, at_most: int, enough_bytes: float = math.inf) -> list[ChangeEvent]:
-        """The next, until they are so many or so much."""
-        taken, self.pending = split_batch(self.pending, at_most, enough_bytes)
-        self.backlog_bytes -= sum(notice.size for notice in taken)
+    def take(self, max_events: int, enough_bytes: float = math.inf) -> list[ChangeEvent]:
+        """Take the next events, until there are `max_events` of them or at least `enough_bytes`."""
+        taken, self.pending = split_batch(self.pending, max_events, enough_bytes)
+        self.backlog_bytes -= sum(event.size_bytes for event in taken)
         return taken
 
     def discard_pending(self) -> None:
-        """It waits no more."""
+        """Free the events that nobody will take, and forget the end callback."""
         self.pending = []
         self.backlog_bytes = 0
         self.on_end = None
 
     async def wait(self, seconds: float) -> None:
-        """Until something came, it ended, or so many seconds passed."""
+        """Wait for an event or the end of the subscription, for at most `seconds`."""
         if self.pending or self.end_reason:
             return
         timer = asyncio.get_running_loop().call_later(max(seconds, 0), self.awake.set)
@@ -95,15 +101,15 @@ class Subscriber:
 
 
 def split_batch(
-    notices: list[ChangeEvent], at_most: int, enough_bytes: float
+    events: list[ChangeEvent], max_events: int, enough_bytes: float
 ) -> tuple[list[ChangeEvent], list[ChangeEvent]]:
-    """The first, until they are so many or so much, and the rest."""
-    size = 0
-    for number, notice in enumerate(notices[:at_most]):
-        if size >= enough_bytes:
-            return notices[:number], notices[number:]
-        size += notice.size
-    return notices[:at_most], notices[at_most:]
+    """Split off the first events, until there are `max_events` of them or at least `enough_bytes`."""
+    size_bytes = 0
+    for number, event in enumerate(events[:max_events]):
+        if size_bytes >= enough_bytes:
+            return events[:number], events[number:]
+        size_bytes += event.size_bytes
+    return events[:max_events], events[max_events:]
 
 
 def topics_of(change: Change) -> set[Topic]:
@@ -112,40 +118,41 @@ def topics_of(change: Change) -> set[Topic]:
 
 
 class Subscribers:
-    """All who wait in this process, by topic; and those who will, but read the log yet."""
+    """All subscribers of a process: those that receive changes, by topic, and those that still read the log."""
 
     def __init__(self) -> None:
         self.present: set[Subscriber] = set()
         self.by_topic: dict[Topic, set[Subscriber]] = {}
 
-    def attach(self, waiter: Subscriber) -> None:
-        """Have it told from now on when it has to end."""
-        self.present.add(waiter)
+    def attach(self, subscriber: Subscriber) -> None:
+        """Let a subscriber know when it has to end."""
+        self.present.add(subscriber)
 
-    def subscribe(self, waiter: Subscriber) -> None:
-        """Have it told of changes, too."""
-        self.attach(waiter)
-        for topic in waiter.topics:
-            self.by_topic.setdefault(topic, set()).add(waiter)
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Also deliver changes to it."""
+        self.attach(subscriber)
+        for topic in subscriber.topics:
+            self.by_topic.setdefault(topic, set()).add(subscriber)
 
-    def unsubscribe(self, waiter: Subscriber) -> None:
-        """Also for one who never joined."""
-        self.present.discard(waiter)
-        for topic in waiter.topics:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber, whether it was attached, subscribed or neither."""
+        self.present.discard(subscriber)
+        for topic in subscriber.topics:
             others = self.by_topic.get(topic, set())
-            others.discard(waiter)
+            others.discard(subscriber)
             if not others:
                 self.by_topic.pop(topic, None)
 
     def publish(self, changes: Iterable[Change]) -> None:
+        """Deliver changes to the subscribers to their topics."""
         woken: set[Subscriber] = set()
-        for notice in map(ChangeEvent, changes):
-            for topic in topics_of(notice.change):
-                for waiter in self.by_topic.get(topic, ()):
-                    if waiter.deliver(notice):
-                        woken.add(waiter)
+        for event in map(ChangeEvent, changes):
+            for topic in topics_of(event.change):
+                for subscriber in self.by_topic.get(topic, ()):
+                    if subscriber.deliver(event):
+                        woken.add(subscriber)
         metrics.subscriber_wakeups.inc(len(woken))
 
-    def end_all(self, ending: EndReason) -> None:
-        for waiter in list(self.present):
-            waiter.end(ending)
+    def end_all(self, reason: EndReason) -> None:
+        for subscriber in list(self.present):
+            subscriber.end(reason)

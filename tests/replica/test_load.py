@@ -7,7 +7,7 @@ import pytest
 from service_registry import changelog as log
 from service_registry.changelog import prune as pruning
 from service_registry.exceptions import IndexGone
-from service_registry.replica.change_buffer import ChangeBuffer, size_of
+from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.load import load_replica, read_changes
 from service_registry.replica.store import Change
@@ -92,14 +92,14 @@ def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, 
 def test_memory_begins_with_no_more_than_fits(team: Api, feed: FeedConnection) -> None:
     for number in range(8):
         team.register("web", f"i-{number}", metadata=dict.fromkeys("abcd", "x" * 500))
-    size = max(size_of(change) for change in load_replica(feed)[1][-8:])
+    size = max(change.size_bytes for change in load_replica(feed)[1][-8:])
     assert size > 4000
-    assert [change.instance_id for change in load_replica(feed, at_most_bytes=3 * size)[1]] == [
+    assert [change.instance_id for change in load_replica(feed, max_bytes=3 * size)[1]] == [
         "i-4",
         "i-5",
         "i-6",
         "i-7",
     ]
-    assert [change.instance_id for change in load_replica(feed, at_most=2)[1]] == ["i-6", "i-7"]
-    assert [change.instance_id for change in load_replica(feed, at_most_bytes=10)[1]] == ["i-7"]
+    assert [change.instance_id for change in load_replica(feed, max_changes=2)[1]] == ["i-6", "i-7"]
+    assert [change.instance_id for change in load_replica(feed, max_bytes=10)[1]] == ["i-7"]
     assert load_replica(feed)[0].services["default", "web"].instances.keys() == {f"i-{number}" for number in range(8)}
