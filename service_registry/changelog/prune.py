@@ -34,7 +34,8 @@ LAST_OF_SERVICE = f"(SELECT n.id FROM {CHANGE} n WHERE {SAME_SERVICE} AND {NEWES
 LAST_OF_INSTANCE = f"""(SELECT n.id FROM {CHANGE} n
     WHERE {SAME_SERVICE} AND n.instance_id = c.instance_id AND {NEWEST_IS_BELOW} {FIRST})"""
 LAST_OF_OWNERS = f"""(SELECT n.id FROM {CHANGE} n
-    WHERE {SAME_SERVICE} AND n.instance_id IS NULL AND {NEWEST_IS_BELOW} AND n.kind IN {literals(OWNER_KINDS)} {FIRST})"""
+    WHERE {SAME_SERVICE} AND n.instance_id IS NULL AND {NEWEST_IS_BELOW}
+        AND n.kind IN {literals(OWNER_KINDS)} {FIRST})"""
 
 # The changes that no reader needs any more. Two groups are kept. The first are the newest change of the log and of each
 # service: a reader that waits there would otherwise be told to start over again and again. The second describes the
