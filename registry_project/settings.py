@@ -307,8 +307,8 @@ REGISTRY_LOG_HEARTBEATS = env.text("REGISTRY_LOG_HEARTBEATS", "changes", ("chang
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"registry": {"()": "service_registry.logs.formatter"}},
-    "filters": {"from_exception": {"()": "service_registry.logs.FromException"}},
+    "formatters": {"registry": {"()": "service_registry.logs.choose_formatter"}},
+    "filters": {"has_traceback": {"()": "service_registry.logs.HasTraceback"}},
     "handlers": {
         "stderr": {"()": "service_registry.logs.StderrHandler", "formatter": "registry"},
         "nowhere": {"class": "logging.NullHandler"},
@@ -317,7 +317,7 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn", "uvicorn.error")},
         # What these say of a request its operation's line says, without the query, which may hold metadata.
-        "django.request": {"filters": ["from_exception"]},
+        "django.request": {"filters": ["has_traceback"]},
         "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
         **{name: {"handlers": [], "propagate": True, "level": "ERROR"} for name in ("django.server", "uvicorn.access")},
         # It would tell of every sweep.

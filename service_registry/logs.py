@@ -1,7 +1,7 @@
-"""How the registry logs: one line an event, JSON for machines and a short sentence on a terminal.
+"""Format log records: one line per event, JSON for machines and a short sentence on a terminal.
 
-All text that somebody else made passes `clean`; metadata and tokens are never handed to a logger, and what looks like a
-token is taken out here all the same.
+Text that clients or libraries chose passes `sanitize`. Callers never log metadata or tokens; what looks like a token is
+redacted here all the same.
 """
 
 import functools
@@ -15,18 +15,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 TEXT_CHARACTERS = 256
-TRACE_CHARACTERS = 8_000
-# A JSON Web Token, or the beginning of one: its first part is the JSON of its header in base64.
+TRACEBACK_CHARACTERS = 8_000
+# A JSON Web Token or its beginning: the first part is the base64 of a JSON object, the header.
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}[A-Za-z0-9_.-]*")
 
-OPERATION = (
+# The fields of an event, in the order in which they are printed.
+FIELDS = (
     *("request_id", "method", "route", "status", "code", "actor", "namespace", "service_name", "instance_id"),
     *("items", "outcomes", "duration_ms", "cause"),
 )
 
 
-def clean(text: str) -> str:
-    """Text that is safe to print: on one line, without tokens, at most 256 characters."""
+def sanitize(text: str) -> str:
+    """Return text that is safe to print: one line, without tokens, at most 256 characters."""
     if "eyJ" in text:
         text = TOKEN.sub("[token]", text)
     if len(text) > TEXT_CHARACTERS:
@@ -36,61 +37,69 @@ def clean(text: str) -> str:
     return text
 
 
-def event(logger: logging.Logger, level: int, name: str, fields: Mapping[str, Any]) -> None:
-    """Log an operation. `fields` are some of OPERATION; those that are None are left out. With `error`, an exception,
-    come its traceback when nobody expected it, and its cause when somebody did."""
+def log_event(logger: logging.Logger, level: int, name: str, fields: Mapping[str, Any]) -> None:
+    """Log an event.
+
+    Args:
+        logger: the logger of the caller's module.
+        level: an expected error is logged below ERROR, as its `cause`; from ERROR on with its traceback.
+        name: the operation, e.g. "register".
+        fields: values for FIELDS, None for a field that does not apply; an exception as `error`.
+    """
     error = fields.get("error")
     if error is not None and level < logging.ERROR:
-        fields, error = {**fields, "cause": saying(error)}, None
+        fields, error = {**fields, "cause": describe_error(error)}, None
     logger.log(level, name, extra={"fields": fields}, exc_info=error)
 
 
-def document(record: logging.LogRecord) -> dict[str, Any]:
-    """The line's members, in the order in which they are printed."""
+def build_members(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the members of the record's line, in the order in which they are printed."""
     members: dict[str, Any] = {
-        "time": f"{second(int(record.created))}.{int(record.msecs):03d}Z",
+        "time": f"{format_second(int(record.created))}.{int(record.msecs):03d}Z",
         "level": record.levelname.lower(),
         "logger": record.name,
-        "event": clean(record.getMessage()),
+        "event": sanitize(record.getMessage()),
     }
-    fields = getattr(record, "fields", None) or of_request(record)
-    for name in OPERATION:
+    fields = getattr(record, "fields", None) or request_fields(record)
+    for name in FIELDS:
         if (value := fields.get(name)) is not None:
-            members[name] = clean(value) if isinstance(value, str) else value
+            members[name] = sanitize(value) if isinstance(value, str) else value
     members["process"] = record.process
     if record.exc_info and record.exc_info[1]:
-        members["exception"] = trace(record.exc_info[1])
+        members["exception"] = format_traceback(record.exc_info[1])
     return members
 
 
 @functools.lru_cache(maxsize=2)
-def second(seconds: int) -> str:
-    """A second since the epoch as RFC 3339 writes it, without its zone. Made once for the lines of that second."""
+def format_second(seconds: int) -> str:
+    """Return a Unix time as RFC 3339 without the zone; all lines of a second share the result."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def of_request(record: logging.LogRecord) -> Mapping[str, Any]:
-    """What is known of a record that Django made of a request."""
+def request_fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    """Return the fields of a record that Django logged for a request."""
     return {"request_id": getattr(getattr(record, "request", None), "request_id", None)}
 
 
-def trace(error: BaseException) -> str:
-    """Where an error came from, without more of its text than its first line: PostgreSQL's others repeat the rows that
-    it refused."""
+def format_traceback(error: BaseException) -> str:
+    """Format an error and its causes, the last 8,000 characters.
+
+    Of each message only the first line is kept: the following lines of PostgreSQL's errors repeat the refused row.
+    """
     texts = [
-        f"Traceback (most recent call last):\n{''.join(traceback.format_tb(each.__traceback__))}{saying(each)}"
-        for each in chain(error)
+        f"Traceback (most recent call last):\n{''.join(traceback.format_tb(each.__traceback__))}{describe_error(each)}"
+        for each in causes_of(error)
     ]
-    return "\n".join(reversed(texts))[-TRACE_CHARACTERS:]
+    return "\n".join(reversed(texts))[-TRACEBACK_CHARACTERS:]
 
 
-def saying(error: BaseException) -> str:
-    """The error in a line."""
-    return clean(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+def describe_error(error: BaseException) -> str:
+    """Return the type and the first line of the message of an error."""
+    return sanitize(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, and so on."""
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -98,34 +107,36 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-# Kept, since `json.dumps` would make a new one each time.
+# One encoder for all lines: `json.dumps` with separators makes a new one for each call.
 encoder = json.JSONEncoder(separators=(",", ":"))
 
 
 class JSONFormatter(logging.Formatter):
+    """Format a record as a JSON object (why this is not a library: docs/decisions/0020)."""
+
     def format(self, record: logging.LogRecord) -> str:
-        return encoder.encode(document(record))
+        return encoder.encode(build_members(record))
 
 
 class TerminalFormatter(logging.Formatter):
-    """Time, what happened to whom by whom, and how long it took."""
+    """Format a record as a sentence: time, level, event, instance, outcomes, actor and duration."""
 
     def format(self, record: logging.LogRecord) -> str:
-        members = document(record)
+        members = build_members(record)
         name = "/".join(filter(None, map(members.get, ("namespace", "service_name", "instance_id"))))
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in members.get("outcomes", {}).items())
-        took = f"{members['duration_ms']:g} ms" if "duration_ms" in members else ""
-        words = (members["event"], name, outcomes, members.get("actor"), took)
+        duration = f"{members['duration_ms']:g} ms" if "duration_ms" in members else ""
+        words = (members["event"], name, outcomes, members.get("actor"), duration)
         line = f"{members['time'][11:19]} {members['level']:<7} {'  '.join(filter(None, words))}"
         return f"{line}\n{members['exception']}" if "exception" in members else line
 
 
-def formatter() -> logging.Formatter:
+def choose_formatter() -> logging.Formatter:
     return TerminalFormatter() if sys.stderr.isatty() else JSONFormatter()
 
 
 class StderrHandler(logging.StreamHandler[Any]):
-    """Writes to what is stderr at the time, and not to what it was when logging was set up."""
+    """Write to the current `sys.stderr`, which tests and servers replace after logging is configured."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -135,8 +146,8 @@ class StderrHandler(logging.StreamHandler[Any]):
         return sys.stderr
 
 
-class FromException(logging.Filter):
-    """Lets through what carries a traceback: that a request was refused, its own line says."""
+class HasTraceback(logging.Filter):
+    """Pass only errors with a traceback: a refused request has a line in the request log already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR and bool(record.exc_info)

@@ -24,4 +24,4 @@ def prune_changes() -> None:
     planned = prune.plan_pruning(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
     pruned = sum(step.obsolete for step in prune.prune(planned))
     fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
-    logs.event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})
+    logs.log_event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})

@@ -1,11 +1,8 @@
-"""What is logged: one line an operation, and never a token, a metadata value or text that could harm its reader."""
+"""The log: one line per operation, without tokens, metadata values or harmful text."""
 
-import contextlib
-import io
 import json
 import logging
 import logging.config
-import timeit
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +29,14 @@ CONTENT: dict[str, Any] = {"metadata": {"note": CANARY}, "tags": ["blue"]}
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call it for the lines since the last call."""
+def read_lines(capsys: pytest.CaptureFixture[str]) -> Any:
+    """A function that returns the lines since its last call."""
     return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_a_registration_is_one_line_with_the_whole_schema(payments: Api, told: Any) -> None:
+def test_registration_logs_one_line_with_all_fields(payments: Api, read_lines: Any) -> None:
     answer = payments.register("web", "web-1", metadata={"note": CANARY})
-    (line,) = told()
+    (line,) = read_lines()
     assert line.pop("time").endswith("Z")
     assert line.pop("duration_ms") > 0
     assert line.pop("process") > 0
@@ -58,21 +55,21 @@ def test_a_registration_is_one_line_with_the_whole_schema(payments: Api, told: A
     }
 
 
-def test_an_array_is_one_line_with_its_outcomes(payments: Api, told: Any) -> None:
+def test_array_logs_one_line_with_outcomes(payments: Api, read_lines: Any) -> None:
     payments.register("web", "a")
-    told()
+    read_lines()
     items = [registration("web", name) for name in ("a", "b", "b")]
     payments.post("/registry/register", [*items, {"port": 0}])
-    (line,) = told()
+    (line,) = read_lines()
     assert (line["items"], line["outcomes"]) == (4, {"ok": 1, "created": 1, "invalid": 2})
     assert "instance_id" not in line
 
 
-def test_an_array_that_is_refused_is_counted_by_its_items(reader: Api, told: Any) -> None:
+def test_refused_array_logs_one_outcome(reader: Api, read_lines: Any) -> None:
     reader.post("/registry/register", [registration(), registration()])
-    (line,) = told()
+    (line,) = read_lines()
     assert (line["status"], line["code"], line["level"]) == (403, "permission_denied", "info")
-    assert line["outcomes"] == {"permission_denied": 1}  # it was refused before it was read
+    assert line["outcomes"] == {"permission_denied": 1}  # refused before the body was read
 
 
 @pytest.mark.parametrize(
@@ -86,152 +83,152 @@ def test_an_array_that_is_refused_is_counted_by_its_items(reader: Api, told: Any
         ("GET /registry/nowhere", "unknown", (None, None, None)),
     ],
 )
-def test_the_others_name_whom_they_are_about(
-    payments: Api, told: Any, asked: str, event: str, named: tuple[str | None, ...]
+def test_request_line_names_its_subject(
+    payments: Api, read_lines: Any, asked: str, event: str, named: tuple[str | None, ...]
 ) -> None:
     payments.register()
-    told()
+    read_lines()
     method, path = asked.split(" ")
     payments.call(method, path)
-    (line,) = told()
+    (line,) = read_lines()
     assert line["event"] == event
     assert tuple(map(line.get, ("namespace", "service_name", "instance_id"))) == named
 
 
-def test_a_heartbeat_that_changes_nothing_is_no_line(payments: Api, told: Any) -> None:
+def test_heartbeat_without_a_change_logs_no_line(payments: Api, read_lines: Any) -> None:
     payments.register()
-    told()
+    read_lines()
     payments.heartbeat()
     payments.heartbeat(status="UP")
     payments.post("/registry/heartbeat", [{"service_name": "web", "instance_id": "web-1"}])
-    assert told() == []
+    assert read_lines() == []
 
 
-def test_a_heartbeat_that_changes_something_is_one(payments: Api, told: Any) -> None:
+def test_heartbeat_with_a_change_logs_one_line(payments: Api, read_lines: Any) -> None:
     payments.register()
-    told()
+    read_lines()
     payments.heartbeat(status="DOWN")
     age_leases(40)
     sweep()
     payments.heartbeat()
     payments.heartbeat(instance_id="nobody")
     payments.post("/registry/heartbeat", [{"service_name": "web", "instance_id": name} for name in ("web-1", "x")])
-    changed, swept, recovered, refused, array = told()
+    changed, swept, recovered, refused, array = read_lines()
     assert [line["event"] for line in (changed, swept, recovered)] == ["heartbeat", "sweep", "heartbeat"]
     assert refused["code"] == "instance_not_found"
     assert array["outcomes"] == {"ok": 1, "instance_not_found": 1}
 
 
 @pytest.mark.parametrize(("which", "lines"), [("all", 2), ("none", 0)])
-def test_heartbeats_are_logged_as_the_setting_says(
-    payments: Api, told: Any, settings: LazySettings, which: str, lines: int
+def test_heartbeats_are_logged_by_the_setting(
+    payments: Api, read_lines: Any, settings: LazySettings, which: str, lines: int
 ) -> None:
     settings.REGISTRY_LOG_HEARTBEATS = which
     payments.register()
-    told()
+    read_lines()
     payments.heartbeat()
     payments.heartbeat(instance_id="nobody")
-    assert len(told()) == lines
+    assert len(read_lines()) == lines
 
 
-def test_a_sweep_is_told_only_when_it_did_something(payments: Api, told: Any) -> None:
+def test_sweep_without_a_change_logs_no_line(payments: Api, read_lines: Any) -> None:
     payments.register()
-    told()
+    read_lines()
     sweep()
-    assert told() == []
+    assert read_lines() == []
     age_leases(40)
     sweep()
     age_expiries(700)
     sweep()
-    expired, purged = told()
+    expired, purged = read_lines()
     assert (expired["actor"], expired["outcomes"]) == ("system:sweep", {"expired": 1})
     assert purged["outcomes"] == {"purged": 1}
 
 
-def test_a_removal_by_command_is_one_line(payments: Api, told: Any) -> None:
+def test_removal_by_command_logs_one_line(payments: Api, read_lines: Any) -> None:
     payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(501)])
-    told()
+    read_lines()
     run("remove_instances", "--service=web", "--yes", "--reason=x")
-    (line,) = told()
+    (line,) = read_lines()
     assert (line["event"], line["actor"], line["service_name"]) == ("remove", "system:command", "web")
     assert (line["items"], line["outcomes"]) == (501, {"ok": 501})
     assert line["duration_ms"] > 0
     run("remove_instances", "--service=web", "--yes", "--reason=x")
-    assert told() == []
+    assert read_lines() == []
 
 
-def test_an_action_in_the_admin_is_a_line_beside_its_request(payments: Api, told: Any) -> None:
+def test_admin_action_logs_a_line_besides_its_request(payments: Api, read_lines: Any) -> None:
     payments.register("web", "a")
     payments.register("web", "b")
     user = User.objects.create(username="oscar", is_staff=True)
     user.groups.set(Group.objects.filter(name="registry-operators"))
     client = Client()
     client.force_login(user, "django.contrib.auth.backends.ModelBackend")
-    told()
+    read_lines()
     form = {"action": "remove", "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
     client.post("/admin/service_registry/instance/", form | {"confirmed": "yes", "reason": "gone"})
-    action, request = told()
+    action, request = read_lines()
     assert (action["event"], action["actor"], action["items"]) == ("remove", "admin:oscar", 2)
     assert action["outcomes"] == {"ok": 2}
     assert (request["event"], request["request_id"]) == ("admin", action["request_id"])
 
 
-def test_a_probe_that_finds_all_well_is_no_line(db: None, told: Any) -> None:
+def test_successful_probe_logs_no_line(db: None, read_lines: Any) -> None:
     Api().client.get("/livez")
-    assert told() == []
+    assert read_lines() == []
 
 
-def test_an_unexpected_error_carries_its_traceback_on_the_same_line(payments: Api, told: Any) -> None:
+def test_unexpected_error_logs_its_traceback_on_the_same_line(payments: Api, read_lines: Any) -> None:
     request_id = "find-me"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("service_registry.queries.catalogue.list_services", lambda *_: {}[JWT])  # type: ignore[index]
         payments.client.get(
             "/registry/services", headers={"Authorization": f"Bearer {payments.bearer}", "X-Request-Id": request_id}
         )
-    (line,) = told()
+    (line,) = read_lines()
     assert (line["level"], line["status"], line["code"], line["request_id"]) == ("error", 500, "internal", request_id)
     assert line["exception"].startswith("Traceback (most recent call last):\n")
     assert line["exception"].endswith("KeyError: '[token]'")
 
 
-def formatted(formatter: logging.Formatter, message: str, error: Any = None, **fields: Any) -> str:
+def format_record(formatter: logging.Formatter, message: str, error: Any = None, **fields: Any) -> str:
     exc_info = (type(error), error, error.__traceback__) if error else None
     record = logging.LogRecord("test", logging.INFO, __file__, 1, message, None, exc_info)
     record.fields = fields
     return formatter.format(record)
 
 
-def test_what_the_database_says_of_refused_rows_is_left_out() -> None:
+def test_database_error_logs_only_the_first_line_of_its_message() -> None:
     error = DataError(f"value too long\nDETAIL:  Failing row contains ({CANARY}).")
     error.__cause__ = OperationalError(f"connection lost\nCONTEXT:  {CANARY}")
-    line = formatted(logs.JSONFormatter(), "failed", error)
+    line = format_record(logs.JSONFormatter(), "failed", error)
     assert CANARY not in line
     assert "OperationalError: connection lost\\nTraceback" in line
 
 
 @pytest.mark.parametrize("formatter", [logs.JSONFormatter(), logs.TerminalFormatter()])
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "\u202eb", "\ud800", "\x00", "x" * 300, f"Bearer {JWT}"])
-def test_text_of_others_is_harmless(formatter: logging.Formatter, text: str) -> None:
-    for line in (formatted(formatter, text), formatted(formatter, "x", service_name=text)):
+def test_hostile_text_is_escaped_redacted_and_cut(formatter: logging.Formatter, text: str) -> None:
+    for line in (format_record(formatter, text), format_record(formatter, "x", service_name=text)):
         assert line.isprintable()
         assert len(line) < 500
         assert not any(part in line for part in JWT.split("."))
 
 
-def test_a_terminal_gets_a_sentence() -> None:
+def test_terminal_formatter_writes_a_sentence() -> None:
     fields = {"namespace": "default", "service_name": "web", "actor": "me", "outcomes": {"created": 1}}
-    line = formatted(logs.TerminalFormatter(), "register", None, **fields, duration_ms=2.5)
+    line = format_record(logs.TerminalFormatter(), "register", None, **fields, duration_ms=2.5)
     assert line[8:] == " info    register  default/web  1 created  me  2.5 ms"
 
 
-def test_loggers_of_others_take_the_same_way(told: Any) -> None:
-    # Servers that other tests have started in this process have set these up for themselves.
+def test_loggers_of_libraries_use_the_same_format(read_lines: Any) -> None:
+    # Servers that other tests started in this process have configured these loggers.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
     logging.config.dictConfig(project_settings.LOGGING)
     for name in ("uvicorn.error", "celery.worker", "django.security.csrf", "py.warnings"):
-        logging.getLogger(name).warning("said by %s", name)
+        logging.getLogger(name).warning("from %s", name)
     logging.getLogger("uvicorn.access").info("GET /registry/services?metadata.note=%s", CANARY)
-    lines: Lines = told()
+    lines: Lines = read_lines()
     assert [line["logger"] for line in lines] == [
         "uvicorn.error",
         "celery.worker",
@@ -247,32 +244,31 @@ def test_loggers_of_others_take_the_same_way(told: Any) -> None:
         ("registry/^register/?$", "/registry/register"),
     ],
 )
-def test_routes_are_shown_as_the_readme_writes_them(route: str, shown: str) -> None:
+def test_route_is_logged_as_the_readme_writes_it(route: str, shown: str) -> None:
     assert readable(route) == shown
 
 
-def test_a_line_is_cheap() -> None:
-    fields = {"request_id": "f" * 32, "method": "POST", "route": "/registry/register", "status": 201}
-    fields |= {"actor": "someone@https://sso.example.test", "service_name": "web", "instance_id": "web-1"}
-    fields |= {"outcomes": {"created": 1}, "duration_ms": 3.217}
-    logger = logging.getLogger("service_registry.test")
-    with contextlib.redirect_stderr(io.StringIO()):
-        best = min(timeit.repeat(lambda: logs.event(logger, logging.INFO, "register", fields), number=1000, repeat=5))
-    assert best < 0.1  # 100 us a line on a busy machine; about 15 on a quiet one
+def test_timestamp_of_a_second_is_formatted_once() -> None:
+    formatter = logs.JSONFormatter()
+    records = [logging.makeLogRecord({"created": 1_000_000_000 + number / 1000}) for number in range(1000)]
+    logs.format_second.cache_clear()
+    times = [json.loads(formatter.format(record))["time"] for record in records]
+    assert {time[:19] for time in times} == {"2001-09-09T01:46:40"}
+    assert logs.format_second.cache_info().misses == 1
 
 
-def test_no_token_and_no_metadata_in_all_that_the_processes_say(tmp_path: Path) -> None:
-    """Drive every operation, well and badly, with the database gone at the end, and read all that was printed."""
+def test_output_of_all_processes_has_no_token_and_no_metadata(tmp_path: Path) -> None:
+    """Send valid and invalid requests for every operation, at last without the database, and read all output."""
     with Registry(tmp_path, variables={"REGISTRY_LOG_HEARTBEATS": "all"}) as registry:
         registry.start("-W", "ignore", "-m", "celery", "--quiet", "-A", "registry_project", "worker", "-P", "solo")
         callers = [registry.caller(f"registry-{role}", "team") for role in ("services", "admins", "readers")]
         tokens = [str(caller.headers["Authorization"]).removeprefix("Bearer ") for caller in callers]
         for caller in callers:
-            drive(caller)
+            send_requests(caller)
         for caller in (registry.with_bearer(tokens[0][:-3]), registry.with_bearer(f"{tokens[0]}.x"), registry.nobody()):
-            drive(caller)
+            send_requests(caller)
         registry.postgres.stop()
-        drive(registry.with_bearer(tokens[0]))
+        send_requests(registry.with_bearer(tokens[0]))
         registry.postgres.start()
     output = (tmp_path / "output").read_text()
     assert CANARY not in output
@@ -289,7 +285,7 @@ def test_no_token_and_no_metadata_in_all_that_the_processes_say(tmp_path: Path) 
 KEY = {"service_name": "web", "instance_id": "web-1"}
 
 
-def drive(caller: Any) -> None:
+def send_requests(caller: Any) -> None:
     for body in (registration(**CONTENT), [registration(**CONTENT)], registration(**CONTENT, port=CANARY)):
         caller.call("POST", "/registry/register", body)
     caller.call("POST", "/registry/register", registration(metadata={CANARY: "\x00", "x": CANARY * 99}))

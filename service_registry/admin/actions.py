@@ -126,7 +126,7 @@ def tell(request: HttpRequest, verb: str, caller: Caller, outcomes: Sequence[obj
     """Log an action in a line of its own: that of its request says only that the admin was asked."""
     codes = Counter(outcome.code if isinstance(outcome, RegistryError) else "ok" for outcome in outcomes)
     fields = {"request_id": getattr(request, "request_id", None), "actor": caller.actor}
-    logs.event(logger, logging.INFO, verb, fields | {"items": len(outcomes), "outcomes": codes})
+    logs.log_event(logger, logging.INFO, verb, fields | {"items": len(outcomes), "outcomes": codes})
 
 
 def with_services(queryset: QuerySet[Any]) -> QuerySet[Any]:

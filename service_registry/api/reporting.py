@@ -192,7 +192,7 @@ def write_line(this: Answered, seconds: float) -> None:
         "duration_ms": round(seconds * 1000, 3),
         "error": this.error,
     }
-    logs.event(logger, level_of(this.status), this.verb, fields)
+    logs.log_event(logger, level_of(this.status), this.verb, fields)
 
 
 def level_of(status: int) -> int:

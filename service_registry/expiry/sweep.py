@@ -73,7 +73,7 @@ def tell(report: Report, seconds: float) -> None:
     outcomes = {name: count for name, count in asdict(report).items() if count and name != "finished"}
     if outcomes:
         fields = {"actor": ACTOR, "outcomes": outcomes, "duration_ms": round(seconds * 1000, 3)}
-        logs.event(logger, logging.INFO, "sweep", fields)
+        logs.log_event(logger, logging.INFO, "sweep", fields)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def log_removal(selection: manager.Selection, count: int, duration_seconds: floa
     if count:
         named = {"namespace": selection.namespace, "service_name": selection.service_name, "actor": OPERATOR.actor}
         done = {"items": count, "outcomes": {"ok": count}, "duration_ms": round(duration_seconds * 1000, 3)}
-        logs.event(logger, logging.INFO, "remove", named | done)
+        logs.log_event(logger, logging.INFO, "remove", named | done)
 
 
 def build_selection(options: dict[str, Any]) -> manager.Selection:
