@@ -21,7 +21,7 @@ SECONDS ?= 4
 THREADS ?= 1 2 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser scale faults faults-short watch watch-short check bench simulate profile format lock
+.PHONY: help run demo test browser scale faults faults-short watch watch-short check bench simulate format lock
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -67,14 +67,11 @@ check: $(DEV_STAMP) ## Check everything, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(MAKE) test browser faults-short watch-short
 
-bench: $(DEV_STAMP) ## Measure this machine, in about four minutes (SECONDS=, THREADS=)
-	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS)
+bench: $(DEV_STAMP) ## Measure this machine, in four minutes (SECONDS=, THREADS=), or compare with BEFORE=checkout
+	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS) $(if $(BEFORE),--before $(BEFORE))
 
 simulate: $(DEV_STAMP) ## Show what the rules of expiry do to fleets, in virtual time, in a few minutes
 	@exec $(VENV_PYTHON) -m benchmarks.simulation
-
-profile: $(DEV_STAMP) ## Show where the time of one heartbeat goes
-	@exec $(VENV_PYTHON) -m benchmarks --profile
 
 format: $(DEV_STAMP) ## Format the code and mend what can be mended
 	$(VENV_PYTHON) -m ruff format

@@ -1,25 +1,39 @@
-"""What is sent. The population: instances `i-N`, twenty to a service, of a hundred teams; registered before anything is
-measured."""
+"""The kinds of requests, as whole HTTP/1.1 messages, and the population that they are about.
+
+The population is 50,000 instances `i-N`, twenty in each service, of a hundred teams. It is registered before anything
+is measured.
+"""
 
 import functools
 import http.client
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 POPULATION = 50_000
-TO_A_SERVICE = 20
+INSTANCES_PER_SERVICE = 20
 TEAMS = 100
-ARRAY = POPULATION // TEAMS
-# Long enough for nothing to expire while other things are measured.
+ARRAY_ITEMS = POPULATION // TEAMS
+LISTED_SERVICES = 20
+# Long enough that nothing expires while other kinds are measured.
 TTL_SECONDS = 3600
 
 
-def registration(number: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RequestKind:
+    """A kind of request: its name, the status of its responses, and what makes its requests."""
+
+    name: str
+    status: int
+    make_requests: Callable[[], Iterator[bytes]]
+
+
+def make_registration(number: int) -> dict[str, Any]:
     return {
-        "service_name": f"service-{number // TO_A_SERVICE}",
+        "service_name": f"service-{number // INSTANCES_PER_SERVICE}",
         "instance_id": f"i-{number}",
         "host": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
         "port": 8080,
@@ -30,26 +44,36 @@ def registration(number: int) -> dict[str, Any]:
     }
 
 
-def beat(number: int) -> dict[str, str]:
-    return {"service_name": f"service-{number // TO_A_SERVICE}", "instance_id": f"i-{number}"}
+def make_heartbeat(number: int) -> dict[str, str]:
+    return {"service_name": f"service-{number // INSTANCES_PER_SERVICE}", "instance_id": f"i-{number}"}
 
 
 def team_of(number: int) -> int:
-    return number // TO_A_SERVICE % TEAMS
+    return number // INSTANCES_PER_SERVICE % TEAMS
 
 
-def fleet_of(team: int) -> list[int]:
-    """A team's share of the population, which is ARRAY."""
+def instances_of(team: int) -> list[int]:
+    """The numbers of a team's ARRAY_ITEMS instances."""
     return [number for number in range(POPULATION) if team_of(number) == team]
 
 
-class Writer:
-    """Makes whole HTTP/1.1 requests. `tokens` are those of the teams."""
+class RequestFactory:
+    """Makes requests with the tokens of the teams, in their order."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        self.tokens = tokens
         self.common = [f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n" for token in tokens]
-        self.new = itertools.count(POPULATION)
+        self.unused = itertools.count(POPULATION)
+
+    def kinds(self, ports: Sequence[int]) -> list[RequestKind]:
+        return [
+            RequestKind("register (new)", 201, self.registrations),
+            RequestKind("register (again)", 200, self.repeated_registrations),
+            RequestKind("heartbeat", 200, self.heartbeats),
+            RequestKind(f"heartbeats, {ARRAY_ITEMS} per array", 200, self.heartbeat_arrays),
+            RequestKind("discovery (20 instances)", 200, self.discoveries),
+            RequestKind("discovery, unchanged (304)", 304, lambda: self.conditional_discoveries(ports[0])),
+            RequestKind(f"list ({LISTED_SERVICES} services)", 200, self.lists),
+        ]
 
     def post(self, path: str, body: Any, team: int) -> bytes:
         content = json.dumps(body).encode()
@@ -59,69 +83,70 @@ class Writer:
     def get(self, path: str, more: str = "") -> bytes:
         return f"GET {path} HTTP/1.1\r\n{self.common[0]}{more}\r\n".encode()
 
-    def registers(self) -> Iterator[bytes]:
-        """New instances of services that are there: a fleet that grows."""
-        for number in self.new:
+    def registrations(self) -> Iterator[bytes]:
+        """New instances of existing services: a fleet that grows."""
+        for number in self.unused:
             of = random.randrange(POPULATION)
-            body = registration(of) | {"instance_id": f"new-{number}"}
+            body = make_registration(of) | {"instance_id": f"new-{number}"}
             yield self.post("/registry/register", body, team_of(of))
 
-    def registers_again(self) -> Iterator[bytes]:
+    def repeated_registrations(self) -> Iterator[bytes]:
         while True:
             number = random.randrange(POPULATION)
-            yield self.post("/registry/register", registration(number), team_of(number))
+            yield self.post("/registry/register", make_registration(number), team_of(number))
 
     def heartbeats(self) -> Iterator[bytes]:
         while True:
             number = random.randrange(POPULATION)
-            yield self.post("/registry/heartbeat", beat(number), team_of(number))
+            yield self.post("/registry/heartbeat", make_heartbeat(number), team_of(number))
 
     @functools.cached_property
-    def made_arrays(self) -> list[bytes]:
-        """Made once: the client's own work must not stand in the figures. A sidecar of each team beats for its 500."""
+    def arrays(self) -> list[bytes]:
+        """One for each team, as a sidecar sends it. Made once, so that the client's own work is not measured."""
         return [
-            self.post("/registry/heartbeat", [beat(each) for each in fleet_of(team)], team) for team in range(TEAMS)
+            self.post("/registry/heartbeat", [make_heartbeat(each) for each in instances_of(team)], team)
+            for team in range(TEAMS)
         ]
 
-    def arrays(self) -> Iterator[bytes]:
-        return itertools.cycle(random.sample(self.made_arrays, TEAMS))
+    def heartbeat_arrays(self) -> Iterator[bytes]:
+        return itertools.cycle(random.sample(self.arrays, TEAMS))
 
     def discoveries(self) -> Iterator[bytes]:
         while True:
-            yield self.get(f"/registry/services/service-{random.randrange(POPULATION // TO_A_SERVICE)}")
+            yield self.get(f"/registry/services/service-{random.randrange(POPULATION // INSTANCES_PER_SERVICE)}")
 
-    def unchanged(self, ports: Sequence[int]) -> Iterator[bytes]:
-        """Discovery by callers who know the answer already."""
+    def conditional_discoveries(self, port: int) -> Iterator[bytes]:
+        """Discovery by callers that have the response already."""
         made: list[bytes] = []
         for number in range(20):
             path = f"/registry/services/service-{number}"
-            tag = headers_of(ports[0], path, self.get(path))["etag"]
-            made.append(self.get(path, f"If-None-Match: {tag}\r\n"))
+            _, headers, _ = exchange(port, self.get(path))
+            made.append(self.get(path, f"If-None-Match: {headers['etag']}\r\n"))
         yield from itertools.cycle(made)
 
+    def lists(self) -> Iterator[bytes]:
+        """First pages of the list, which the database answers."""
+        return itertools.repeat(self.get(f"/registry/services?limit={LISTED_SERVICES}"))
 
-def headers_of(port: int, path: str, request: bytes) -> dict[str, str]:
-    sent = dict(line.split(": ", 1) for line in request.decode().split("\r\n")[1:] if line)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+def exchange(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send one request; return the status, the headers in lower case, and the body of the response."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    request_line, *lines = head.decode().split("\r\n")
+    method, path, _version = request_line.split(" ")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("GET", path, headers=sent)
-        answer = connection.getresponse()
-        answer.read()
-        return {name.lower(): value for name, value in answer.getheaders()}
+        connection.request(method, path, body or None, dict(line.split(": ", 1) for line in lines))
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
         connection.close()
 
 
-def populate(port: int, writer: Writer) -> None:
-    """Register the population, one array a team. Raises RuntimeError."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+def register_population(port: int, factory: RequestFactory) -> None:
+    """Register the population, one array for each team. Raises RuntimeError when the registry refuses any of it."""
     for team in range(TEAMS):
-        request = writer.post("/registry/register", [registration(number) for number in fleet_of(team)], team)
-        head, _, body = request.partition(b"\r\n\r\n")
-        sent = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
-        connection.request("POST", "/registry/register", body, sent)
-        answer = connection.getresponse()
-        said = answer.read()
-        if answer.status != 200 or b'"error"' in said:
-            raise RuntimeError(f"the population could not be registered: {said[:600]!r}")
-    connection.close()
+        items = [make_registration(number) for number in instances_of(team)]
+        status, _headers, body = exchange(port, factory.post("/registry/register", items, team))
+        if status != 200 or b'"error"' in body:
+            raise RuntimeError(f"the population could not be registered: {body[:600]!r}")
