@@ -126,6 +126,12 @@ class Instance(models.Model):
     def __str__(self) -> str:
         return self.instance_id
 
+    @property
+    def url(self) -> str:
+        """The address as a URL, equal to the SQL expression `sql.URL`: an IPv6 address is in brackets (RFC 3986)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
 
 class Lease(models.Model):
     """The facts by which an instance is alive. Narrow, half-empty pages and no index on times: every heartbeat is HOT.

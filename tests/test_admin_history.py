@@ -1,4 +1,4 @@
-"""The history of an instance in the admin."""
+"""The history page of an instance in the admin."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from service_registry.models import Change, Instance, User
 from tests.client import Api
 
 
-def signed_in(*groups: str) -> Client:
+def sign_in(*groups: str) -> Client:
     user = User.objects.create(username="somebody", is_staff=True)
     user.groups.set(Group.objects.filter(name__in=groups))
     client = Client()
@@ -21,26 +21,26 @@ def signed_in(*groups: str) -> Client:
     return client
 
 
-def history(client: Client, query: str = "", **which: Any) -> tuple[int, str]:
+def get_history(client: Client, query: str = "", **which: Any) -> tuple[int, str]:
     response = client.get(f"/admin/service_registry/instance/{Instance.objects.get(**which).pk}/history/{query}")
     return response.status_code, response.content.decode()
 
 
-def kinds(page: str) -> list[str]:
+def kinds_of(page: str) -> list[str]:
     return re.findall(r"</th>\s*<td>(\w+)</td>", page)
 
 
-def test_it_lists_the_changes_newest_first(payments: Api, operator: Api) -> None:
+def test_history_lists_changes_newest_first(payments: Api, operator: Api) -> None:
     payments.register()
     payments.register("web", "other")
     payments.register(namespace="test")
     payments.deregister()
     payments.register(weight=1)
     operator.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "disk <b>"})
-    client = signed_in("registry-operators")
-    status, page = history(client, instance_id="web-1", service__namespace="default")
+    client = sign_in("registry-operators")
+    status, page = get_history(client, instance_id="web-1", service__namespace="default")
     assert status == 200
-    assert kinds(page) == ["status_changed", "registered", "deregistered", "registered"]
+    assert kinds_of(page) == ["status_changed", "registered", "deregistered", "registered"]
     assert "disk &lt;b&gt;" in page
     assert "operator@" in page
     assert "override: DOWN" in page
@@ -49,26 +49,26 @@ def test_it_lists_the_changes_newest_first(payments: Api, operator: Api) -> None
     assert client.get(link[1]).status_code == 200
 
 
-def test_it_goes_on_to_older_ones(payments: Api) -> None:
+def test_history_links_to_older_changes(payments: Api) -> None:
     payments.register()
     for weight in range(100):
         payments.register(weight=weight)
     payments.register(weight=5000)
-    client = signed_in("registry-operators")
-    _status, newest = history(client)
+    client = sign_in("registry-operators")
+    _status, newest = get_history(client)
     older = re.search(r'href="(\?before=\d+)"', newest)
     assert older
-    _status, rest = history(client, older[1])
-    assert (len(kinds(newest)), kinds(rest)) == (100, ["updated", "registered"])
+    _status, rest = get_history(client, older[1])
+    assert (len(kinds_of(newest)), kinds_of(rest)) == (100, ["updated", "registered"])
     assert "?before=" not in rest
-    assert kinds(history(client, "?before=x")[1]) == kinds(newest)
+    assert kinds_of(get_history(client, "?before=x")[1]) == kinds_of(newest)
 
 
-def test_it_is_read_by_index(payments: Api) -> None:
+def test_history_reads_changes_by_index(payments: Api) -> None:
     payments.register()
-    client = signed_in("registry-operators")
+    client = sign_in("registry-operators")
     with CaptureQueriesContext(connection) as captured:
-        history(client, "?before=9999")
+        get_history(client, "?before=9999")
     (sql,) = [query["sql"] for query in captured.captured_queries if '"service_registry_change"."mark"' in query["sql"]]
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
@@ -78,10 +78,10 @@ def test_it_is_read_by_index(payments: Api) -> None:
     assert "Sort" not in plan
 
 
-def test_it_needs_the_permission_to_see_changes(payments: Api) -> None:
+def test_history_without_view_change_is_forbidden(payments: Api) -> None:
     payments.register()
-    reader = signed_in("registry-readers")
-    status, page = history(reader)
+    reader = sign_in("registry-readers")
+    status, page = get_history(reader)
     assert status == 403
     assert "registered" not in page
     form = reader.get(f"/admin/service_registry/instance/{Instance.objects.get().pk}/change/").content.decode()
@@ -89,19 +89,19 @@ def test_it_needs_the_permission_to_see_changes(payments: Api) -> None:
     assert "/history/" not in form
 
 
-def test_it_needs_the_permission_to_see_instances(payments: Api) -> None:
+def test_history_without_view_instance_is_forbidden(payments: Api) -> None:
     payments.register()
-    auditor = signed_in()
+    auditor = sign_in()
     User.objects.get().user_permissions.set(Permission.objects.filter(codename="view_change"))
-    assert history(auditor)[0] == 403
+    assert get_history(auditor)[0] == 403
 
 
 @pytest.mark.parametrize("pk", ["0", "x", "9" * 30])
-def test_of_no_instance_there_is_none(db: None, pk: str) -> None:
-    assert signed_in("registry-operators").get(f"/admin/service_registry/instance/{pk}/history/").status_code == 404
+def test_history_of_an_unknown_instance_is_not_found(db: None, pk: str) -> None:
+    assert sign_in("registry-operators").get(f"/admin/service_registry/instance/{pk}/history/").status_code == 404
 
 
-def test_what_was_pruned_is_said_to_be_gone(payments: Api) -> None:
+def test_history_without_changes_says_so(payments: Api) -> None:
     payments.register()
     Change.objects.all().delete()
-    assert "The log holds nothing of this instance any more." in history(signed_in("registry-operators"))[1]
+    assert "The log has no changes of this instance any more." in get_history(sign_in("registry-operators"))[1]

@@ -1,4 +1,4 @@
-"""The Django admin for operators. Django imports this package to find the registered models."""
+"""The Django admin for operators. Django's autodiscovery imports this package."""
 
 from service_registry.admin import site
 

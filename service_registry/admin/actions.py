@@ -1,5 +1,4 @@
-"""What an operator does in the admin to the rows selected: a page that says what will happen and asks why, then the
-verb, with the operator as actor."""
+"""Admin actions on selected rows: ask for confirmation and a reason, then run an operation as the signed-in user."""
 
 import logging
 from collections import Counter
@@ -12,144 +11,161 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from pydantic import TypeAdapter, ValidationError
 
 from service_registry import logs, manager
 from service_registry.caller import Caller
 from service_registry.choices import Status
 from service_registry.exceptions import RegistryError
-from service_registry.models import Instance, Override, Service, User
-from service_registry.schemas import ARRAY_LIMIT, Deregistration, InstanceOverride, ServiceRelease
-from service_registry.schemas.fields import NO_CONTROLS
+from service_registry.models import Instance, Override, User
+from service_registry.schemas import ARRAY_LIMIT, Deregistration, InstanceOverride, Reason, ServiceRelease
 
 logger = logging.getLogger(__name__)
 
-# The stubs' class takes its model; Django's does not.
+# The class of the stubs is generic; Django's class is not.
 if TYPE_CHECKING:
     AnyAdmin = admin.ModelAdmin[Any]
 else:
     AnyAdmin = admin.ModelAdmin
 
-SHOWN = 100
+ROWS_SHOWN = 100
 
 
-class Removal(forms.Form):
-    """Deregister instances."""
+class ReasonField(forms.CharField):
+    """A reason as `schemas.Reason` allows it."""
 
-    title: ClassVar[str] = "Remove instances"
-    consequence: ClassVar[str] = "They leave the list at once, and callers find them no more. Those that still run may "
-    consequence += "register again: to keep one out, override its status."
-    verb: ClassVar[str] = "remove"
-    reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
+    def validate(self, value: Any) -> None:
+        super().validate(value)
+        try:
+            TypeAdapter(Reason).validate_python(value)
+        except ValidationError as error:
+            raise forms.ValidationError("Give 1 to 512 characters on one line.") from error
 
-    def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        items = [Deregistration(**key_of(row)) for row in rows]
+
+class ActionForm(forms.Form):
+    """The page of an action: its effect, its fields, and the call of the operation.
+
+    `operation` names the action in the log; `imperative` and `participle` name it on the pages.
+    """
+
+    title: ClassVar[str]
+    effect: ClassVar[str]
+    operation: ClassVar[str]
+    imperative: ClassVar[str]
+    participle: ClassVar[str]
+    reason = ReasonField(help_text="Stored with the change.")
+
+    def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        """Run the operation on at most ARRAY_LIMIT rows, and return an outcome for each."""
+        raise NotImplementedError
+
+
+class RemoveForm(ActionForm):
+    title = "Remove instances"
+    effect = (
+        "The instances are deregistered and leave the list at once. An instance that still runs may register again; "
+        "to keep it away from traffic, override its status instead."
+    )
+    operation, imperative, participle = "remove", "remove", "removed"
+
+    def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        items = [Deregistration(**instance_key(row)) for row in rows]
         return manager.deregister(items, caller, self.cleaned_data["reason"])
 
 
-class StatusOverride(forms.Form):
-    """Set a status over that of instances."""
-
-    title: ClassVar[str] = "Override the status of instances"
-    consequence: ClassVar[str] = (
-        "The status stands over what they report, through heartbeats, registration and removal."
+class OverrideForm(ActionForm):
+    title = "Override the status of instances"
+    effect = (
+        "The override replaces the status that the instances report. It stays in force through heartbeats, new "
+        "registrations and removal."
     )
-    verb: ClassVar[str] = "override"
-    status = forms.ChoiceField(choices=[(status, status) for status in Status.values], initial=Status.OUT_OF_SERVICE)
-    until = forms.DateTimeField(required=False, help_text="UTC, as 2026-12-31 23:59; empty: until it is cleared.")
-    reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
+    operation, imperative, participle = "override", "override", "overridden"
+    field_order = ("status", "until", "reason")
+    status = forms.ChoiceField(choices=Status.choices, initial=Status.OUT_OF_SERVICE)
+    until = forms.DateTimeField(required=False, help_text="UTC, e.g. 2026-12-31 23:59. Empty: until it is cleared.")
 
-    def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        return manager.override([InstanceOverride(**key_of(row), **self.cleaned_data) for row in rows], caller)
-
-
-class Clearing(forms.Form):
-    """Take overrides back."""
-
-    title: ClassVar[str] = "Clear overrides"
-    consequence: ClassVar[str] = "The instances have the status again that they report."
-    verb: ClassVar[str] = "clear"
-    reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
-
-    def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        return manager.override([InstanceOverride(**key_of(row), **self.cleaned_data) for row in rows], caller)
+    def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        return manager.override([InstanceOverride(**instance_key(row), **self.cleaned_data) for row in rows], caller)
 
 
-class Release(forms.Form):
-    """Let go what services hold."""
+class ClearOverrideForm(ActionForm):
+    title = "Clear overrides"
+    effect = "The instances have the status again that they report."
+    operation, imperative, participle = "clear_override", "clear", "cleared"
 
-    title: ClassVar[str] = "Release services"
-    consequence: ClassVar[str] = (
-        "What is held there past its deadline leaves the list with the next sweep, and for 15 minutes nobody is held."
+    def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        return manager.override([InstanceOverride(**instance_key(row), **self.cleaned_data) for row in rows], caller)
+
+
+class ReleaseForm(ActionForm):
+    title = "Release services"
+    effect = (
+        "Protected instances of the services expire with the next sweep, and for 15 minutes no instance there becomes "
+        "protected."
     )
-    verb: ClassVar[str] = "release"
-    reason = forms.RegexField(NO_CONTROLS, max_length=512, help_text="Kept with the change.")
+    operation, imperative, participle = "release", "release", "released"
 
-    def act(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        reason = self.cleaned_data["reason"]
-        return manager.release(
-            [ServiceRelease(namespace=row.namespace, name=row.name, reason=reason) for row in rows], caller
-        )
+    def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        orders = [ServiceRelease(namespace=row.namespace, name=row.name, **self.cleaned_data) for row in rows]
+        return manager.release(orders, caller)
 
 
-Act = type[Removal] | type[StatusOverride] | type[Clearing] | type[Release]
-
-
-def key_of(row: Instance | Override) -> dict[str, str]:
+def instance_key(row: Instance | Override) -> dict[str, str]:
     service = row.service
     return {"namespace": service.namespace, "service_name": service.name, "instance_id": row.instance_id}
 
 
-def operator(user: Any) -> Caller:
-    """The caller that a signed-in operator is."""
-    assert isinstance(user, User), "the admin lets nobody else in"
+def caller_of(user: Any) -> Caller:
+    """Return the caller for a signed-in user, with the permissions and groups that the user has in Django."""
+    assert isinstance(user, User), "the admin requires a signed-in user"
     granted = {name.partition(".")[2] for name in user.get_all_permissions() if name.startswith("service_registry.")}
     return Caller(user.actor, frozenset(user.groups.values_list("name", flat=True)), frozenset(granted))
 
 
-def confirmed(model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], act: Act) -> HttpResponse | None:
-    """Ask, on a page that lists what will happen; when answered with a reason, do it and say how it went."""
-    form = act(request.POST) if "confirmed" in request.POST else act()
+def run_action(
+    model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form_class: type[ActionForm]
+) -> HttpResponse | None:
+    """Show the confirmation page; when it is submitted with valid fields, run the operation and report the outcomes."""
+    form = form_class(request.POST) if "confirmed" in request.POST else form_class()
     if not form.is_valid():
-        return ask(model_admin, request, queryset, form)
-    caller = operator(request.user)
-    outcomes = [outcome for rows in batches(queryset) for outcome in form.act(rows, caller)]
-    tell(request, act.verb, caller, outcomes)
-    failures = [outcome for outcome in outcomes if isinstance(outcome, RegistryError)]
-    done = len(outcomes) - len(failures)
-    model_admin.message_user(request, f"{done} of {len(outcomes)} done: {act.verb}.", messages.SUCCESS)
-    for failure in sorted({str(failure) for failure in failures}):
-        model_admin.message_user(request, failure, messages.ERROR)
+        return render_confirmation(model_admin, request, queryset, form)
+    caller = caller_of(request.user)
+    outcomes = [outcome for rows in batches_of(queryset) for outcome in form.apply(rows, caller)]
+    log_action(request, form, caller, outcomes)
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, RegistryError)]
+    done = len(outcomes) - len(refusals)
+    level = messages.SUCCESS if done else messages.WARNING
+    model_admin.message_user(request, f"{done} of {len(outcomes)} {form.participle}.", level)
+    for refusal in sorted({str(refusal) for refusal in refusals}):
+        model_admin.message_user(request, refusal, messages.ERROR)
     return None
 
 
-def tell(request: HttpRequest, verb: str, caller: Caller, outcomes: Sequence[object]) -> None:
-    """Log an action in a line of its own: that of its request says only that the admin was asked."""
+def log_action(request: HttpRequest, form: ActionForm, caller: Caller, outcomes: Sequence[object]) -> None:
+    """Log the outcomes in a line besides that of the request, which has only the status of the page."""
     codes = Counter(outcome.code if isinstance(outcome, RegistryError) else "ok" for outcome in outcomes)
     fields = {"request_id": getattr(request, "request_id", None), "actor": caller.actor}
-    logs.log_event(logger, logging.INFO, verb, fields | {"items": len(outcomes), "outcomes": codes})
+    logs.log_event(logger, logging.INFO, form.operation, fields | {"items": len(outcomes), "outcomes": codes})
 
 
-def with_services(queryset: QuerySet[Any]) -> QuerySet[Any]:
-    """The rows, with the service of each where they are not services themselves."""
-    return queryset if queryset.model is Service else queryset.select_related("service")
-
-
-def batches(queryset: QuerySet[Any]) -> Iterator[list[Any]]:
-    rows = list(with_services(queryset))
+def batches_of(queryset: QuerySet[Any]) -> Iterator[list[Any]]:
+    rows = list(queryset)
     yield from (rows[start : start + ARRAY_LIMIT] for start in range(0, len(rows), ARRAY_LIMIT))
 
 
-def ask(model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form: forms.Form) -> HttpResponse:
-    rows = with_services(queryset)
+def render_confirmation(
+    model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form: ActionForm
+) -> HttpResponse:
+    count = queryset.count()
     context = {
         **model_admin.admin_site.each_context(request),
-        "title": getattr(form, "title", ""),
+        "title": form.title,
         "form": form,
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "count": rows.count(),
-        "rows": rows[:SHOWN],
-        "more": max(rows.count() - SHOWN, 0),
+        "count": count,
+        "rows": queryset[:ROWS_SHOWN],
+        "more": max(count - ROWS_SHOWN, 0),
         "action": request.POST["action"],
         "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
         "select_across": request.POST.get("select_across", "0"),

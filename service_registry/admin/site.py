@@ -1,5 +1,6 @@
-"""The admin for operators: browse, search and filter; remove and override, each with a reason, through the verbs."""
+"""Pages of the admin: lists with search and filters, the history of an instance, and actions that need a reason."""
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -15,12 +16,12 @@ from service_registry.models import Change, Instance, InstanceQuerySet, Override
 
 admin.site.site_header = admin.site.site_title = "Service Registry"
 admin.site.index_title = "Operations"
-CHANGES_A_PAGE = 100
+CHANGES_PER_PAGE = 100
 admin.site.register(User, UserAdmin)
 
 
-class OnlyVerbsWrite(actions.AnyAdmin):
-    """Rows that the verbs own: nothing here adds, edits or deletes one."""
+class ReadOnlyAdmin(actions.AnyAdmin):
+    """Pages without forms: rows are written by the operations of `manager` alone, which actions call."""
 
     list_per_page = 50
     show_full_result_count = False
@@ -39,16 +40,16 @@ class OnlyVerbsWrite(actions.AnyAdmin):
 
 
 @admin.register(Service)
-class ServiceAdmin(OnlyVerbsWrite):
+class ServiceAdmin(ReadOnlyAdmin):
     list_display = ("name", "namespace", "owners", "created_at")
     list_filter = ("namespace",)
     search_fields = ("name", "owners__icontains")
     ordering = ("namespace", "name")
     actions = ("release",)
 
-    @admin.action(description="Release what is held, with a reason", permissions=["operate"])
+    @admin.action(description="Release (end protection) with a reason", permissions=["operate"])
     def release(self, request: HttpRequest, queryset: QuerySet[Service]) -> HttpResponse | None:
-        return actions.confirmed(self, request, queryset, actions.Release)
+        return actions.run_action(self, request, queryset, actions.ReleaseForm)
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -76,57 +77,61 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 @admin.register(Instance)
-class InstanceAdmin(OnlyVerbsWrite):
-    """Instances with the state of their leases. Metadata is hostile: it is shown as text, and so are addresses."""
+class InstanceAdmin(ReadOnlyAdmin):
+    """Instances with their leases. Metadata and host names are hostile: they are shown as escaped text, not links."""
 
-    list_display = ("instance_id", "service", "address", "reported_status", "state", "heartbeat_at", "registered_at")
+    list_display = ("instance_id", "service", "url", "reported_status", "state", "heartbeat_at", "registered_at")
     list_filter = (StateFilter, StatusFilter, "zone", "service__namespace")
     search_fields = ("instance_id", "host", "service__name")
     list_select_related = ("service", "lease")
     ordering = ("service__namespace", "service__name", "instance_id")
     actions = ("override", "remove")
+    fields = readonly_fields = (
+        *("service", "instance_id", "url", "reported_status", "state", "heartbeat_at", "zone", "weight", "tags"),
+        *("metadata", "registered_at", "registered_by"),
+    )
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """The instance's history is the change log's, newest first; Django's own knows nothing of the verbs."""
+        """Show the changes of the instance, newest first, in place of Django's own log of admin edits."""
         if not (self.has_view_permission(request) and request.user.has_perm("service_registry.view_change")):
             raise PermissionDenied
         instance = self.get_object(request, object_id)
         if instance is None:
             raise Http404
-        rows = list(Change.objects.of(instance).before(request.GET.get("before", ""))[: CHANGES_A_PAGE + 1])
+        rows = list(Change.objects.of(instance).before(request.GET.get("before", ""))[: CHANGES_PER_PAGE + 1])
         context = {
             **self.admin_site.each_context(request),
             "title": f"History of {instance.service} {instance}",
             "opts": self.opts,
             "instance": instance,
-            "changes": rows[:CHANGES_A_PAGE],
-            "older": rows[CHANGES_A_PAGE - 1].pk if len(rows) > CHANGES_A_PAGE else None,
+            "changes": rows[:CHANGES_PER_PAGE],
+            "older": rows[CHANGES_PER_PAGE - 1].pk if len(rows) > CHANGES_PER_PAGE else None,
         }
         return render(request, "admin/service_registry/instance/object_history.html", context)
 
-    @admin.display(description="address")
-    def address(self, instance: Instance) -> str:
-        return f"{instance.scheme}://{instance.host}:{instance.port}"
+    @admin.display(description="URL")
+    def url(self, instance: Instance) -> str:
+        return instance.url
 
     @admin.display(description="state")
     def state(self, instance: Instance) -> str:
         return instance.lease.state
 
     @admin.display(description="last heartbeat")
-    def heartbeat_at(self, instance: Instance) -> Any:
+    def heartbeat_at(self, instance: Instance) -> datetime:
         return instance.lease.heartbeat_at
 
     @admin.action(description="Remove (deregister) with a reason", permissions=["operate"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:
-        return actions.confirmed(self, request, queryset, actions.Removal)
+        return actions.run_action(self, request, queryset, actions.RemoveForm)
 
     @admin.action(description="Override the status with a reason", permissions=["operate"])
     def override(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:
-        return actions.confirmed(self, request, queryset, actions.StatusOverride)
+        return actions.run_action(self, request, queryset, actions.OverrideForm)
 
 
 @admin.register(Override)
-class OverrideAdmin(OnlyVerbsWrite):
+class OverrideAdmin(ReadOnlyAdmin):
     list_display = ("instance_id", "service", "status", "reason", "actor", "until", "created_at")
     list_filter = ("status",)
     search_fields = ("instance_id", "service__name", "reason", "actor")
@@ -136,12 +141,12 @@ class OverrideAdmin(OnlyVerbsWrite):
 
     @admin.action(description="Clear with a reason", permissions=["operate"])
     def clear(self, request: HttpRequest, queryset: QuerySet[Override]) -> HttpResponse | None:
-        return actions.confirmed(self, request, queryset, actions.Clearing)
+        return actions.run_action(self, request, queryset, actions.ClearOverrideForm)
 
 
 @admin.register(Change)
-class ChangeAdmin(OnlyVerbsWrite):
-    """The log: what happened, newest first, with its author, reason and evidence."""
+class ChangeAdmin(ReadOnlyAdmin):
+    """The change log, newest first, with actor, reason and evidence."""
 
     list_display = ("at", "kind", "namespace", "service_name", "instance_id", "reason", "actor")
     list_filter = ("kind",)

@@ -1,0 +1,70 @@
+"""Lists, details and confirmation pages of the admin."""
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from service_registry.models import Change, Instance, User
+from tests.client import Api, registration
+
+INSTANCES = "/admin/service_registry/instance/"
+
+
+@pytest.fixture
+def admin(db: None) -> Client:
+    user = User.objects.create(username="oscar", is_staff=True)
+    user.groups.set(Group.objects.filter(name="registry-operators"))
+    client = Client()
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("10.0.0.7", "grpc://10.0.0.7:8080"),
+        ("2001:db8::7", "grpc://[2001:db8::7]:8080"),
+        ("web.example.test", "grpc://web.example.test:8080"),
+    ],
+)
+def test_url_of_an_instance_is_equal_in_api_and_admin(payments: Api, admin: Client, host: str, url: str) -> None:
+    answer = payments.register(host=host, scheme="grpc")
+    assert (answer.json["url"], Instance.objects.get().url) == (url, url)
+    for page in (INSTANCES, f"{INSTANCES}{Instance.objects.get().pk}/change/"):
+        assert f">{url}<" in admin.get(page).content.decode()
+
+
+def post_action(admin: Client, action: str, **fields: str) -> str:
+    form = {"action": action, "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
+    response = admin.post(INSTANCES, form | fields, follow=True)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+@pytest.mark.parametrize("action", ["remove", "override"])
+@pytest.mark.parametrize("reason", ["", "  ", "a\x1bb", "x" * 513])
+def test_action_with_an_invalid_reason_asks_again(payments: Api, admin: Client, action: str, reason: str) -> None:
+    payments.register()
+    page = post_action(admin, action, confirmed="yes", status="DOWN", reason=reason)
+    assert "errorlist" in page
+    assert set(Change.objects.values_list("kind", flat=True)) == {"log_started", "service_created", "registered"}
+
+
+def test_override_until_a_past_time_reports_the_refusal(payments: Api, admin: Client) -> None:
+    payments.register()
+    page = post_action(admin, "override", confirmed="yes", status="DOWN", reason="x", until="2001-01-01 00:00")
+    assert "0 of 1 overridden." in page
+    assert '<li class="error">' in page
+
+
+def test_confirmation_of_many_rows_reads_them_at_once(payments: Api, admin: Client) -> None:
+    counts = []
+    for size in (2, 40):
+        payments.post("/registry/register", [registration("web", f"web-{number}") for number in range(size)])
+        with CaptureQueriesContext(connection) as captured:
+            page = post_action(admin, "remove")
+        assert page.count("<li>default / web / web-") == size
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
