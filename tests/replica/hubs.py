@@ -1,4 +1,4 @@
-"""A process's memory of the log, with changes that tell nothing of any instance."""
+"""Hubs for tests, fed with changes of one service's owners."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The feed on its thread, with a real log, and with an event loop on which something fails."""
+"""The feed on its thread, with a real log, when applying changes fails."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from tests.client import Api
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-class FailingOnce(Hub):
-    """Fails at the first change, half way."""
+class HubThatFailsOnce(Hub):
+    """Fails half way through the first changes."""
 
     failed = False
 
@@ -36,26 +36,26 @@ def register(instance_id: str) -> None:
 
 
 async def loaded(hub: Hub, instances: int) -> Replica:
-    """The replica, once it has so many of them."""
+    """Return the replica once it has at least `instances` instances."""
     async with asyncio.timeout(30):
         while not hub.replica or sum(len(kept.instances) for kept in hub.replica.services.values()) < instances:
             await asyncio.sleep(0.01)
     return hub.replica
 
 
-def test_it_loads_anew_after_changes_could_not_be_taken_in() -> None:
+def test_feed_loads_the_replica_again_after_changes_failed_to_apply() -> None:
     async def follow() -> tuple[EndReason | None, Replica]:
-        hub = FailingOnce()
+        hub = HubThatFailsOnce()
         feed = Feed(hub, asyncio.get_running_loop())
         feed.start()
         try:
             await loaded(hub, 0)
-            waiter = Subscriber([ALL_CHANGES], 0)
-            hub.subscribers.subscribe(waiter)
+            subscriber = Subscriber([ALL_CHANGES], 0)
+            hub.subscribers.subscribe(subscriber)
             await asyncio.to_thread(register, "a")
             await loaded(hub, 1)
             await asyncio.to_thread(register, "b")
-            return waiter.end_reason, await loaded(hub, 2)
+            return subscriber.end_reason, await loaded(hub, 2)
         finally:
             feed.stop()
             await asyncio.to_thread(feed._thread.join, 30)

@@ -1,4 +1,4 @@
-"""What a process knows of the log, and what it does not take itself to know."""
+"""What a hub counts as read, and how long its readers wait."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from service_registry.replica.subscribers import ALL_CHANGES, EndReason, Subscri
 from tests.replica.hubs import advance, change, index, loaded
 
 
-def test_a_page_that_is_not_the_last_does_not_tell_that_all_is_known() -> None:
+def test_catch_up_waits_past_a_page_that_is_not_the_last() -> None:
     async def ask() -> tuple[bool, bool, bool | None]:
         hub = loaded(1)
         refreshed = asyncio.create_task(hub.catch_up())
@@ -23,7 +23,7 @@ def test_a_page_that_is_not_the_last_does_not_tell_that_all_is_known() -> None:
     assert asyncio.run(ask()) == (False, True, True)
 
 
-def test_a_process_that_catches_up_owns_up_to_its_age() -> None:
+def test_age_is_kept_until_the_last_page_is_applied() -> None:
     hub = loaded(1)
     before = hub.read_at
     advance(hub, [2, 3], whole=False)
@@ -32,14 +32,14 @@ def test_a_process_that_catches_up_owns_up_to_its_age() -> None:
     assert hub.read_at > before
 
 
-def test_a_commit_that_the_log_lost_is_not_waited_for_again() -> None:
+def test_commit_that_the_log_lost_is_waited_for_only_once() -> None:
     async def ask() -> tuple[int, bool]:
         hub = loaded(1)
         hub.note_commit(5)
         before = time.monotonic()
         fresh = asyncio.create_task(hub.current_replica())
         await asyncio.sleep(0)
-        hub.apply_page([], before)  # asked before the commit was known: it tells nothing of it
+        hub.apply_page([], before)  # asked before the commit was known, so it proves nothing about it
         assert hub.committed_pk == 5
         advance(hub, [])
         await fresh
@@ -50,7 +50,7 @@ def test_a_commit_that_the_log_lost_is_not_waited_for_again() -> None:
     assert asyncio.run(ask()) == (1, True)
 
 
-def test_a_commit_that_comes_meanwhile_is_waited_for() -> None:
+def test_commit_noted_while_waiting_is_waited_for() -> None:
     async def ask() -> int:
         hub = loaded(1)
         hub.note_commit(5)
@@ -68,10 +68,10 @@ def test_a_commit_that_comes_meanwhile_is_waited_for() -> None:
     assert asyncio.run(ask()) == 6
 
 
-def test_who_waits_while_the_replica_is_loaded_anew_starts_over() -> None:
+def test_subscriber_is_resynced_when_the_replica_is_replaced() -> None:
     hub = loaded(1)
-    waiter = Subscriber([ALL_CHANGES], 1)
-    hub.subscribers.subscribe(waiter)
+    subscriber = Subscriber([ALL_CHANGES], 1)
+    hub.subscribers.subscribe(subscriber)
     hub.replace_replica(Replica(index(3), 3), [change(3)], time.monotonic())
-    assert (waiter.end_reason, hub.resyncs) == (EndReason.RESYNC, 1)
+    assert (subscriber.end_reason, hub.resyncs) == (EndReason.RESYNC, 1)
     assert hub.replica is not None

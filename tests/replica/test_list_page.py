@@ -1,4 +1,4 @@
-"""Pages that are put together while the replica goes on, and for many at once."""
+"""Building list pages while the replica changes, and for many readers at once."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ KEYS = [("default", f"s-{number:04}") for number in range(2 * SERVICES_PER_PART)
 
 
 def replica(*owners: str) -> Replica:
-    """Of many services without instances."""
+    """Return a replica of many services without instances."""
     return Replica(INDEX, 7, {key: ServiceEntry(owners) for key in KEYS})
 
 
@@ -29,7 +29,7 @@ def listing(seconds_ago: float) -> Listing:
     return Listing(hub, Texts(), Answers())
 
 
-def test_what_changes_between_two_parts_is_read_as_it_is_then() -> None:
+def test_copy_in_parts_reads_each_part_as_it_is_then() -> None:
     whole = replica("team")
     taken = copy_in_parts(whole, KEYS, None)
     first = next(taken)
@@ -43,14 +43,14 @@ def test_what_changes_between_two_parts_is_read_as_it_is_then() -> None:
     assert second[-1][1].instances.keys() == {"in-time"}
 
 
-def test_services_of_others_are_looked_through_part_by_part() -> None:
+def test_copy_in_parts_of_other_owners_yields_empty_parts() -> None:
     assert [len(part) for part in copy_in_parts(replica("team"), KEYS, "other")] == [0, 0, 0]
     assert [len(part) for part in copy_in_parts(replica("team", "other"), KEYS, "other")] == [SERVICES_PER_PART] * 2 + [
         0
     ]
 
 
-def test_many_who_ask_the_same_get_one_text_and_more_are_turned_away() -> None:
+def test_equal_list_requests_share_one_text_and_too_many_are_refused() -> None:
     async def ask() -> list[object]:
         pages = listing(seconds_ago=10)
         queue = [pages.page(ListQuery()) for _ in range(QUEUE_AT_MOST + 1)]
@@ -64,11 +64,11 @@ def test_many_who_ask_the_same_get_one_text_and_more_are_turned_away() -> None:
     assert all(isinstance(page, tuple) for page in served)
 
 
-def test_a_database_that_is_there_again_is_asked() -> None:
+def test_fresh_replica_leaves_the_list_to_the_database() -> None:
     assert asyncio.run(listing(seconds_ago=0).page(ListQuery())) is None
     assert asyncio.run(Listing(Hub(), Texts(), Answers()).page(ListQuery())) is None
 
 
-def test_a_cursor_of_nobodys_is_refused() -> None:
+def test_list_with_a_malformed_cursor_is_invalid() -> None:
     with pytest.raises(InvalidInput):
         asyncio.run(listing(seconds_ago=10).page(ListQuery(after="nonsense")))

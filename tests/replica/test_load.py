@@ -1,11 +1,11 @@
-"""What a process takes out of the log into memory, with connections and rows as the feed has them."""
+"""Loading a replica and reading on, over the feed's own kind of connection."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from service_registry import changelog as log
-from service_registry.changelog import prune as pruning
+from service_registry import changelog
+from service_registry.changelog import prune
 from service_registry.exceptions import IndexGone
 from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.connection import FeedConnection, connect
@@ -29,67 +29,67 @@ def team() -> Api:
     return Api("registry-services", "team")
 
 
-def prune() -> None:
-    list(pruning.prune(pruning.plan_pruning(30 * DAY)))
+def prune_old_changes() -> None:
+    list(prune.prune(prune.plan_pruning(30 * DAY)))
 
 
 def read(feed: FeedConnection, index: str, read_before_days: float = 0) -> list[Change] | None:
-    return read_changes(feed, index, log.parse_index(index)[1], 500, read_before_days * DAY)
+    return read_changes(feed, index, changelog.parse_index(index)[1], 500, read_before_days * DAY)
 
 
-def with_a_gap_after_b(team: Api) -> str:
-    """The index of b's registration, which is kept; a's leaving, which came after it, is pruned. Then c's and d's."""
+def create_gap_after_b(team: Api) -> str:
+    """Return the index of b's registration, which pruning keeps, while it deletes a's deregistration after it."""
     team.register("web", "a")
     team.register("web", "b")
-    held = log.read_newest_index()
+    kept = changelog.read_newest_index()
     team.deregister("web", "a")
     team.register("web", "c")
     ageing.age_changes(40 * DAY)
     team.register("web", "d")
-    prune()
+    prune_old_changes()
     with pytest.raises(IndexGone):
-        log.read_after(held, 1)
-    return held
+        changelog.read_after(kept, 1)
+    return kept
 
 
-def test_memory_begins_after_what_was_pruned(team: Api, feed: FeedConnection) -> None:
-    held = with_a_gap_after_b(team)
+def test_buffer_starts_after_the_pruned_gap(team: Api, feed: FeedConnection) -> None:
+    kept = create_gap_after_b(team)
     replica, newest = load_replica(feed)
-    recent = ChangeBuffer.from_newest(newest)
-    assert recent.contains(held, log.parse_index(held)[1]) is None
-    assert recent.changes_after(log.parse_index(held)[1]) is None
-    assert recent.contains(replica.index, replica.pk)
+    buffer = ChangeBuffer.from_newest(newest)
+    assert buffer.contains(kept, changelog.parse_index(kept)[1]) is None
+    assert buffer.changes_after(changelog.parse_index(kept)[1]) is None
+    assert buffer.contains(replica.index, replica.pk)
     following = team.register("web", "e")
     assert following.status == 201
     assert [change.instance_id for change in load_replica(feed)[1]] == ["d", "e"]
 
 
-def test_memory_holds_the_last_change_however_old(team: Api, feed: FeedConnection) -> None:
+def test_buffer_contains_the_newest_change_however_old(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
     team.register("web", "b")
     ageing.age_changes(40 * DAY)
-    prune()
+    prune_old_changes()
     replica, newest = load_replica(feed)
-    assert [change.index for change in newest] == [replica.index] == [log.read_newest_index()]
+    assert [change.index for change in newest] == [replica.index] == [changelog.read_newest_index()]
 
 
-def test_a_feed_that_was_away_while_the_log_was_pruned_starts_over(team: Api, feed: FeedConnection) -> None:
-    assert read(feed, with_a_gap_after_b(team), read_before_days=40) is None
+def test_read_changes_after_pruning_during_an_absence_returns_none(team: Api, feed: FeedConnection) -> None:
+    assert read(feed, create_gap_after_b(team), read_before_days=40) is None
 
 
-def test_a_feed_that_was_there_goes_on_from_a_last_change_of_any_age(team: Api, feed: FeedConnection) -> None:
+def test_read_changes_after_an_old_newest_change_continues(team: Api, feed: FeedConnection) -> None:
     team.register("web", "a")
     ageing.age_changes(40 * DAY)
-    held = log.read_newest_index()
-    prune()
-    assert read(feed, held, read_before_days=40) == []
+    kept = changelog.read_newest_index()
+    prune_old_changes()
+    assert read(feed, kept, read_before_days=40) == []
     team.register("web", "b")
-    found = read(feed, held, read_before_days=1)
+    found = read(feed, kept, read_before_days=1)
     assert found is not None
     assert [change.instance_id for change in found] == ["b"]
 
 
-def test_memory_begins_with_no_more_than_fits(team: Api, feed: FeedConnection) -> None:
+def test_load_returns_only_the_newest_changes_that_fit(team: Api, feed: FeedConnection) -> None:
     for number in range(8):
         team.register("web", f"i-{number}", metadata=dict.fromkeys("abcd", "x" * 500))
     size = max(change.size_bytes for change in load_replica(feed)[1][-8:])

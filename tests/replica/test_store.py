@@ -1,4 +1,4 @@
-"""The catalogue in memory, change by change."""
+"""Applying changes to a replica."""
 
 import random
 
@@ -12,9 +12,9 @@ def change(pk: int, kind: str, instance_id: str | None, state: str | None = None
     return Change(pk, f"0123abcd-{pk}", kind, *KEY, instance_id, b"{}", b"{}", entry)
 
 
-def test_a_service_is_protected_while_an_instance_of_it_is() -> None:
+def test_service_is_protected_while_one_of_its_instances_is() -> None:
     replica = Replica("0123abcd-0", 0)
-    told = []
+    protected = []
     for pk, (kind, instance_id, state) in enumerate(
         [
             ("registered", "a", "live"),
@@ -31,13 +31,13 @@ def test_a_service_is_protected_while_an_instance_of_it_is() -> None:
         start=1,
     ):
         replica.apply(change(pk, kind, instance_id, state))
-        told.append(replica.services[KEY].protected)
-    assert told == [False, True, True, True, True, False, True, False, False, False]
+        protected.append(replica.services[KEY].protected)
+    assert protected == [False, True, True, True, True, False, True, False, False, False]
 
 
-def test_the_protected_are_counted_right_whatever_comes() -> None:
-    """10,000 changes of 20 instances, in an order of chance."""
-    chance = random.Random(12)
+def test_protected_instances_are_counted_right_after_random_changes() -> None:
+    """10,000 changes of 20 instances in random order."""
+    rng = random.Random(12)
     replica = Replica("0123abcd-0", 0)
     kinds = {
         "registered": "live",
@@ -47,7 +47,7 @@ def test_the_protected_are_counted_right_whatever_comes() -> None:
         "purged": None,
     }
     for pk in range(1, 10_001):
-        kind = chance.choice(list(kinds))
-        replica.apply(change(pk, kind, f"i-{chance.randrange(20)}", kinds[kind]))
+        kind = rng.choice(list(kinds))
+        replica.apply(change(pk, kind, f"i-{rng.randrange(20)}", kinds[kind]))
         service = replica.services[KEY]
         assert service.protected_instances == sum(entry.state == "protected" for entry in service.instances.values())

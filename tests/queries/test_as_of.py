@@ -1,4 +1,4 @@
-"""GET /registry/services/{name}?at="""
+"""GET /registry/services/{name}?at= returns what discovery returned at that moment."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ QUERIES = (
 
 
 def now() -> str:
-    """By the database's clock, which stamps the changes."""
+    """Return the time of the database's clock, which stamps the changes."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         return str(cursor.fetchone()[0].isoformat())
@@ -40,48 +40,48 @@ def discovered(api: Api, name: str, query: str = "", at: str | None = None) -> A
     return api.get(f"/registry/services/{name}?{query}{f'&at={quote(at)}' if at else ''}")
 
 
-def told(answer: Answer) -> Any:
+def content(answer: Answer) -> Any:
     return answer.json if answer.status == 200 else answer.code
 
 
 @dataclass
 class Story:
-    """Random operations on a few instances of two services, and what discovery answered after each."""
+    """Random operations on instances of two services, with the responses of discovery after each."""
 
-    chance: random.Random
+    rng: random.Random
     team: Api
     operator: Api
     admin: Api
     reader: Api
     moments: list[tuple[str, dict[tuple[str, str], Any]]] = field(default_factory=list)
 
-    def tell(self, operations: int) -> None:
-        often = [*[self.register] * 6, *[self.beat] * 3, *[self.deregister] * 2, *[self.override] * 3]
-        seldom = (self.clear, self.expire, self.remove, self.hand_over, self.delete, self.protect, self.release)
-        acts: Sequence[Callable[[str, str], None]] = (*often, *seldom)
+    def run(self, operations: int) -> None:
+        often = [*[self.register] * 6, *[self.heartbeat] * 3, *[self.deregister] * 2, *[self.override] * 3]
+        seldom = (self.clear, self.expire, self.purge, self.hand_over, self.delete, self.protect, self.release)
+        choices: Sequence[Callable[[str, str], None]] = (*often, *seldom)
         for _ in range(operations):
-            self.chance.choice(acts)(self.chance.choice("ab"), self.chance.choice("123"))
+            self.rng.choice(choices)(self.rng.choice("ab"), self.rng.choice("123"))
             self.moments.append((now(), self.answers()))
 
     def answers(self) -> dict[tuple[str, str], Any]:
-        return {(name, query): told(discovered(self.reader, name, query)) for name in "ab" for query in QUERIES}
+        return {(name, query): content(discovered(self.reader, name, query)) for name in "ab" for query in QUERIES}
 
     def register(self, service: str, instance: str) -> None:
-        fields: dict[str, Any] = {"weight": self.chance.randrange(3), "zone": self.chance.choice([None, "eu"])}
+        fields: dict[str, Any] = {"weight": self.rng.randrange(3), "zone": self.rng.choice([None, "eu"])}
         fields |= {
-            "tags": self.chance.choice([[], ["blue", "new"]]),
-            "metadata": self.chance.choice([{}, {"rack": "7"}]),
+            "tags": self.rng.choice([[], ["blue", "new"]]),
+            "metadata": self.rng.choice([{}, {"rack": "7"}]),
         }
-        self.team.register(service, instance, **fields, status=self.chance.choice(["UP", "UP", "DOWN"]))
+        self.team.register(service, instance, **fields, status=self.rng.choice(["UP", "UP", "DOWN"]))
 
-    def beat(self, service: str, instance: str) -> None:
-        self.team.heartbeat(service, instance, status=self.chance.choice(["UP", "STARTING"]))
+    def heartbeat(self, service: str, instance: str) -> None:
+        self.team.heartbeat(service, instance, status=self.rng.choice(["UP", "STARTING"]))
 
     def deregister(self, service: str, instance: str) -> None:
         self.team.deregister(service, instance)
 
     def override(self, service: str, instance: str) -> None:
-        statement = {"status": self.chance.choice(["UP", "DOWN"]), "reason": "x"}
+        statement = {"status": self.rng.choice(["UP", "DOWN"]), "reason": "x"}
         self.operator.call("PUT", f"/registry/instance/{service}/{instance}/status", statement)
 
     def clear(self, service: str, instance: str) -> None:
@@ -91,12 +91,12 @@ class Story:
         ageing.age_leases(60, service__name=service, instance_id=instance)
         sweep()
 
-    def remove(self, _service: str, _instance: str) -> None:
+    def purge(self, _service: str, _instance: str) -> None:
         ageing.age_expiries(700)
         sweep()
 
     def hand_over(self, service: str, _instance: str) -> None:
-        owners = ["team-payments", *self.chance.sample(["team-x", "team-y"], self.chance.randrange(3))]
+        owners = ["team-payments", *self.rng.sample(["team-x", "team-y"], self.rng.randrange(3))]
         self.admin.call("PUT", f"/registry/services/{service}/owners", {"owners": owners})
 
     def delete(self, service: str, _instance: str) -> None:
@@ -105,7 +105,7 @@ class Story:
         self.admin.call("DELETE", f"/registry/services/{service}")
 
     def protect(self, service: str, instance: str) -> None:
-        """As a sweep does that holds an instance back."""
+        """Protect an instance as a sweep does."""
         lease = Lease.objects.filter(
             instance__service__name=service, instance__instance_id=instance, expired_at=None, protected_at=None
         )
@@ -121,25 +121,25 @@ class Story:
 
 @pytest.fixture
 def story(payments: Api, operator: Api, reader: Api, request: pytest.FixtureRequest) -> Story:
-    told_one = Story(random.Random(request.param), payments, operator, Api("registry-admins"), reader)
-    told_one.tell(40)
-    return told_one
+    story = Story(random.Random(request.param), payments, operator, Api("registry-admins"), reader)
+    story.run(40)
+    return story
 
 
 @pytest.mark.parametrize("story", [1, 2], indirect=True)
-def test_every_moment_is_shown_as_discovery_answered_then(story: Story) -> None:
+def test_discovery_at_every_past_moment_equals_discovery_then(story: Story) -> None:
     for moment, answers in story.moments:
         for (name, query), answer in answers.items():
-            assert told(discovered(story.reader, name, query, moment)) == answer, (moment, name, query)
+            assert content(discovered(story.reader, name, query, moment)) == answer, (moment, name, query)
 
 
 @pytest.mark.parametrize("story", [3, 4], indirect=True)
-def test_so_is_every_moment_that_pruning_has_left(story: Story) -> None:
+def test_discovery_after_pruning_equals_discovery_then_or_is_gone(story: Story) -> None:
     for chosen, _answers in story.moments[10::10]:
         prune_before(chosen)
         for moment, answers in story.moments:
             for (name, query), answer in answers.items():
-                shown = told(discovered(story.reader, name, query, moment))
+                shown = content(discovered(story.reader, name, query, moment))
                 assert shown == (answer if reaches_back_to(moment) else "history_gone"), (moment, name, query)
         assert reaches_back_to(story.moments[-5][0])
         assert not reaches_back_to(chosen)
@@ -157,7 +157,7 @@ def reaches_back_to(moment: str) -> bool:
     return cutoff is not None and datetime.fromisoformat(moment) >= cutoff
 
 
-def test_the_moment_of_a_change_is_after_it(payments: Api, reader: Api) -> None:
+def test_discovery_at_the_time_of_a_change_includes_it(payments: Api, reader: Api) -> None:
     payments.register()
     payments.register(weight=1)
     first, second = Change.objects.order_by("-id")[:2][::-1]
@@ -166,13 +166,13 @@ def test_the_moment_of_a_change_is_after_it(payments: Api, reader: Api) -> None:
     assert discovered(reader, "web", at=second.at.isoformat()).json["index"] == f"{second.mark}-{second.pk}"
 
 
-def test_before_the_log_began_nobody_can_say(payments: Api, reader: Api) -> None:
+def test_discovery_before_the_first_change_is_gone(payments: Api, reader: Api) -> None:
     payments.register()
     answer = discovered(reader, "web", at="2001-01-01T00:00:00Z")
     assert (answer.status, answer.code) == (410, "history_gone")
 
 
-def test_pruning_that_finds_nothing_gives_no_false_history(payments: Api, reader: Api) -> None:
+def test_discovery_before_a_pruning_that_deleted_nothing_is_gone(payments: Api, reader: Api) -> None:
     payments.register()
     list(prune.prune(prune.plan_pruning(86400)))
     an_hour_ago = datetime.fromisoformat(now()) - timedelta(hours=1)
@@ -180,7 +180,7 @@ def test_pruning_that_finds_nothing_gives_no_false_history(payments: Api, reader
     assert discovered(reader, "web", at=now()).status == 200
 
 
-def test_a_service_that_was_not_there_yet_is_not_found(payments: Api, reader: Api) -> None:
+def test_discovery_before_the_service_existed_is_not_found(payments: Api, reader: Api) -> None:
     before = now()
     payments.register()
     answer = discovered(reader, "web", at=before)
@@ -188,13 +188,13 @@ def test_a_service_that_was_not_there_yet_is_not_found(payments: Api, reader: Ap
 
 
 @pytest.mark.parametrize("moment", ["2999-01-01T00:00:00Z", "", "now", "2026-01-01", "2026-01-01T00:00:00", "1"])
-def test_what_is_no_past_moment_is_refused(payments: Api, reader: Api, moment: str) -> None:
+def test_discovery_at_a_malformed_or_future_moment_is_invalid(payments: Api, reader: Api, moment: str) -> None:
     payments.register()
     answer = reader.get(f"/registry/services/web?at={moment}")
     assert (answer.status, answer.code, list(answer.json["errors"])) == (400, "invalid", ["at"])
 
 
-def test_a_namespace_is_not_mixed_with_another(payments: Api, reader: Api) -> None:
+def test_discovery_at_a_past_moment_keeps_namespaces_apart(payments: Api, reader: Api) -> None:
     payments.register("web", "a")
     payments.register("web", "b", namespace="test")
     answer = discovered(reader, "web", "namespace=test", now())

@@ -1,4 +1,4 @@
-"""GET /registry/changes while others write to the log, and prune it: a walk gives every change once, in order."""
+"""Reading the history while others append and prune: every change is read once, in order."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,49 +19,48 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 OPERATOR = Caller("operator", frozenset(), frozenset({"view_change"}))
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "view_instance"}))
-A_PAGE = 3
-MORE_THAN_A_PAGE = 10
-STATEMENTS_A_PAGE = 6  # and more
+PAGE_SIZE = 3
+CHANGES_PER_COMMIT = 10
+STATEMENTS_PER_PAGE = 6  # at least as many as a page takes
 
 
 def register(weight: int, namespace: str = "default") -> None:
-    """One commit of more changes than a page has."""
+    """Commit more changes at once than fit on a page."""
     each = {"namespace": namespace, "weight": weight}
-    fleet = [Registration(**registration("web", f"i-{number}", **each)) for number in range(MORE_THAN_A_PAGE)]
+    fleet = [Registration(**registration("web", f"i-{number}", **each)) for number in range(CHANGES_PER_COMMIT)]
     manager.register(fleet, OWNER)
 
 
-def alongside(work: Callable[[], Any]) -> None:
-    """On a connection of its own."""
+def run_and_close_connection(work: Callable[[], Any]) -> None:
     try:
         work()
     finally:
         connections.close_all()
 
 
-class Meanwhile:
-    """Does `work` on another connection, once, after so many of our statements and before the next one."""
+class Interruption:
+    """Runs `work` on another connection once, after the given number of statements of this one."""
 
     def __init__(self, statements: int, work: Callable[[], Any]) -> None:
-        self.left = statements
+        self.statements_left = statements
         self.work = work
 
     def __call__(self, execute: Callable[..., Any], *statement: Any) -> Any:
         done = execute(*statement)
-        self.left -= 1
-        if self.left == 0:
+        self.statements_left -= 1
+        if self.statements_left == 0:
             with ThreadPoolExecutor(1) as thread:
-                thread.submit(alongside, self.work).result(30)
+                thread.submit(run_and_close_connection, self.work).result(30)
         return done
 
 
-def walk(query: dict[str, Any], caller: Caller, after: int, may_stop: Callable[[], bool]) -> list[int]:
-    """The ids that a reader sees from `after` on, who repeats a page that no other follows until it may stop."""
-    asked = ChangesQuery(limit=str(A_PAGE), **query)
+def read_all_pages(query: dict[str, Any], caller: Caller, after: int, may_stop: Callable[[], bool]) -> list[int]:
+    """Return the ids that a reader sees from `after` on. It repeats the last page until it may stop."""
+    page_query = ChangesQuery(limit=str(PAGE_SIZE), **query)
     seen: list[int] = []
     while True:
         stopping = may_stop()
-        page = read_history(asked, caller, after, rows_searched=A_PAGE + 1)
+        page = read_history(page_query, caller, after, rows_searched=PAGE_SIZE + 1)
         found = [change.pk for change in page.changes]
         if page.next is not None:
             seen, after = seen + found, page.next
@@ -69,9 +68,9 @@ def walk(query: dict[str, Any], caller: Caller, after: int, may_stop: Callable[[
             return seen + found
 
 
-def walk_while(meanwhile: Meanwhile, query: dict[str, Any], caller: Caller, after: int) -> list[int]:
-    with connection.execute_wrapper(meanwhile):
-        return walk(query, caller, after, lambda: meanwhile.left <= 0)
+def read_during(interruption: Interruption, query: dict[str, Any], caller: Caller, after: int) -> list[int]:
+    with connection.execute_wrapper(interruption):
+        return read_all_pages(query, caller, after, lambda: interruption.statements_left <= 0)
 
 
 def newest() -> int:
@@ -94,40 +93,44 @@ def ids(**which: Any) -> list[int]:
         (OWNER, {"service": "web", "namespace": "default"}),
     ],
 )
-def test_what_commits_between_two_statements_is_on_the_pages_after(caller: Caller, query: dict[str, Any]) -> None:
+def test_changes_committed_between_two_statements_are_on_later_pages(caller: Caller, query: dict[str, Any]) -> None:
     register(0)
-    for statements in range(1, STATEMENTS_A_PAGE + 1):
+    for statements in range(1, STATEMENTS_PER_PAGE + 1):
         end = newest()
-        seen = walk_while(Meanwhile(statements, partial(register, statements)), query, caller, end)
-        assert len(seen) == MORE_THAN_A_PAGE, statements
+        seen = read_during(Interruption(statements, partial(register, statements)), query, caller, end)
+        assert len(seen) == CHANGES_PER_COMMIT, statements
         assert seen == ids(id__gt=end), statements
 
 
 @pytest.mark.parametrize("caller", [OPERATOR, OWNER])
-def test_a_service_that_begins_in_another_namespace_meanwhile_is_not_passed_by(caller: Caller) -> None:
+def test_service_that_starts_in_another_namespace_meanwhile_is_not_skipped(caller: Caller) -> None:
     register(0)
-    for statements in range(1, STATEMENTS_A_PAGE + 1):
+    for statements in range(1, STATEMENTS_PER_PAGE + 1):
         end = newest()
 
-        def begin_another(statements: int = statements) -> None:
+        def start_in_another_namespace(statements: int = statements) -> None:
             register(0, f"namespace-{statements}")
             register(statements)
 
-        assert walk_while(Meanwhile(statements, begin_another), {"service": "web"}, caller, end) == ids(id__gt=end)
+        assert read_during(
+            Interruption(statements, start_in_another_namespace), {"service": "web"}, caller, end
+        ) == ids(id__gt=end)
 
 
 @pytest.mark.parametrize("query", [{"kind": ["updated"]}, {"kind": ["updated"], "service": "web"}])
-def test_the_search_does_not_jump_over_what_is_pruned_meanwhile(query: dict[str, Any]) -> None:
+def test_search_while_rows_are_pruned_skips_no_change(query: dict[str, Any]) -> None:
     register(0)
-    for statements in range(1, STATEMENTS_A_PAGE + 1):
+    for statements in range(1, STATEMENTS_PER_PAGE + 1):
         end = newest()
         register(statements, f"namespace-{statements}")
-        spent = Change.objects.filter(id__gt=end, kind="registered")
+        obsolete = Change.objects.filter(id__gt=end, kind="registered")
         register(statements)
-        assert walk_while(Meanwhile(statements, spent.delete), query, OPERATOR, end) == ids(id__gt=end, kind="updated")
+        assert read_during(Interruption(statements, obsolete.delete), query, OPERATOR, end) == ids(
+            id__gt=end, kind="updated"
+        )
 
 
-def test_a_walk_beside_a_writer_sees_every_change_once_and_in_order() -> None:
+def test_history_beside_a_writer_has_every_change_once_and_in_order() -> None:
     register(0)
     end, commits = newest(), 300
 
@@ -136,10 +139,10 @@ def test_a_walk_beside_a_writer_sees_every_change_once_and_in_order() -> None:
             register(weight)
 
     with ThreadPoolExecutor(1) as thread:
-        writer = thread.submit(alongside, write)
-        seen = walk({}, OPERATOR, end, writer.done)
+        writer = thread.submit(run_and_close_connection, write)
+        seen = read_all_pages({}, OPERATOR, end, writer.done)
         writer.result()
     lost = set(ids(id__gt=end)) - set(seen)
-    print(f"{len(lost)} of {commits * MORE_THAN_A_PAGE} changes lost")
-    assert len(seen) == commits * MORE_THAN_A_PAGE
+    print(f"{len(lost)} of {commits * CHANGES_PER_COMMIT} changes lost")
+    assert len(seen) == commits * CHANGES_PER_COMMIT
     assert seen == ids(id__gt=end)

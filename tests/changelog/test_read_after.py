@@ -1,4 +1,4 @@
-"""Reading the log on from an index."""
+"""Reading the changes after an index."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def read(index: str, **filters: Any) -> list[tuple[str, str | None]]:
     return [(change.kind, change.instance_id) for change in changelog.read_after(index, 100, **filters)]
 
 
-def test_it_gives_what_came_after_in_order(payments: Api) -> None:
+def test_read_after_an_index_returns_later_changes_in_order(payments: Api) -> None:
     start = changelog.read_newest_index()
     payments.register("web", "a")
     payments.register("web", "a", weight=5)
@@ -30,11 +30,11 @@ def test_it_gives_what_came_after_in_order(payments: Api) -> None:
     assert later[-1].index == changelog.read_newest_index()
 
 
-def test_the_end_is_followed_by_nothing(db: None) -> None:
+def test_read_after_the_newest_index_returns_nothing(db: None) -> None:
     assert changelog.read_after(changelog.read_newest_index(), 100) == []
 
 
-def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
+def test_read_after_with_filters_returns_matching_services(payments: Api) -> None:
     start = changelog.read_newest_index()
     for name in ("a", "b", "c"):
         payments.register(name, f"{name}-1")
@@ -46,7 +46,7 @@ def test_it_may_be_of_some_services_and_one_namespace(payments: Api) -> None:
     assert read(start, services=["nowhere"]) == []
 
 
-def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
+def test_change_document_matches_the_schema_and_the_row(payments: Api) -> None:
     payments.register()
     start = changelog.read_newest_index()
     override = {"status": "DOWN", "reason": "disk"}
@@ -65,7 +65,7 @@ def test_a_change_is_a_document_of_the_contract(payments: Api) -> None:
     }
 
 
-def test_what_a_change_lacks_is_left_out(payments: Api) -> None:
+def test_change_without_evidence_omits_its_members(payments: Api) -> None:
     start = changelog.read_newest_index()
     payments.register()
     change = changelog.read_after(start, 2)[1]
@@ -73,45 +73,58 @@ def test_what_a_change_lacks_is_left_out(payments: Api) -> None:
     assert {"actor", "reason"} == json.loads(change.private).keys()
 
 
-def lost(index: str) -> str:
-    """Of a row that a failover has lost, whose id was given to another since."""
+def replaced(index: str) -> str:
+    """Return an index whose row was lost in a failover, and whose id belongs to another row now."""
     mark, _, pk = index.partition("-")
     return f"{int(mark, 16) ^ 1:08x}-{pk}"
 
 
-def test_an_index_that_names_no_row_is_gone(payments: Api) -> None:
+def test_read_after_an_index_without_a_row_raises_index_gone(payments: Api) -> None:
     payments.register()
     end = changelog.read_newest_index()
     mark, pk = changelog.parse_index(end)
-    for index in (lost(end), f"{mark}-{pk + 1}", f"{mark}-{2**63 - 1}", "00000000-1"):
+    for index in (replaced(end), f"{mark}-{pk + 1}", f"{mark}-{2**63 - 1}", "00000000-1"):
         with pytest.raises(IndexGone):
             changelog.read_after(index, 100)
 
 
-def test_an_index_survives_what_was_lost_after_it(payments: Api) -> None:
+def test_index_stays_valid_when_later_changes_are_lost(payments: Api) -> None:
     payments.register()
-    held = changelog.read_newest_index()
+    before = changelog.read_newest_index()
     payments.register(weight=1)
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changelog.parse_index(held)[1]]
+            "UPDATE service_registry_change SET mark = '00000000' WHERE id > %s", [changelog.parse_index(before)[1]]
         )
-    assert len(changelog.read_after(held, 100)) == 1
+    assert len(changelog.read_after(before, 100)) == 1
 
 
-NO_INDEXES = ["", "1", "x", "-1", "0000000g-1", "00000000-0", "00000000-01", "00000000-", "00000000--1", "00000000-1 "]
-NO_INDEXES += ["00000000-1\n", f"00000000-{2**63}", "00000000-\u0661", "ABCDEF00-1", "00000000-1.0", "9" * 5000]
+MALFORMED_INDEXES = [
+    "",
+    "1",
+    "x",
+    "-1",
+    "0000000g-1",
+    "00000000-0",
+    "00000000-01",
+    "00000000-",
+    "00000000--1",
+    "00000000-1 ",
+]
+MALFORMED_INDEXES += ["00000000-1\n", f"00000000-{2**63}", "00000000-\u0661", "ABCDEF00-1", "00000000-1.0", "9" * 5000]
 
 
-@pytest.mark.parametrize("text", NO_INDEXES)
-def test_a_text_that_is_no_index_is_refused(db: None, text: str) -> None:
+@pytest.mark.parametrize("text", MALFORMED_INDEXES)
+def test_read_after_a_malformed_index_is_invalid(db: None, text: str) -> None:
     with pytest.raises(InvalidInput):
         changelog.read_after(text, 100)
 
 
-def test_nobody_goes_on_from_a_row_that_pruning_has_left_alone(payments: Api) -> None:
-    """The arrival of an instance that still runs stays, and what came and left after it is gone: who went on from
-    there would keep the one that left for ever. From the end of the log, however old, one may go on."""
+def test_read_after_an_index_before_a_pruned_gap_raises_index_gone(payments: Api) -> None:
+    """Pruning keeps the registration of an instance that still runs, and deletes later ones that have left.
+
+    A reader that resumed from there would keep the one that left for ever. The newest index, however old, is valid.
+    """
     payments.register("web", "stays")
     arrival = changelog.read_newest_index()
     payments.register("web", "left")

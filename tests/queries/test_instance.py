@@ -8,7 +8,7 @@ from tests import ageing
 from tests.client import Api
 
 
-def test_it_shows_the_lease(payments: Api, reader: Api) -> None:
+def test_instance_shows_its_lease(payments: Api, reader: Api) -> None:
     payments.register(ttl_seconds=60)
     answer = reader.get("/registry/instance/web/web-1")
     assert answer.status == 200
@@ -18,19 +18,19 @@ def test_it_shows_the_lease(payments: Api, reader: Api) -> None:
     assert answer.headers["x-registry-index"]
 
 
-def test_a_short_ttl_has_a_second_of_grace(payments: Api, reader: Api) -> None:
+def test_instance_with_a_short_ttl_has_a_second_of_grace(payments: Api, reader: Api) -> None:
     payments.register(ttl_seconds=5)
     lease = reader.get("/registry/instance/web/web-1").json["lease"]
     passed = datetime.fromisoformat(lease["expires_at"]) - datetime.fromisoformat(lease["heartbeat_at"])
     assert passed == timedelta(seconds=6)
 
 
-def test_it_is_found_by_id_alone(payments: Api, reader: Api) -> None:
+def test_instance_is_found_by_its_id_alone(payments: Api, reader: Api) -> None:
     payments.register()
     assert reader.get("/registry/instance/web-1").json["service_name"] == "web"
 
 
-def test_an_id_of_several_services_is_ambiguous(payments: Api, reader: Api) -> None:
+def test_instance_id_of_several_services_is_ambiguous(payments: Api, reader: Api) -> None:
     payments.register("a")
     payments.register("b")
     answer = reader.get("/registry/instance/web-1")
@@ -38,14 +38,14 @@ def test_an_id_of_several_services_is_ambiguous(payments: Api, reader: Api) -> N
     assert [candidate["service_name"] for candidate in answer.json["candidates"]] == ["a", "b"]
 
 
-def test_an_expired_one_is_still_shown(payments: Api, reader: Api) -> None:
+def test_expired_instance_is_still_shown(payments: Api, reader: Api) -> None:
     payments.register()
     ageing.age_leases(60)
     sweep()
     assert reader.get("/registry/instance/web/web-1").json["state"] == "expired"
 
 
-def test_what_is_missing_says_why(payments: Api, reader: Api) -> None:
+def test_missing_instance_is_not_found_with_a_reason(payments: Api, reader: Api) -> None:
     assert reader.get("/registry/instance/web/web-1").code == "service_not_found"
     payments.register()
     assert reader.get("/registry/instance/web/web-2").json["reason"] == "never_registered"
@@ -54,7 +54,7 @@ def test_what_is_missing_says_why(payments: Api, reader: Api) -> None:
     assert reader.get("/registry/instance/web-1").code == "instance_not_found"
 
 
-def test_only_those_who_may_see_changes_see_who_acted(payments: Api, reader: Api, operator: Api) -> None:
+def test_instance_shows_actors_only_to_readers_of_its_changes(payments: Api, reader: Api, operator: Api) -> None:
     payments.register()
     Override.objects.create(
         service=Service.objects.get(),

@@ -1,4 +1,4 @@
-"""GET /registry/changes"""
+"""GET /registry/changes: filters, pages and permissions."""
 
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,7 @@ def shown(answer: Answer) -> list[tuple[str, str | None, str | None]]:
     return [(change["kind"], change["service_name"], change["instance_id"]) for change in answer.json["changes"]]
 
 
-def test_it_gives_all_with_author_reason_and_evidence(payments: Api, operator: Api) -> None:
+def test_history_for_an_operator_has_author_reason_and_evidence(payments: Api, operator: Api) -> None:
     payments.register()
     operator.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "disk"})
     payments.deregister()
@@ -42,7 +42,7 @@ def test_it_gives_all_with_author_reason_and_evidence(payments: Api, operator: A
     assert answer.headers["x-registry-index"] == deregistered["index"]
 
 
-def walk(api: Api, query: str) -> list[list[dict[str, Any]]]:
+def read_pages(api: Api, query: str) -> list[list[dict[str, Any]]]:
     pages, after = [], ""
     while after is not None:
         page = api.get(f"{PATH}?{query}{after and f'&after={after}'}").json
@@ -51,32 +51,32 @@ def walk(api: Api, query: str) -> list[list[dict[str, Any]]]:
     return pages
 
 
-def test_it_is_walked_page_by_page(payments: Api, operator: Api) -> None:
+def test_history_read_page_by_page_is_complete(payments: Api, operator: Api) -> None:
     payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(7)])
-    pages = walk(operator, "limit=3")
+    pages = read_pages(operator, "limit=3")
     assert [len(page) for page in pages] == [3, 3, 3]
     whole = operator.get(f"{PATH}?limit=9").json
     assert [change for page in pages for change in page] == whole["changes"]
     assert whole["next"] is None
 
 
-@pytest.mark.parametrize("asked", [{}, {"service": "web"}])
-def test_a_page_that_has_to_search_ends_after_so_many_rows(payments: Api, asked: dict[str, str]) -> None:
+@pytest.mark.parametrize("parameters", [{}, {"service": "web"}])
+def test_history_page_that_searches_ends_after_the_row_limit(payments: Api, parameters: dict[str, str]) -> None:
     payments.post("/registry/register", [registration("web", f"i-{number}") for number in range(7)])
     payments.deregister("web", "i-3")
-    query = ChangesQuery(kind=["deregistered"], **asked)
+    query = ChangesQuery(kind=["deregistered"], **parameters)
     whole = read_history(query, OPERATOR)
     assert [change.instance_id for change in whole.changes] == ["i-3"]
-    walked, page = [], read_history(query, OPERATOR, rows_searched=4)
+    found, page = [], read_history(query, OPERATOR, rows_searched=4)
     while page.next:
-        walked.append(page.changes)
+        found.append(page.changes)
         page = read_history(query, OPERATOR, page.next, rows_searched=4)
-    assert walked == [[], []]
+    assert found == [[], []]
     assert page == whole
 
 
 @pytest.fixture
-def several(payments: Api, stranger: Api, operator: Api) -> Api:
+def two_teams(payments: Api, stranger: Api, operator: Api) -> Api:
     payments.register("web", "a")
     payments.register("web", "b", namespace="test")
     stranger.register("api", "a")
@@ -102,18 +102,18 @@ def several(payments: Api, stranger: Api, operator: Api) -> Api:
         ("limit=2", [None, None]),
     ],
 )
-def test_it_is_filtered(several: Api, query: str, instances: list[str | None]) -> None:
-    assert [instance_id for _kind, _service, instance_id in shown(several.get(f"{PATH}?{query}"))] == instances
+def test_history_with_filters_has_the_matching_changes(two_teams: Api, query: str, instances: list[str | None]) -> None:
+    assert [instance_id for _kind, _service, instance_id in shown(two_teams.get(f"{PATH}?{query}"))] == instances
 
 
-def test_it_may_be_of_one_author(several: Api, stranger: Api) -> None:
+def test_history_of_one_actor_has_only_its_changes(two_teams: Api, stranger: Api) -> None:
     actor = Change.objects.get(service_name="api", instance_id="b").actor
-    found = shown(several.get(f"{PATH}?actor={quote(actor)}"))
+    found = shown(two_teams.get(f"{PATH}?actor={quote(actor)}"))
     assert {service for _kind, service, _instance_id in found} == {"api"}
     assert len(found) == 3
 
 
-def test_it_may_be_of_a_time(payments: Api, operator: Api) -> None:
+def test_history_between_two_times_includes_both_bounds(payments: Api, operator: Api) -> None:
     payments.register("web", "early")
     ageing.age_changes(3600)
     payments.register("web", "late")
@@ -135,7 +135,7 @@ def test_it_may_be_of_a_time(payments: Api, operator: Api) -> None:
         assert [instance_id for _kind, _service, instance_id in shown(answer)] == instances, query
 
 
-def test_an_owner_may_read_that_of_its_own_service(several: Api, payments: Api) -> None:
+def test_history_of_an_own_service_is_readable_by_its_owner(two_teams: Api, payments: Api) -> None:
     answer = payments.get(f"{PATH}?service=web")
     assert len(shown(answer)) == 5
     assert answer.json["changes"][0]["actor"].startswith("payments@")
@@ -144,7 +144,7 @@ def test_an_owner_may_read_that_of_its_own_service(several: Api, payments: Api) 
     assert len(shown(reader.get(f"{PATH}?service=web&namespace=test"))) == 2
 
 
-def test_an_owner_sees_nothing_of_another_namespace(several: Api, payments: Api, stranger: Api) -> None:
+def test_history_for_an_owner_excludes_namespaces_of_other_owners(two_teams: Api, payments: Api, stranger: Api) -> None:
     stranger.register("web", "foreign", namespace="theirs")
     assert "theirs" not in {change["namespace"] for change in payments.get(f"{PATH}?service=web").json["changes"]}
     answer = payments.get(f"{PATH}?service=web&namespace=theirs")
@@ -152,12 +152,14 @@ def test_an_owner_sees_nothing_of_another_namespace(several: Api, payments: Api,
 
 
 @pytest.mark.parametrize("query", ["", "namespace=default", "instance_id=a", "actor=payments", "limit=0", "nonsense=1"])
-def test_any_other_query_needs_the_permission(several: Api, payments: Api, query: str) -> None:
+def test_history_without_an_own_service_needs_view_change(two_teams: Api, payments: Api, query: str) -> None:
     answer = payments.get(f"{PATH}?{query}")
     assert (answer.status, answer.code, answer.json["permission"]) == (403, "permission_denied", "view_change")
 
 
-def test_a_foreign_service_is_refused_and_an_unknown_one_not_found(several: Api, payments: Api) -> None:
+def test_history_of_a_foreign_service_is_forbidden_and_of_an_unknown_one_not_found(
+    two_teams: Api, payments: Api
+) -> None:
     answer = payments.get(f"{PATH}?service=api")
     assert (answer.status, answer.code) == (403, "not_owner")
     answer = payments.get(f"{PATH}?service=nowhere")
@@ -190,20 +192,20 @@ def test_a_foreign_service_is_refused_and_an_unknown_one_not_found(several: Api,
         ("at=1", "at"),
     ],
 )
-def test_a_malformed_value_is_rejected_by_name(operator: Api, query: str, field: str) -> None:
+def test_history_with_a_malformed_parameter_names_it(operator: Api, query: str, field: str) -> None:
     answer = operator.get(f"{PATH}?{query}")
     assert (answer.status, answer.code) == (400, "invalid")
     assert [name.partition(".")[0] for name in answer.json["errors"]] == [field]
 
 
-def test_the_cursor_of_another_walk_is_none(payments: Api, operator: Api) -> None:
+def test_cursor_of_another_endpoint_is_invalid(payments: Api, operator: Api) -> None:
     payments.post("/registry/register", [registration("a"), registration("b")])
-    of_the_list = operator.get("/registry/services?limit=1").json["next"]
-    assert operator.get(f"{PATH}?after={of_the_list}").code == "invalid"
-    of_the_history = operator.get(f"{PATH}?limit=1").json["next"]
-    assert operator.get(f"/registry/services?after={of_the_history}").code == "invalid"
+    list_cursor = operator.get("/registry/services?limit=1").json["next"]
+    assert operator.get(f"{PATH}?after={list_cursor}").code == "invalid"
+    history_cursor = operator.get(f"{PATH}?limit=1").json["next"]
+    assert operator.get(f"/registry/services?after={history_cursor}").code == "invalid"
 
 
-def test_another_method_is_a_problem(operator: Api) -> None:
+def test_history_with_another_method_is_not_allowed(operator: Api) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         assert operator.call(method, PATH).code == "method_not_allowed"

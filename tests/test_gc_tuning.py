@@ -1,4 +1,4 @@
-"""What is left to Python's collector of cycles, and what is not."""
+"""Garbage collection after the heap is frozen."""
 
 import gc
 from collections import deque
@@ -10,7 +10,7 @@ from service_registry import gc_tuning
 
 
 class Cycle:
-    """Garbage that only the collector finds."""
+    """A reference cycle, which only the garbage collector can free."""
 
     alive = 0
 
@@ -23,7 +23,7 @@ class Cycle:
 
 
 @pytest.fixture
-def spared() -> Iterator[None]:
+def frozen_heap() -> Iterator[None]:
     before = gc.get_threshold()
     gc_tuning.freeze_heap()
     yield
@@ -31,13 +31,13 @@ def spared() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_is_there_at_the_start_is_left_out(spared: None) -> None:
+def test_objects_present_at_the_freeze_are_excluded_from_collection(frozen_heap: None) -> None:
     assert gc.get_freeze_count() > 10_000
     assert len(gc.get_objects()) < 10_000
 
 
-def test_cycles_that_come_and_go_are_found_in_time(spared: None) -> None:
-    """Each lives through some looks at the young before it goes, as what a connection leaves does."""
+def test_cycles_created_after_the_freeze_are_collected_in_time(frozen_heap: None) -> None:
+    """Each cycle survives several young collections before it becomes garbage, like the objects of a connection."""
     present: deque[Cycle] = deque(maxlen=150_000)
     most = 0
     for _ in range(2_000_000):
