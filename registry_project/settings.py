@@ -144,7 +144,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "service_registry.api.middleware.AnswerMiddleware",
+    "service_registry.api.middleware.RegistryMiddleware",
     "service_registry.http.security_headers.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -276,7 +276,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "service_registry.api.openapi.without_last_slashes",
+        "service_registry.api.openapi.remove_trailing_slashes",
     ],
     "ENUM_NAME_OVERRIDES": {
         name: f"service_registry.choices.{name}.values" for name in ("Status", "Scheme", "State", "ChangeKind")

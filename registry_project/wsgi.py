@@ -1,34 +1,32 @@
-"""The same application for WSGI servers. What needs an event loop (watching, blocking reads) is not to be had here."""
+"""The registry for WSGI servers. Watching and blocking reads need the ASGI application."""
 
 import os
 import threading
 import time
 from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from service_registry import pulse  # noqa: E402 - what follows needs Django's registry of models
-from service_registry.asgi.django_bridge import Environ, StartResponse, without_charset  # noqa: E402
+from service_registry import pulse  # noqa: E402 - it imports the models
 from service_registry.identity.keys import provider  # noqa: E402
 
-# The process that has its threads already. WSGI servers load the application and fork then, and threads do not follow.
+# The process that has started its threads. WSGI servers load the application and fork later, which loses threads.
 started_in = 0
 starting = threading.Lock()
 
 
-def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     if started_in != os.getpid():
         start()
-    if "CONTENT_TYPE" in environ:
-        environ["CONTENT_TYPE"] = without_charset(environ["CONTENT_TYPE"])
     return django_application(environ, start_response)
 
 
 def start() -> None:
-    """Begin this process's pulse and the refresh of its keys, with whichever of its first requests comes first."""
+    """Start the pulse and the refresh of signing keys with the first request of this process."""
     global started_in  # noqa: PLW0603
     with starting:
         if started_in != os.getpid():

@@ -12,7 +12,7 @@ from django.db import Error
 
 from service_registry.database.outages import is_outage
 from service_registry.database.retries import with_retries
-from service_registry.exceptions import NotMigrated
+from service_registry.exceptions import NotMigrated, PermissionMissing
 
 READ = frozenset({"view_service", "view_instance"})
 WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
@@ -40,6 +40,11 @@ class Action:
         if any(needed <= granted for needed in self.alternatives):
             return None
         return min(self.alternatives[0] - granted)
+
+    def require(self, granted: frozenset[str]) -> None:
+        """Raise PermissionMissing unless `granted` allows the action."""
+        if missing := self.missing(granted):
+            raise PermissionMissing(missing)
 
 
 def action(name: str, *alternatives: Iterable[str]) -> Action:

@@ -156,10 +156,10 @@ def test_every_setting_of_ours_stands_in_the_readme() -> None:
 
 
 def test_every_error_code_stands_in_the_readme() -> None:
-    from service_registry.api import errors
+    from service_registry.http import problems
 
-    codes = {str(error.code) for error in errors.STATUS_OF if hasattr(error, "code")}
-    codes |= {*errors.CODE_OF.values(), *errors.CODE_OF_STATUS.values(), "internal", "unavailable"}
+    codes = {str(error.code) for error in problems.STATUS_BY_ERROR if hasattr(error, "code")}
+    codes |= {*problems.CODE_BY_STATUS.values(), "internal", "unavailable"}
     readme = (ROOT / "README.md").read_text()
     assert {code for code in codes if f"`{code}`" not in readme} == set()
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document, and Swagger UI from local files: with a token, or a signed-in admin's session."""
+"""The OpenAPI document and Swagger UI, for callers with a token and for operators signed in to the admin."""
 
 from typing import Any
 
@@ -11,12 +11,11 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from service_registry.api.authentication import BearerAuthentication
-from service_registry.api.parting import Parted
 from service_registry.api.renderer import RegistryJSONRenderer
 
 
 class SignedIn(BasePermission):
-    """Any accepted token, or a session of somebody who may enter the admin."""
+    """Allow any valid token, and the session of an operator who may enter the admin."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if request.user is None:
@@ -24,13 +23,15 @@ class SignedIn(BasePermission):
         return bool(getattr(request.user, "is_staff", True))
 
 
-class SchemaView(Parted, SpectacularJSONAPIView):
+class SchemaView(SpectacularJSONAPIView):
+    """The OpenAPI document as JSON."""
+
     authentication_classes = (BearerAuthentication, SessionAuthentication)
     permission_classes = (SignedIn,)
 
 
-class DocsView(Parted, SpectacularSwaggerSplitView):
-    """A page for people: who is not signed in is asked to. Its script comes from a request of its own."""
+class DocsView(SpectacularSwaggerSplitView):
+    """Swagger UI from local files. A person who is not signed in is sent to the login page."""
 
     authentication_classes = (BearerAuthentication, SessionAuthentication)
     permission_classes = (SignedIn,)
@@ -39,6 +40,6 @@ class DocsView(Parted, SpectacularSwaggerSplitView):
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
         if isinstance(exc, NotAuthenticated):
             return redirect_to_login(self.request.get_full_path())
-        # A page would ask who is signed in, and with a token that is refused fail again.
+        # The page would authenticate again, and fail again with a token that is refused.
         self.request.accepted_renderer = RegistryJSONRenderer()
         return super().handle_exception(exc)

@@ -1,4 +1,4 @@
-"""/livez and /readyz: for probes and load balancers, without a token."""
+"""/livez and /readyz: probes for orchestrators and load balancers, without a token."""
 
 from collections.abc import Callable
 
@@ -12,42 +12,44 @@ from service_registry.identity.keys import provider
 from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
-SWEEP_IS_STUCK_SECONDS = 30
+SWEEP_OVERDUE_SECONDS = 30
 
 
 def livez(_request: HttpRequest) -> JsonResponse:
-    """200 while the process works. The ASGI server answers before this is asked, see `service_registry.asgi.livez`."""
+    """Answer 200 while the process runs. Under ASGI the event loop answers instead of a thread (`asgi.app`)."""
     return JsonResponse({"status": "ok"})
 
 
-class Started:
-    """What a process needs once before it may serve. It stays true: what all processes share must not take them all
-    out of a load balancer."""
+class Migrations:
+    """Whether the database has all migrations that this code knows. Once it had, it is not asked again.
+
+    A failure that all processes share must not remove all of them from a load balancer.
+    """
 
     def __init__(self) -> None:
-        self._migrated = False
+        self._applied = False
 
-    def migrated(self) -> bool:
-        """Whether all migrations this code knows are applied; more than those is fine."""
-        if not self._migrated:
+    def are_applied(self) -> bool:
+        """Return True also when the database has more migrations, as during a rolling update."""
+        if not self._applied:
             executor = MigrationExecutor(connection)
-            self._migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
-        return self._migrated
+            self._applied = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+        return self._applied
 
 
-started = Started()
-# What else this process needs before it may serve, by name: what each says is `ok`, or why not.
-requirements: dict[str, Callable[[], str]] = {}
+migrations = Migrations()
+# Further checks of this process, by name. Each returns `ok` or a reason.
+process_checks: dict[str, Callable[[], str]] = {}
 
 
 def readyz(_request: HttpRequest) -> JsonResponse:
-    """503 until this process may serve; then 200, `degraded` while something that all processes share fails."""
+    """Answer 503 until this process may serve, then 200; `degraded` while something that all processes share fails."""
     checks = {"keys": "ok" if provider().ready else "no signing keys loaded yet"}
-    checks |= {name: check() for name, check in requirements.items()}
+    checks |= {name: check() for name, check in process_checks.items()}
     checks["clock"] = "differs from the database's" if observation.this_process().clock_is_wrong else "ok"
     try:
-        checks["migrations"] = "ok" if started.migrated() else "not applied yet: run manage.py migrate"
-        shared = {"database": "ok", "sweep": sweep_check() if started.migrated() else "unknown"}
+        checks["migrations"] = "ok" if migrations.are_applied() else "not applied yet: run manage.py migrate"
+        shared = {"database": "ok", "sweep": sweep_state() if migrations.are_applied() else "unknown"}
     except Error as error:
         if not is_outage(error):
             raise
@@ -59,11 +61,12 @@ def readyz(_request: HttpRequest) -> JsonResponse:
     return JsonResponse(body, status=200 if ready else 503, headers={} if ready else {"Retry-After": "1"})
 
 
-def sweep_check() -> str:
+def sweep_state() -> str:
+    """Return `ok`, or how long ago the last sweep finished."""
     with connection.cursor() as cursor:
         cursor.execute(SWEEP_AGE)
         row = cursor.fetchone()
     if row is None:
         return "never: manage.py migrate has not finished"
     (age,) = row
-    return "ok" if age < SWEEP_IS_STUCK_SECONDS else f"last finished {age:.0f} s ago"
+    return "ok" if age < SWEEP_OVERDUE_SECONDS else f"last finished {age:.0f} s ago"

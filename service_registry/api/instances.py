@@ -8,12 +8,11 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
-from service_registry.api.authentication import asking
+from service_registry.api.authentication import caller_of
 from service_registry.api.openapi import parameters
-from service_registry.api.parting import Parted
-from service_registry.api.registration import unwrapped
-from service_registry.api.renderer import INDEX_HEADER
 from service_registry.database.retries import with_retries
+from service_registry.http.operations import result
+from service_registry.http.responses import INDEX_HEADER
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.queries import catalogue
@@ -27,8 +26,8 @@ from service_registry.schemas import (
 )
 
 
-class InstanceViewSet(Parted, ViewSet):
-    """One instance with its lease, and the status over its own."""
+class InstanceViewSet(ViewSet):
+    """An instance with its lease, and the override of its status."""
 
     http_method_names = ("get", "head", "put", "delete")
     allowed_to: ClassVar[dict[str, Action]] = {
@@ -53,47 +52,50 @@ class InstanceViewSet(Parted, ViewSet):
     def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
         key = {"service_name": service_name, "instance_id": instance_id}
         query = validate_query(InstanceQuery, request.query_params, **key)
-        return self.found(request, query.namespace, query.service_name, query.instance_id)
+        return self.respond_with_instance(request, query.namespace, query.service_name, query.instance_id)
 
     @extend_schema(
         operation_id="instance_by_id",
-        summary="Show the instance of this id, whichever service has it",
+        summary="Show an instance by its id alone",
         parameters=parameters(InstanceByIdQuery, "instance_id"),
         responses={200: LeasedInstance},
     )
     def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
         query = validate_query(InstanceByIdQuery, request.query_params, instance_id=instance_id)
-        return self.found(request, query.namespace, None, query.instance_id)
+        return self.respond_with_instance(request, query.namespace, None, query.instance_id)
 
-    def found(self, request: Request, namespace: str, service_name: str | None, instance_id: str) -> Response:
+    def respond_with_instance(
+        self, request: Request, namespace: str, service_name: str | None, instance_id: str
+    ) -> Response:
         found = with_retries(lambda: catalogue.find_instance(namespace, service_name, instance_id))
-        caller = asking(request)
+        caller = caller_of(request)
         may_see_changes = caller.sees_authors(found.owners)
         document = found.full_document() if may_see_changes else found.public_document()
         return Response(document, headers={INDEX_HEADER: found.index})
 
     @extend_schema(
         operation_id="override",
-        summary="Set the status over an instance's own",
-        description="Stands until `until` or until it is cleared; survives heartbeats, re-registration and removal.",
+        summary="Override the status of an instance",
+        description="The override applies until `until`, or until it is cleared. It survives heartbeats, registration "
+        "and removal of the instance.",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
         request=OverrideRequest,
         responses={200: OverriddenInstance},
     )
     def set_status(self, request: Request, **key: str) -> Response:
         query = validate_query(InstanceQuery, request.query_params, **key)
-        return self.overridden(request, query, validate_one(OverrideRequest, request.data).model_dump())
+        return self.override(request, query, validate_one(OverrideRequest, request.data).model_dump())
 
     @extend_schema(
         operation_id="clear_override",
-        summary="Take the status over an instance's own back",
+        summary="Clear the override of an instance",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
         responses={200: OverriddenInstance},
     )
     def clear_status(self, request: Request, **key: str) -> Response:
-        return self.overridden(request, validate_query(InstanceQuery, request.query_params, **key), {})
+        return self.override(request, validate_query(InstanceQuery, request.query_params, **key), {})
 
-    def overridden(self, request: Request, query: InstanceQuery, said: dict[str, Any]) -> Response:
+    def override(self, request: Request, query: InstanceQuery, values: dict[str, Any]) -> Response:
         key = query.model_dump()
-        stands = unwrapped(manager.override([InstanceOverride(**key, **said)], asking(request)))
-        return Response({**key, "override": stands.override, "instance": stands.instance})
+        done = result(*manager.override([InstanceOverride(**key, **values)], caller_of(request)))
+        return Response({**key, "override": done.override, "instance": done.instance})

@@ -1,4 +1,4 @@
-"""GET /metrics, for Prometheus: with a token that may, or for everybody where the setting says so."""
+"""GET /metrics for Prometheus: with `view_metrics`, or for everyone with REGISTRY_METRICS_PUBLIC."""
 
 from typing import Any, ClassVar
 
@@ -11,11 +11,12 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from service_registry import metrics, permissions
-from service_registry.api.parting import Parted
 from service_registry.permissions import Action
 
 
-class MetricsView(Parted, ViewSet):
+class MetricsView(ViewSet):
+    """The metrics of all processes of this machine, and of the registry as a whole."""
+
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"export": permissions.READ_METRICS}
 

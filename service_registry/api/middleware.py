@@ -1,39 +1,52 @@
-"""What holds for every answer: it carries the request's id, under /registry/ no error is a page, elsewhere a database
-that is away is a page that says so, and it is reported."""
+"""The outermost middleware: request ids, problems in place of error pages, and the request log."""
 
+import contextlib
 import time
 from collections.abc import Callable
 
+from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 
-from service_registry.api import operation
-from service_registry.api.errors import unavailable_page, without_pages
-from service_registry.api.parting import part
-from service_registry.api.reporting import report
+from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
+from service_registry.api.request_log import complete, log_entry
 from service_registry.database.outages import is_outage
-from service_registry.http.request_id import id_of
+from service_registry.http.request_id import HEADER
+from service_registry.http.request_log import record
 
 
-class AnswerMiddleware:
-    """Outermost, so that it also sees what other middleware refuses."""
+class RegistryMiddleware:
+    """Give every response the request's id, and log it.
+
+    Under /registry/ no error is a page; elsewhere an unreachable database is a page that says so. It is outermost, so
+    that it also sees what other middleware refuses.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        began = time.perf_counter()
-        request_id = id_of(request)
-        response = self.get_response(request)
-        if request.path_info.startswith("/registry/"):
-            response = without_pages(request, response)
-        response["X-Request-Id"] = request_id
-        report(request, response, time.perf_counter() - began)
-        part(request, response)
+        started = time.perf_counter()
+        # Queries and bodies are UTF-8. Django would decode the query with any codec that Content-Type names as charset.
+        # The setter reads the query, which may have more parameters than Django accepts: the view refuses that.
+        with contextlib.suppress(SuspiciousOperation):
+            request.encoding = "utf-8"
+        response = self.respond(request)
+        response[HEADER] = log_entry(request).request_id
+        record(complete(request, response), time.perf_counter() - started)
         return response
 
+    def respond(self, request: HttpRequest) -> HttpResponse:
+        if not request.path_info.startswith("/registry/"):
+            return self.get_response(request)
+        try:
+            request.get_host()
+        except DisallowedHost:
+            return unknown_host_response(request)
+        return replace_error_page(request, self.get_response(request))
+
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Django's hook for what a view or its template raises: the admin's above all, as DRF's views raise nothing."""
+        """Answer for an unreachable database where a view of Django's raises; DRF's views raise nothing."""
         if not is_outage(error):
             return None
-        operation.of(request).error = error
+        log_entry(request).error = error
         return unavailable_page()

@@ -1,4 +1,4 @@
-"""The OpenAPI document: the models of `schemas`, the bearer scheme, and every problem an operation may answer with."""
+"""Generation of the OpenAPI document from the models of `schemas`."""
 
 from typing import Any, ClassVar
 
@@ -7,20 +7,20 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter
 from pydantic import BaseModel
 
-from service_registry.api.errors import CONTENT_TYPE
+from service_registry.http.problems import CONTENT_TYPE
 from service_registry.schemas import Problem
 
-# Any operation may answer with these; what else it may is in its view's `problems`.
-ALWAYS = (400, 401, 403, 405, 500, 503)
+# Statuses of problems that every operation may answer with. A view adds its own in `problems`.
+COMMON_PROBLEMS = (400, 401, 403, 405, 500, 503)
 
 
 class RegistrySchema(AutoSchema):
-    """Adds the problems, which the framework's own schema leaves out."""
+    """Document the problem responses as well; drf-spectacular documents only 2xx."""
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
-        # Where a view states its responses, the framework asks no method that is meant to be replaced.
+        # drf-spectacular has no public hook for responses beside those that a view states.
         view: Any = self.view
-        statuses = {*ALWAYS, *getattr(view, "problems", {}).get(getattr(view, "action", None), ())}
+        statuses = {*COMMON_PROBLEMS, *getattr(view, "problems", {}).get(getattr(view, "action", None), ())}
         describe: Any = self._get_response_for_code
         problems = {
             str(status): describe(Problem, str(status), [CONTENT_TYPE], direction) for status in sorted(statuses)
@@ -32,13 +32,16 @@ class RegistrySchema(AutoSchema):
         return [type(self.view).__name__.removesuffix("ViewSet").removesuffix("View").lower()]
 
 
-def without_last_slashes(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
-    """Paths as the contract writes them; the last slash is optional."""
+def remove_trailing_slashes(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Return the document with paths without the optional last slash. A post-processing hook of drf-spectacular."""
     return result | {"paths": {path.rstrip("/"): operations for path, operations in result["paths"].items()}}
 
 
 def parameters(model: type[BaseModel], *in_path: str) -> list[OpenApiParameter]:
-    """The parameters of an operation, from the model that its path and query are checked against."""
+    """Return the parameters of an operation, from the model of its path and query.
+
+    `in_path` names those that stand in the path.
+    """
     properties = model.model_json_schema()["properties"]
     return [
         OpenApiParameter(

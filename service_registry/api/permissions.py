@@ -1,25 +1,22 @@
-"""Whether a caller may try an action at all. Ownership is decided in the verbs, item by item."""
+"""DRF permission: whether a caller may try an action. Ownership is decided by the operations, item by item."""
 
 from typing import Any
 
-from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from service_registry.api.authentication import asking
-from service_registry.exceptions import PermissionMissing
+from service_registry.api.authentication import caller_of
+from service_registry.exceptions import NotAuthenticated
 
 
 class ActionPermission(BasePermission):
-    """Looks the view's action up in its table `allowed_to`."""
+    """Look the view's action up in its table `allowed_to`."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises NotAuthenticated, or PermissionMissing with the permission's name."""
+        """Return True. Raises NotAuthenticated, or PermissionMissing with the permission's name."""
         if request.user is None:
             raise NotAuthenticated
         action = view.allowed_to.get(view.action)
-        # A method without an action here is 405, by the view itself.
-        missing = action.missing(asking(request).granted) if action else None
-        if missing:
-            raise PermissionMissing(missing)
+        if action:  # else the method is not allowed here, and the view answers 405
+            action.require(caller_of(request).granted)
         return True

@@ -1,17 +1,17 @@
-"""The one renderer, whatever a caller accepts."""
+"""JSON for every response of DRF views, whatever the client accepts."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
+from django.http import HttpResponse
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 
-INDEX_HEADER = "X-Registry-Index"
+from service_registry.http.responses import Response, render
 
 
 class RegistryJSONRenderer(BaseRenderer):
-    """JSON in UTF-8 by one call, for answers and problems alike."""
+    """Render documents and problems as JSON in UTF-8."""
 
     media_type = "application/json"
     format = "json"
@@ -20,11 +20,11 @@ class RegistryJSONRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        return b"" if data is None else to_json(data)
+        return render(data)
 
 
 class IgnoreAccept(BaseContentNegotiation):
-    """`Accept` is looked at by the watch alone."""
+    """Ignore the Accept header, which only the watch looks at."""
 
     def select_parser(self, request: Any, parsers: Any) -> Any:
         content_type = (request.content_type or "").partition(";")[0].strip().lower()
@@ -32,3 +32,11 @@ class IgnoreAccept(BaseContentNegotiation):
 
     def select_renderer(self, request: Any, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
+
+
+def http_response(response: Response) -> HttpResponse:
+    """Return a response of the wire layer as Django's."""
+    http = HttpResponse(response.body, response.media_type, response.status, headers=response.headers)
+    if not response.body:
+        del http["Content-Type"]
+    return http

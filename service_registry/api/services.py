@@ -1,6 +1,5 @@
 """Services over HTTP."""
 
-from datetime import datetime
 from typing import ClassVar
 
 from django.http import HttpResponse
@@ -9,18 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from service_registry import changelog, manager, permissions
-from service_registry.api.authentication import asking
+from service_registry import manager, permissions
+from service_registry.api.authentication import caller_of
 from service_registry.api.openapi import parameters
-from service_registry.api.parting import Parted
-from service_registry.api.registration import unwrapped
-from service_registry.api.renderer import INDEX_HEADER
+from service_registry.api.renderer import http_response
 from service_registry.database.retries import with_retries
-from service_registry.http import cursors, etag, memory_budget
+from service_registry.http import database_reads
+from service_registry.http.operations import result
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
-from service_registry.queries import as_of, catalogue
-from service_registry.queries.filters import LISTED_STATES, resolve_filters
 from service_registry.schemas import (
     DiscoveryQuery,
     ListQuery,
@@ -37,13 +33,8 @@ from service_registry.schemas import (
 )
 
 
-def as_json(text: str, index: str, **headers: str) -> HttpResponse:
-    """An answer that is JSON already."""
-    return HttpResponse(text.encode(), "application/json", headers={INDEX_HEADER: index, **headers})
-
-
-class ServiceViewSet(Parted, ViewSet):
-    """The list of services, discovery of one, and what those do who manage or operate them."""
+class ServiceViewSet(ViewSet):
+    """The list of services, discovery, owners, deletion and release. Under ASGI `asgi/reads` answers the first two."""
 
     http_method_names = ("get", "head", "put", "post", "delete")
     allowed_to: ClassVar[dict[str, Action]] = {
@@ -68,10 +59,7 @@ class ServiceViewSet(Parted, ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         query = validate_query(ListQuery, request.query_params)
-        after = cursors.place_of(query.after)
-        memory_budget.demand()
-        page = with_retries(lambda: catalogue.list_services(query, after))
-        return as_json(cursors.written(page), page.read_at)
+        return http_response(with_retries(lambda: database_reads.list_services(query)))
 
     @extend_schema(
         operation_id="discover",
@@ -81,28 +69,12 @@ class ServiceViewSet(Parted, ViewSet):
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
         query = validate_query(DiscoveryQuery, request.query_params, name=name)
-        if query.at:
-            return self.discovered_then(query, query.at)
-        return with_retries(lambda: self.discovered(request, query))
-
-    def discovered_then(self, query: DiscoveryQuery, at: datetime) -> HttpResponse:
-        asked = resolve_filters(query, ["UP"], LISTED_STATES)
-        memory_budget.demand()
-        then = with_retries(lambda: as_of.discover(query.namespace, query.name, asked, at))
-        return as_json(then.text, then.index)
-
-    def discovered(self, request: Request, query: DiscoveryQuery) -> HttpResponse:
-        newest, newest_of_service = ends = changelog.read_newest_indexes(query.namespace, query.name)
-        tag = etag.tag_of(newest_of_service or newest, etag.question_of(query))
-        if newest_of_service and etag.matches(request.headers.get("If-None-Match"), tag):
-            return HttpResponse(status=304, headers={INDEX_HEADER: newest, "ETag": tag})
-        memory_budget.demand()
-        answer = catalogue.discover(query.namespace, query.name, resolve_filters(query, ["UP"], LISTED_STATES), ends)
-        return as_json(answer.text, answer.index, ETag=tag)
+        if_none_match = request.headers.get("If-None-Match")
+        return http_response(with_retries(lambda: database_reads.discover(query, if_none_match)))
 
     @extend_schema(
         operation_id="set_owners",
-        summary="Give a service its owners, and make it when it does not exist",
+        summary="Set the owners of a service, and create it when it does not exist",
         parameters=parameters(ServiceQuery, "name"),
         request=OwnersRequest,
         responses={200: OwnedService, 201: OwnedService},
@@ -111,7 +83,7 @@ class ServiceViewSet(Parted, ViewSet):
         query = validate_query(ServiceQuery, request.query_params, name=name)
         statement = validate_one(OwnersRequest, request.data)
         key = {"namespace": query.namespace, "name": query.name}
-        done = unwrapped(manager.set_owners([ServiceOwners(**key, **statement.model_dump())], asking(request)))
+        done = result(*manager.set_owners([ServiceOwners(**key, **statement.model_dump())], caller_of(request)))
         return Response({**key, "owners": done.owners}, 201 if done.created else 200)
 
     @extend_schema(
@@ -122,15 +94,14 @@ class ServiceViewSet(Parted, ViewSet):
     )
     def delete_service(self, request: Request, name: str) -> Response:
         query = validate_query(ServiceQuery, request.query_params, name=name)
-        refusal = manager.delete_service(query.namespace, query.name, query.reason, asking(request))
-        if refusal:
-            raise refusal
+        result(manager.delete_service(query.namespace, query.name, query.reason, caller_of(request)))
         return Response(status=204)
 
     @extend_schema(
         operation_id="release_service",
-        summary="Let go what is held in a service past its deadline",
-        description="The next sweep expires it; for 15 minutes nobody is held in this service.",
+        summary="End the protection of a service",
+        description="The next sweep expires its instances that are past their deadline; for 15 minutes no instance of "
+        "this service is protected.",
         parameters=parameters(ServiceKey, "name"),
         request=ReleaseRequest,
         responses={200: ReleasedService},
@@ -139,4 +110,4 @@ class ServiceViewSet(Parted, ViewSet):
         query = validate_query(ServiceKey, request.query_params, name=name)
         statement = validate_one(ReleaseRequest, request.data)
         order = ServiceRelease(**query.model_dump(), reason=statement.reason)
-        return Response({"released": unwrapped(manager.release([order], asking(request))).protected})
+        return Response({"released": result(*manager.release([order], caller_of(request))).protected})

@@ -1,4 +1,8 @@
-"""The paths under /registry/, each with and without its last slash."""
+"""The paths under /registry/, each with and without a trailing slash.
+
+Plain WSGI serves all of them from here. Under ASGI the event loop answers the busiest ones before Django sees them:
+see ROUTES in `service_registry/asgi/app.py`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,28 +17,29 @@ from service_registry.api.services import ServiceViewSet
 from service_registry.api.watch import WatchViewSet
 
 
-def at(path: str, view: Callable[..., Any], name: str | None = None) -> URLPattern:
+def route(path: str, view: Callable[..., Any], name: str | None = None) -> URLPattern:
     return re_path(rf"^{path}/?$", view, name=name)
 
 
-PART = "[^/]+"
+SEGMENT = "[^/]+"
+SERVICE = f"services/(?P<name>{SEGMENT})"
+INSTANCE = f"instance/(?P<service_name>{SEGMENT})/(?P<instance_id>{SEGMENT})"
 
 urlpatterns = [
-    at("register", RegistrationViewSet.as_view({"post": "register"})),
-    at("heartbeat", RegistrationViewSet.as_view({"post": "heartbeat"})),
-    at("deregister", RegistrationViewSet.as_view({"post": "deregister"})),
-    at("services", ServiceViewSet.as_view({"get": "list"})),
-    at(f"services/(?P<name>{PART})", ServiceViewSet.as_view({"get": "retrieve", "delete": "delete_service"})),
-    at("watch", WatchViewSet.as_view({"get": "list"})),
-    at(f"instance/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
-    at(f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})", InstanceViewSet.as_view({"get": "retrieve"})),
-    at(
-        f"instance/(?P<service_name>{PART})/(?P<instance_id>{PART})/status",
-        InstanceViewSet.as_view({"put": "set_status", "delete": "clear_status"}),
-    ),
-    at(f"services/(?P<name>{PART})/owners", ServiceViewSet.as_view({"put": "set_owners"})),
-    at(f"services/(?P<name>{PART})/release", ServiceViewSet.as_view({"post": "release"})),
-    at("changes", ChangeViewSet.as_view({"get": "list"})),
-    at("schema", SchemaView.as_view(), "schema"),
-    at("docs", DocsView.as_view(), "docs"),
+    # Answered by the event loop under ASGI.
+    route("register", RegistrationViewSet.as_view({"post": "register"})),
+    route("heartbeat", RegistrationViewSet.as_view({"post": "heartbeat"})),
+    route("deregister", RegistrationViewSet.as_view({"post": "deregister"})),
+    route("services", ServiceViewSet.as_view({"get": "list"})),
+    route(SERVICE, ServiceViewSet.as_view({"get": "retrieve", "delete": "delete_service"})),
+    route("watch", WatchViewSet.as_view({"get": "list"})),
+    # Answered by Django everywhere.
+    route(f"{SERVICE}/owners", ServiceViewSet.as_view({"put": "set_owners"})),
+    route(f"{SERVICE}/release", ServiceViewSet.as_view({"post": "release"})),
+    route(f"instance/(?P<instance_id>{SEGMENT})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
+    route(INSTANCE, InstanceViewSet.as_view({"get": "retrieve"})),
+    route(f"{INSTANCE}/status", InstanceViewSet.as_view({"put": "set_status", "delete": "clear_status"})),
+    route("changes", ChangeViewSet.as_view({"get": "list"})),
+    route("schema", SchemaView.as_view(), "schema"),
+    route("docs", DocsView.as_view(), "docs"),
 ]

@@ -1,1 +1,1 @@
-"""The asynchronous doors: requests that are answered on the event loop, and share what they need of the database."""
+"""The ASGI application: the busiest requests on the event loop, everything else by Django."""

@@ -1,105 +1,126 @@
-"""All asynchronous doors of a web process that read, with what they share: the replica, its feed, and who waits."""
+"""The ASGI application: one routing table. Every request that is not in it is Django's.
 
-import asyncio
-import signal
-import threading
-from collections.abc import Callable
-from typing import Any
+A request in the table is parsed, authenticated and validated once, by its handler. Refusals are exceptions, which
+become problem documents here.
+"""
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from service_registry import changelog, metrics
-from service_registry.asgi.auth import Askers
-from service_registry.asgi.flow_control import UNKNOWN_BYTES
-from service_registry.asgi.limits import Limits, allow_files
-from service_registry.asgi.reads.discovery import ReadsDoor
-from service_registry.asgi.watch.handler import WatchDoor
-from service_registry.replica.feed import Feed
-from service_registry.replica.hub import Hub
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+from service_registry import manager
+from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.django_bridge import DjangoBridge
+from service_registry.asgi.flow_control import ClientWriter
+from service_registry.asgi.headers import response_start
+from service_registry.asgi.process import WebProcess
+from service_registry.asgi.reads.blocking import BlockingReads
+from service_registry.asgi.reads.discovery import Discovery
+from service_registry.asgi.reads.listing import Listing
+from service_registry.asgi.reads.response_cache import ResponseCache
+from service_registry.asgi.request import ClientDisconnected, Request
+from service_registry.asgi.watch.handler import Watch
+from service_registry.asgi.writes.handler import WriteHandler
+from service_registry.asgi.writes.micro_batch import MicroBatcher
+from service_registry.exceptions import RequestTimeout
+from service_registry.http.operations import DEREGISTER, HEARTBEAT, REGISTER
+from service_registry.http.problems import CONTENT_TYPE, headers_for_error, is_failure, problem_for_error
+from service_registry.http.request_log import record
+from service_registry.http.responses import Response, render
+from service_registry.schemas import Heartbeat, Registration
+
+Handler = Callable[[Request], Awaitable[Response | None]]
 
 
-class LiveDoors:
-    """Made when the process starts, and opened on its event loop."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An operation's name in logs and metrics, its handler, and whether it answers for any Host."""
+
+    operation: str
+    handler: Handler
+    any_host: bool = False
+
+
+class Application:
+    """The registry as an ASGI application."""
 
     def __init__(self) -> None:
-        self.hub = Hub()
-        self.askers = Askers()
-        self.limits = Limits()
-        self.doors = (ReadsDoor(self.hub, self.askers, self.limits), WatchDoor(self.hub, self.askers, self.limits))
-        self.feed: Feed | None = None
-        self.loaded = False
-        self.measuring: asyncio.Task[None] | None = None
+        self.process = process = WebProcess()
+        self.django = DjangoBridge(process.threads, process.responses)
+        authenticator = Authenticator(process.read_threads)
+        blocking = BlockingReads(process.hub, process.read_threads, process.limits)
+        registrations = MicroBatcher[Registration, manager.Registered](manager.register_for_callers, process.threads)
+        heartbeats = MicroBatcher[Heartbeat, manager.Renewed](manager.heartbeat_for_callers, process.threads)
+        write = authenticator, process.responses, process.threads
+        read = authenticator, process.responses, blocking, ResponseCache()
+        watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.limits)
+        self.routes = {
+            ("GET", "/livez"): Route("livez", livez, any_host=True),
+            ("POST", "/registry/register"): Route("register", WriteHandler(REGISTER, *write, registrations.submit)),
+            ("POST", "/registry/heartbeat"): Route("heartbeat", WriteHandler(HEARTBEAT, *write, heartbeats.submit)),
+            ("POST", "/registry/deregister"): Route("deregister", WriteHandler(DEREGISTER, *write)),
+            ("GET", "/registry/services"): Route("list", Listing(*read)),
+            ("GET", "/registry/services/{name}"): Route("discover", Discovery(*read)),
+            ("GET", "/registry/watch"): Route("watch", watch),
+        }
 
-    async def __call__(
-        self, scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> bool:
-        """Answer the request when one of the doors can; return False when it is for Django."""
-        for each in self.doors:
-            if await each(scope, body, receive, send):
-                return True
-        return False
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "lifespan":
+            await self.process.run_lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self.dispatch(scope, receive, send)
 
-    def open(self) -> None:
-        """On the event loop: begin to load, and hear of this process's own commits."""
-        allow_files()
-        loop = asyncio.get_running_loop()
-        feed = self.feed = Feed(self.hub, loop)
-        self.hub.wake_feed = feed.wake
+    async def dispatch(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Find the route by method and path, with or without a trailing slash. A last segment may be a parameter."""
+        path, parameter = scope["path"].removesuffix("/"), ""
+        route = self.routes.get((scope["method"], path))
+        if route is None:
+            parent, _, parameter = path.rpartition("/")
+            path = f"{parent}/{{name}}"
+            route = self.routes.get((scope["method"], path)) if parameter else None
+        if route is None:
+            await self.django(scope, receive, send)
+        else:
+            await self.answer(
+                route, Request(scope, receive, send, operation=route.operation, route=path, path_parameter=parameter)
+            )
 
-        def note(pk: int) -> None:
-            loop.call_soon_threadsafe(feed.note_commit, pk)
+    async def answer(self, route: Route, request: Request) -> None:
+        """Run a handler, send its response or the problem that it raised, and log the request."""
+        try:
+            if not route.any_host:
+                request.require_known_host()
+            response = await route.handler(request)
+        except ClientDisconnected:
+            return
+        except Exception as error:  # noqa: BLE001 - each becomes a problem, as in DRF's exception handler
+            response = problem_response(error, request)
+        try:
+            if response is not None:
+                await self.send(request, response)
+        finally:
+            record(request.log, time.perf_counter() - request.started_at)
 
-        changelog.commit_listeners.append(note)
-        feed.start()
-        self.measuring = loop.create_task(self.measure())
-        if threading.current_thread() is threading.main_thread():
-            call_at_signals(self.let_go, loop)
-
-    def let_go(self) -> None:
-        """Of all who wait, and soon of those who take nothing, when the process is asked to end: the web server would
-        wait for them, and they for it."""
-        self.hub.stop()
-        self.limits.answers.hurry()
-
-    async def close(self) -> None:
-        """The process ends."""
-        self.let_go()
-        changelog.commit_listeners.clear()
-        if self.feed:
-            self.feed.stop()
-        if self.measuring:
-            self.measuring.cancel()
-
-    def has_room(self) -> bool:
-        """Whether there is room for another large answer, from any thread. Where there is none, those are cut off who
-        take nothing, so that it is worth another try."""
-        answers = self.limits.answers
-        if self.feed is None or answers.has_room(UNKNOWN_BYTES):
-            return True
-        self.feed.loop.call_soon_threadsafe(answers.makes_room, UNKNOWN_BYTES)
-        return False
-
-    async def measure(self) -> None:
-        """Tell the replica's age while it is there, every second."""
-        while True:
-            if self.hub.replica:
-                metrics.replica_age.set(self.hub.age_seconds)
-            await asyncio.sleep(1)
-
-    def check(self) -> str:
-        """For /readyz: once loaded it stays good, since the database's absence must not take all processes away."""
-        self.loaded = self.loaded or self.hub.replica is not None
-        return "ok" if self.loaded else "not loaded yet"
+    async def send(self, request: Request, response: Response) -> None:
+        writer = ClientWriter(request.send, self.process.responses)
+        request.log.note_response(response.status, "created" if response.status == 201 else "ok")
+        if not await self.process.responses.deliver(writer, response_start(request, response), response.body):
+            request.log.note_slow_client()
 
 
-def call_at_signals(do: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
-    """On the event loop, when the process is asked to end."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = signal.getsignal(number)
+def problem_response(error: Exception, request: Request) -> Response:
+    """Return the problem document of an error, and keep it for the log."""
+    status, document = problem_for_error(error, request.log.request_id)
+    request.log.note_problem(status, document)
+    request.log.error = error if is_failure(status, error) else None
+    headers = headers_for_error(status, error)
+    if isinstance(error, RequestTimeout):
+        headers["Connection"] = "close"
+    return Response(status, render(document), headers, CONTENT_TYPE)
 
-        def handle(signum: int, frame: Any, before: Any = before) -> None:
-            loop.call_soon_threadsafe(do)
-            if callable(before):
-                before(signum, frame)
 
-        signal.signal(number, handle)
+async def livez(_request: Request) -> Response:
+    """Answer while the event loop runs: a restart would not help a process whose threads wait for the database."""
+    return Response(200, b'{"status": "ok"}')

@@ -1,150 +1,138 @@
-"""What every asynchronous door does: it sees who asks, and answers as Django would.
+"""A request that the event loop answers."""
 
-A door answers only what it knows to be in order. All else (a token it has not met, a permission that is missing, a body
-that breaks the contract) it leaves to Django, so that each refusal has one place.
-"""
-
+import asyncio
 import functools
 import time
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
-from asgiref.typing import ASGISendCallable, HTTPResponseStartEvent, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.conf import settings
+from django.http import QueryDict
 from django.http.request import split_domain_port, validate_host
 
-from service_registry.api.authentication import caller_of
-from service_registry.api.renderer import RegistryJSONRenderer
-from service_registry.api.reporting import Answered, tell
-from service_registry.caller import Caller
-from service_registry.expiry import observation
-from service_registry.http.request_id import sane_or_new
-from service_registry.http.security_headers import POLICY
-from service_registry.identity.tokens import cached_principal_of
-from service_registry.permissions import Action, grants
+from service_registry.exceptions import BodyTooLarge, RequestTimeout, UnknownHost
+from service_registry.http.request_id import safe_or_new
+from service_registry.http.request_log import RequestLogEntry
+from service_registry.http.validation import parse_query
 
-Headers = list[tuple[bytes, bytes]]
-
-# What Django's middleware says with every answer.
-SAFE: Headers = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-frame-options", b"DENY"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-]
-render = RegistryJSONRenderer().render
+# A client may take this long to send a body. It holds no thread meanwhile.
+BODY_SECONDS = 30.0
 
 
-@dataclass(slots=True)
-class Arrived:
-    """A request as it came, with its whole body. `headers` are those of the wire, in lower case."""
-
-    scope: HTTPScope
-    body: bytes
-    headers: dict[bytes, bytes]
-    began: float = field(default_factory=time.perf_counter)
-    request_id: str = ""
-
-    def __post_init__(self) -> None:
-        self.request_id = sane_or_new(self.headers.get(b"x-request-id", b"").decode("latin-1"))
+class ClientDisconnected(Exception):
+    """The client closed its connection before it was answered."""
 
 
-def arrived(scope: HTTPScope, body: bytes) -> Arrived | None:
-    """The request, or None where Django has to judge how it came: for another host, or with a header twice."""
-    sent: Headers = [*scope["headers"]]
-    headers = dict(sent)
-    if len(headers) != len(sent) or not is_our_host(headers.get(b"host", b"")):
-        return None
-    return Arrived(scope, body, headers)
+class Request:
+    """An HTTP request.
+
+    Attributes:
+        headers: by their name in lower case; the values of a repeated header are joined with commas (RFC 9110, 5.3).
+        path_parameter: the last segment of the path where the route has a parameter there, else empty.
+        log: the request's entry in the request log.
+    """
+
+    __slots__ = ("headers", "log", "path_parameter", "receive", "scope", "send", "started_at")
+
+    def __init__(
+        self,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        *,
+        operation: str,
+        route: str,
+        path_parameter: str,
+    ) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.path_parameter = path_parameter
+        self.started_at = time.perf_counter()
+        self.headers = join_repeated(scope)
+        self.log = RequestLogEntry(
+            operation=operation,
+            route=route,
+            method=scope["method"],
+            request_id=safe_or_new(self.header(b"x-request-id") or ""),
+        )
+
+    def header(self, name: bytes) -> str | None:
+        """Return the value of a header, by its name in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def require_known_host(self) -> None:
+        """Raise UnknownHost unless the Host header names this registry."""
+        if not is_known_host(self.headers.get(b"host", b"")):
+            raise UnknownHost
+
+    def query(self) -> QueryDict:
+        """Return the query's parameters. Raises InvalidInput."""
+        return parse_query(self.scope["query_string"])
+
+    @property
+    def media_type(self) -> str:
+        """The body's media type, without parameters."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    @property
+    def has_body(self) -> bool:
+        """Return whether the headers announce a body (RFC 9112, section 6)."""
+        return b"transfer-encoding" in self.headers or announced_length(self.scope) > 0
+
+    async def read_body(self) -> bytes:
+        """Return the whole body. Raises BodyTooLarge, RequestTimeout, ClientDisconnected."""
+        return await read_body(self.scope, self.receive, BODY_SECONDS)
+
+
+def join_repeated(scope: HTTPScope) -> dict[bytes, bytes]:
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        headers[name] = b"%b,%b" % (headers[name], value) if name in headers else value
+    return headers
 
 
 @functools.lru_cache(maxsize=64)
-def is_our_host(host: bytes) -> bool:
+def is_known_host(host: bytes) -> bool:
     domain, _port = split_domain_port(host.decode("latin-1"))
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
-def is_plain_json(request: Arrived) -> bool:
-    """Whether the body is announced as JSON, and the URL asks for nothing besides."""
-    media_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return media_type == b"application/json" and not request.scope["query_string"]
+async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, seconds: float) -> bytes:
+    """Return a request's whole body.
+
+    Args:
+        seconds: how long the client may take.
+
+    Raises:
+        BodyTooLarge: by the announced length before anything is read, else as soon as more than that has arrived.
+        RequestTimeout: the body is not complete in time.
+        ClientDisconnected: the client closed its connection.
+    """
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    if announced_length(scope) > limit:
+        raise BodyTooLarge
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive_body(receive, limit)
+    except TimeoutError:
+        raise RequestTimeout(seconds) from None
 
 
-def bearer_of(request: Arrived) -> str | None:
-    """The token, or None where Django has to say what is wrong: with the header, or with this process's clock."""
-    scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or observation.this_process().clock_is_wrong:
-        return None
-    return token.strip() or None
+async def receive_body(receive: ASGIReceiveCallable, limit: int) -> bytes:
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnected
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise BodyTooLarge
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
-def known_caller(request: Arrived) -> Caller | None:
-    """Who asks, without a wait: None where a key or the grants would have to be fetched, or Django has to judge."""
-    token = bearer_of(request)
-    principal = cached_principal_of(token) if token and grants.are_fresh else None
-    return caller_of(principal) if principal else None
-
-
-def headers_of(request: Arrived) -> Headers:
-    """The headers of every answer to it."""
-    more: Headers = [(b"x-request-id", request.request_id.encode())]
-    if request.scope["scheme"] == "https" and settings.SECURE_HSTS_SECONDS:
-        more.append((b"strict-transport-security", b"max-age=%d" % settings.SECURE_HSTS_SECONDS))
-    return [*SAFE, *more]
-
-
-async def answer(
-    send: ASGISendCallable, request: Arrived, status: int, data: Any, more: Iterable[tuple[str, str]] = ()
-) -> None:
-    """Send a whole answer: a document, or a problem where `status` is an error's."""
-    await answer_text(send, request, render(data), more, status)
-
-
-async def answer_text(
-    send: ASGISendCallable, request: Arrived, body: bytes, more: Iterable[tuple[str, str]] = (), status: int = 200
-) -> None:
-    """Send a whole answer that is JSON already, and small: the web server holds it until the client takes it."""
-    await send(start_of(request, len(body), more, status))
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def start_of(
-    request: Arrived, size: int, more: Iterable[tuple[str, str]] = (), status: int = 200
-) -> HTTPResponseStartEvent:
-    """The beginning of an answer of `size` bytes of JSON."""
-    media_type = b"application/json" if status < 400 else b"application/problem+json"
-    headers = [(b"content-type", media_type), (b"content-length", str(size).encode()), *headers_of(request)]
-    headers += [(name.lower().encode(), value.encode()) for name, value in more]
-    return {"type": "http.response.start", "status": status, "headers": headers, "trailers": False}
-
-
-async def answer_unchanged(send: ASGISendCallable, request: Arrived, more: Iterable[tuple[str, str]]) -> None:
-    """304: the caller has it already."""
-    headers = [*headers_of(request), *((name.lower().encode(), value.encode()) for name, value in more)]
-    await send({"type": "http.response.start", "status": 304, "headers": headers, "trailers": False})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def answered(
-    request: Arrived, action: Action, status: int, caller: Caller, outcomes: Counter[str], **more: Any
-) -> Answered:
-    """What there is to tell of a verb. `more` are others of its fields."""
-    subject: dict[str, Any] = {"namespace": None, "service_name": None, "instance_id": None}
-    return Answered(
-        method="POST",
-        verb=action.name,
-        route=f"/registry/{action.name}",
-        status=status,
-        outcomes=outcomes,
-        request_id=request.request_id,
-        actor=caller.actor,
-        **subject | more,
-    )
-
-
-def report(request: Arrived, this: Answered) -> None:
-    """Count and log it, once what became of it is known."""
-    tell(this, time.perf_counter() - request.began)
+def announced_length(scope: HTTPScope) -> int:
+    """Return Content-Length in bytes, 0 without it. The web server has refused a header that is not a number."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

@@ -1,0 +1,1 @@
+"""The wire layer that the DRF views and the ASGI handlers share."""

@@ -1,4 +1,4 @@
-"""Where a walk stands, as a signed cursor that callers send back and need not understand; nobody makes one up."""
+"""Signed cursors: where a walk over a list stands. Clients send them back unchanged and cannot make one up."""
 
 from typing import Any
 
@@ -13,37 +13,38 @@ CHANGE_SIGNER = Signer(salt="service_registry.cursor.change")
 
 
 def encode(position: ListPosition) -> str:
+    """Return the cursor for a position in the list of services."""
     return SIGNER.sign_object([position.index, position.namespace, position.name])
 
 
-def decode(cursor: str) -> ListPosition:
-    """Raises InvalidInput for anything that `encode` has not made."""
-    index, namespace, name = unsigned(SIGNER, cursor)
+def decode(cursor: str | None) -> ListPosition | None:
+    """Return the position that a cursor holds; None for no cursor, which is the beginning. Raises InvalidInput."""
+    if cursor is None:
+        return None
+    index, namespace, name = unsign(SIGNER, cursor)
     return ListPosition(index, namespace, name)
 
 
-def place_of(cursor: str | None) -> ListPosition | None:
-    """Where the page begins that a query asks for; None at the beginning."""
-    return None if cursor is None else decode(cursor)
-
-
-def written(page: ServicePage) -> str:
-    """The answer that a page of the list is."""
+def list_body(page: ServicePage) -> bytes:
+    """Return the body of the response that is a page of the list of services."""
     members = {"index": page.index, "next": encode(page.next) if page.next else None}
-    return dump_json_with_array(members, "services", page.services)
+    return dump_json_with_array(members, "services", page.services).encode()
 
 
 def encode_change(pk: int) -> str:
+    """Return the cursor for a position in the history."""
     return CHANGE_SIGNER.sign_object([pk])
 
 
-def decode_change(cursor: str) -> int:
-    """The id of the change where a walk over the history stands. Raises InvalidInput like `decode`."""
-    (pk,) = unsigned(CHANGE_SIGNER, cursor)
+def decode_change(cursor: str | None) -> int | None:
+    """Return the id of the change that a cursor names; None for no cursor. Raises InvalidInput."""
+    if cursor is None:
+        return None
+    (pk,) = unsign(CHANGE_SIGNER, cursor)
     return int(pk)
 
 
-def unsigned(signer: Signer, cursor: str) -> list[Any]:
+def unsign(signer: Signer, cursor: str) -> list[Any]:
     try:
         return list(signer.unsign_object(cursor))
     except (BadSignature, ValueError) as error:

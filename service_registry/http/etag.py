@@ -1,4 +1,4 @@
-"""Entity tags of discovery: the service's last change, and what was asked (RFC 9110, section 8.8.3)."""
+"""Entity tags of discovery: the last change of the service and the query (RFC 9110, section 8.8.3)."""
 
 import re
 from zlib import crc32
@@ -8,16 +8,16 @@ from service_registry.schemas import DiscoveryQuery, ListQuery
 TAG = re.compile(r'(?:W/)?("[!#-~]*")')
 
 
-def tag_of(index: str, question: str) -> str:
-    """The strong tag of an answer: it moves when the service has a change, and differs between questions."""
-    return f'"{index}.{crc32(question.encode()):08x}"'
+def entity_tag(index: str, query: str) -> str:
+    """Return the strong tag of a response: it moves when the service changes, and differs between queries."""
+    return f'"{index}.{crc32(query.encode()):08x}"'
 
 
-def question_of(query: DiscoveryQuery | ListQuery) -> str:
-    """What was asked, however long somebody was ready to wait for it."""
+def query_key(query: DiscoveryQuery | ListQuery) -> str:
+    """Return what was asked as text, without how long the caller is ready to wait."""
     return query.model_dump_json(exclude={"index", "wait"})
 
 
-def matches(sent: str | None, tag: str) -> bool:
-    """Whether an If-None-Match header names `tag` (RFC 9110, section 13.1.2)."""
-    return sent is not None and (sent.strip() == "*" or tag in TAG.findall(sent))
+def matches(if_none_match: str | None, tag: str) -> bool:
+    """Return whether an If-None-Match header names `tag` (RFC 9110, section 13.1.2)."""
+    return if_none_match is not None and (if_none_match.strip() == "*" or tag in TAG.findall(if_none_match))

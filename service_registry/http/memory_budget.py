@@ -1,14 +1,14 @@
-"""Room in this process's memory for another large answer, as the web server's side tells."""
+"""Capacity of this process for another large answer, as the web server reports it."""
 
 from collections.abc import Callable
 
 from service_registry.exceptions import TooBusy
 
-# Each says whether there is room, from any thread.
-checks: list[Callable[[], bool]] = []
+# Each returns whether there is capacity; called from any thread. Plain WSGI has none: it holds one response a thread.
+capacity_checks: list[Callable[[], bool]] = []
 
 
-def demand() -> None:
-    """Called before what may be large is read. Raises TooBusy when the answers under way leave no room for it."""
-    if not all(has_room() for has_room in checks):
+def require_capacity() -> None:
+    """Raise TooBusy when the answers in flight leave no memory for a large one. Called before data is read for it."""
+    if not all(has_capacity() for has_capacity in capacity_checks):
         raise TooBusy

@@ -1,41 +1,25 @@
-"""What the verbs' outcomes look like to a caller, whichever door asked."""
+"""Responses as the front ends send them: JSON in UTF-8, with the headers that the contract names."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from service_registry import manager
-from service_registry.api.errors import STATUS_OF, item_error
-from service_registry.exceptions import RegistryError
-from service_registry.schemas import Heartbeat, Registration
+from pydantic_core import to_json
 
-Answer = tuple[int, dict[str, Any]]
+INDEX_HEADER = "X-Registry-Index"
+JSON = "application/json"
 
 
-def of_registration(_item: Registration, done: manager.Registered) -> Answer:
-    return (201 if done.created else 200), done.document
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response. `body` is empty for 204 and 304; `headers` go beyond those of every response."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = JSON
 
 
-def of_heartbeat(beat: Heartbeat, done: manager.Renewed) -> Answer:
-    answer = {
-        "namespace": beat.namespace,
-        "service_name": beat.service_name,
-        "instance_id": beat.instance_id,
-        "status": done.status,
-        "lease": done.lease,
-    }
-    return 200, answer | ({"recovered": True} if done.recovered else {})
-
-
-def of_registered_item(done: manager.Registered) -> dict[str, Any]:
-    return {"status": 201 if done.created else 200, "instance": done.document}
-
-
-def of_beaten_item(done: manager.Renewed) -> dict[str, Any]:
-    return {"status": 200, "lease": done.lease}
-
-
-def of_deregistered_item(_done: object) -> dict[str, Any]:
-    return {"status": 204}
-
-
-def of_refused_item(error: RegistryError) -> dict[str, Any]:
-    return {"status": STATUS_OF[type(error)], "error": item_error(error)}
+def render(document: Any) -> bytes:
+    """Return a document as JSON; nothing for None."""
+    return b"" if document is None else to_json(document)

@@ -130,7 +130,7 @@ def test_a_charset_changes_nothing(registry: Registry, team: Caller, charset: st
 
 def test_an_unknown_host_is_a_problem(team: Caller) -> None:
     reply = team.call("GET", "/registry/services", Host="evil.example")
-    assert (reply.status, reply.json["code"]) == (400, "invalid")
+    assert (reply.status, reply.json["code"]) == (421, "unknown_host")
 
 
 def test_head_has_no_body(team: Caller) -> None:

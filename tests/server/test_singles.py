@@ -159,7 +159,7 @@ def test_another_host_is_refused(registry: Registry) -> None:
     team = registry.caller("registry-services", "team")
     for _ in range(2):
         answer = team.call("POST", "/registry/heartbeat", beat("nowhere", "unknown"), Host="evil.example")
-        assert (answer.status, answer.json["code"]) == (400, "invalid")
+        assert (answer.status, answer.json["code"]) == (421, "unknown_host")
 
 
 def test_callers_in_one_batch_are_judged_each_by_their_own_groups(registry: Registry) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service_registry.asgi.flow_control import AT_MOST_BYTES, SLICE_BYTES
+from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SLICE_BYTES
 from tests.client import registration, token
 from tests.server.event_stream import Stream
 from tests.server.registry import Caller, Registry, Reply
@@ -210,7 +210,7 @@ def test_slow_watchers_who_are_far_behind_take_no_more_either(registry: Registry
     grown = highest_bytes(registry) - before
     print(f"{READERS} watchers far behind: +{grown / 1e6:.0f} MB; a quick one {took:.2f} s; /livez: {probing}")
     # Beside the bound: pages that are not counted yet, each as text and as bytes, and what is about to be sent.
-    assert grown < AT_MOST_BYTES + 8 * PAGE_BYTES + READERS * BUFFERED_BYTES
+    assert grown < MAX_IN_FLIGHT_BYTES + 8 * PAGE_BYTES + READERS * BUFFERED_BYTES
 
 
 def test_a_process_that_is_asked_to_end_lets_go_of_readers_who_take_nothing(registry: Registry, reader: Caller) -> None:

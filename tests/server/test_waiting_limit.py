@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service_registry.asgi.limits import WAITING_A_PROCESS
+from service_registry.asgi.limits import SUBSCRIBERS_PER_PROCESS
 from tests.client import token
 from tests.server.event_stream import Refused, Stream
 from tests.server.registry import Caller, Registry
@@ -22,7 +22,7 @@ USUAL_FILES = 1024
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """Started with as many open files as is usual, and tried by a process that may have as many as it needs."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert before[1] >= WAITING_A_PROCESS + USUAL_FILES, "the hard limit of open files is too low to try this"
+    assert before[1] >= SUBSCRIBERS_PER_PROCESS + USUAL_FILES, "the hard limit of open files is too low to try this"
     resource.setrlimit(resource.RLIMIT_NOFILE, (USUAL_FILES, before[1]))
     try:
         with Registry(tmp_path_factory.mktemp("limit")) as running:
@@ -47,7 +47,7 @@ async def crowd(registry: Registry, team: Caller, paths: list[str]) -> Counter[b
     """Let so many wait, ask for more, then change the service of the first half. Returns how those were answered; the
     others leave."""
     clients = []
-    for number in range(WAITING_A_PROCESS):
+    for number in range(SUBSCRIBERS_PER_PROCESS):
         clients.append(await asking(team, paths[number % 2]))
         if number % 250 == 249:  # the web server's queue of new connections is no part of this
             await waits(registry, number + 1)
@@ -55,7 +55,7 @@ async def crowd(registry: Registry, team: Caller, paths: list[str]) -> Counter[b
     await asyncio.to_thread(refused, registry, team, paths[0])
     await asyncio.to_thread(register, team, "one", weight=7)
     statuses = Counter([await reader.readexactly(12) for reader, _writer in clients[::2]])
-    await waits(registry, WAITING_A_PROCESS // 2)
+    await waits(registry, SUBSCRIBERS_PER_PROCESS // 2)
     for _reader, writer in clients:
         writer.close()
     return statuses
@@ -72,14 +72,14 @@ def refused(registry: Registry, team: Caller, path: str) -> None:
     assert (stream.value.status, stream.value.problem["code"]) == (429, "rate_limited")
     for each in ("/registry/services/one", "/registry/services", "/livez"):
         assert team.call("GET", each).status == 200, each
-    assert metric(registry, "registry_subscribers") == WAITING_A_PROCESS
+    assert metric(registry, "registry_subscribers") == SUBSCRIBERS_PER_PROCESS
 
 
 def test_a_process_lets_so_many_wait(registry: Registry, team: Caller, reader: Caller) -> None:
     register(team, "one")
     index = register(team, "other")
     paths = [f"/registry/services/{name}?wait=5m&index={index}" for name in ("one", "other")]
-    assert asyncio.run(crowd(registry, team, paths)) == {b"HTTP/1.1 200": WAITING_A_PROCESS // 2}
+    assert asyncio.run(crowd(registry, team, paths)) == {b"HTTP/1.1 200": SUBSCRIBERS_PER_PROCESS // 2}
     wait_for(lambda: metric(registry, "registry_subscribers") == 0)
     with waiting(registry, reader, f"/registry/services/other?wait=5m&index={index}") as answer:
         register(team, "other", weight=7)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service_registry import schemas
-from service_registry.asgi.limits import WATCHES_A_CALLER
+from service_registry.asgi.limits import WATCHES_PER_CALLER
 from tests.client import registration, token
 from tests.server.event_stream import Event, Refused, Stream
 from tests.server.registry import Caller, Registry, Reply
@@ -302,7 +302,7 @@ def test_a_poll_whose_token_runs_out_is_refused(registry: Registry, team: Caller
 
 def test_a_caller_has_so_many_watches(registry: Registry, team: Caller, name: str) -> None:
     bearer = token("registry-readers", subject=name)
-    opened = [Stream(registry.ports[0], bearer) for _ in range(WATCHES_A_CALLER)]
+    opened = [Stream(registry.ports[0], bearer) for _ in range(WATCHES_PER_CALLER)]
     try:
         with pytest.raises(Refused) as refused:
             Stream(registry.ports[0], bearer)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service_registry.asgi.limits import WATCHES_A_CALLER
+from service_registry.asgi.limits import WATCHES_PER_CALLER
 from tests.client import registration, token
 from tests.server.event_stream import Stream
 from tests.server.registry import ROOT, Registry
@@ -154,7 +154,7 @@ def test_the_example_in_python_outlasts_broken_answers_and_comes_back_when_it_is
     team = registry.caller("registry-services", "team")
     bearer, output = token("registry-readers", subject="crowd"), tmp_path / "output"
     with ExitStack() as others, relay(registry) as server:
-        for _ in range(WATCHES_A_CALLER):
+        for _ in range(WATCHES_PER_CALLER):
             others.enter_context(Stream(registry.ports[0], bearer))
         with in_python(server.server_address[1], output, bearer):
             wait_for(lambda: len(server.watches) >= 2)

@@ -1,4 +1,7 @@
-"""Give the pages of the list from memory while the database is away, byte for byte as PostgreSQL renders them."""
+"""The list of services, GET /registry/services: from memory, page by page.
+
+The pages are byte for byte those that `queries.catalogue.list_services` reads from the database.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,88 +9,113 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from service_registry.api.renderer import INDEX_HEADER
-from service_registry.asgi.flow_control import UNKNOWN_BYTES, Answers
-from service_registry.asgi.reads.response_cache import Texts
-from service_registry.asgi.transport import stale_header
+from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
+from service_registry.asgi.headers import replica_headers
+from service_registry.asgi.reads.blocking import BlockingReads
+from service_registry.asgi.reads.response_cache import ResponseCache
+from service_registry.asgi.request import Request
+from service_registry.database.retries import with_retries
 from service_registry.exceptions import TooBusy
-from service_registry.http import cursors
-from service_registry.http.etag import question_of
+from service_registry.http import cursors, database_reads
+from service_registry.http.etag import query_key
+from service_registry.http.responses import Response
+from service_registry.http.validation import validate_query
+from service_registry.permissions import LIST_SERVICES
 from service_registry.queries.catalogue import ListPosition
-from service_registry.replica.hub import Hub
 from service_registry.replica.list_page import PageBuilder, copy_in_parts, select_keys
 from service_registry.replica.store import Replica
+from service_registry.replica.subscribers import ALL_CHANGES
 from service_registry.schemas import ListQuery
 
-# How many may wait for their page, and how long: who has waited longer is likely to have gone.
-QUEUE_AT_MOST = 200
-PATIENCE_SECONDS = 10
+# Requests that wait for their page, and how long: a client that has waited longer has probably gone.
+MAX_QUEUED = 200
+QUEUE_SECONDS = 10
 
 Result = TypeVar("Result")
 
 
 class Listing:
-    """Puts pages together on a thread of its own, one after the other: many who ask the same have it made once. Each
-    only when there is room for it among the `answers`, which count it as soon as it is sent."""
+    """Answers the list of services.
 
-    def __init__(self, hub: Hub, texts: Texts, answers: Answers) -> None:
-        self.hub = hub
-        self.texts = texts
-        self.answers = answers
+    Pages are built on one thread, one after the other, so that requests for the same page share one. Each is built
+    only when there is memory for it among the responses in flight.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        responses: ResponsesInFlight,
+        blocking: BlockingReads,
+        cache: ResponseCache,
+    ) -> None:
+        self.hub = blocking.hub
+        self.threads = blocking.threads
+        self.authenticator = authenticator
+        self.responses = responses
+        self.blocking = blocking
+        self.cache = cache
         self.turn = asyncio.Lock()
-        self.queueing = 0
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="list")
+        self.queued = 0
+        self.builder_thread = ThreadPoolExecutor(1, thread_name_prefix="list")
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether the log has not been read for a while, and there is something to answer from."""
-        return self.hub.replica is not None and self.hub.stale_seconds is not None
+    async def __call__(self, request: Request) -> Response:
+        identity = await self.authenticator.authenticate(request, LIST_SERVICES)
+        parameters = request.query()
+        request.log.namespace = parameters.get("namespace")
+        query = validate_query(ListQuery, parameters)
+        request.log.service_name = query.name
+        after = cursors.decode(query.after)
+        if query.index:
+            await self.blocking.catch_up_with(query.index)
+            await self.blocking.wait_for_change(request, ALL_CHANGES, query.index, query.wait)
+            await self.authenticator.revalidate(request, LIST_SERVICES, identity)
+        replica = await self.hub.current_replica()
+        if replica is None:
+            return await self.threads.run(lambda: with_retries(lambda: database_reads.list_services(query)))
+        return await self.page(replica, query, after)
 
-    async def page(self, query: ListQuery) -> tuple[bytes, dict[str, str]] | None:
-        """A page's text, and the headers that say how old it is; None when the database is there again.
-
-        Raises InvalidInput for a cursor that is none, and TooBusy when too many wait for their page, or too long.
-        """
-        after = cursors.place_of(query.after)
-        if self.queueing >= QUEUE_AT_MOST:
+    async def page(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> Response:
+        """Return a page. Raises TooBusy when too many requests wait for theirs, or this one waited too long."""
+        if self.queued >= MAX_QUEUED:
             raise TooBusy
-        self.queueing += 1
+        self.queued += 1
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self.turn:
-                replica = self.hub.replica
-                if replica is None or not self.is_needed:
-                    return None
-                headers = {INDEX_HEADER: replica.index} | stale_header(self.hub)
-                return await self.text(replica, query, after), headers
+            async with asyncio.timeout(QUEUE_SECONDS), self.turn:
+                replica = self.hub.replica or replica
+                headers = replica_headers(self.hub, replica.index)
+                return Response(200, await self.body(replica, query, after), headers)
         except TimeoutError:
             raise TooBusy from None
         finally:
-            self.queueing -= 1
+            self.queued -= 1
 
-    async def text(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> bytes:
-        question, index = ("", "", question_of(query)), replica.index
-        kept = self.texts.get(question, index)
-        if kept is None or not self.answers.has_room_for(kept):
-            del kept
-            await self.answers.wait_for_room(UNKNOWN_BYTES)
-            kept = self.texts.get(question, index)
-        if kept is not None:
-            return kept
-        draft = await self.drafted(replica, query, after)
-        text = await self.on_thread(lambda: cursors.written(draft.build_page(after)).encode())
-        self.texts.keep(question, index, text)
-        return text
+    async def body(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> bytes:
+        key, index = ("", "", query_key(query)), replica.index
+        body = self.cache.get(key, index)
+        if body is None or not self.responses.has_capacity_for(body):
+            del body
+            await self.responses.wait_for_capacity(UNKNOWN_BYTES)
+            body = self.cache.get(key, index)
+        if body is not None:
+            return body
+        builder = await self.build(replica, query, after)
+        body = await self.on_thread(lambda: cursors.list_body(builder.build_page(after)))
+        self.cache.put(key, index, body)
+        return body
 
-    async def drafted(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> PageBuilder:
-        """The replica is read on the event loop, part by part, and each part is looked at on the thread. What comes
-        between two parts is newer than the page's index, as it may be where the database is asked."""
-        draft = PageBuilder(query, replica.index)
+    async def build(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> PageBuilder:
+        """Build a page part by part: the event loop copies a part of the replica, the thread filters it.
+
+        WatchResponse between two parts are newer than the page's index, as they may be where the database is read.
+        """
+        builder = PageBuilder(query, replica.index)
         keys = await self.on_thread(partial(select_keys, list(replica.services), query, after))
         for part in copy_in_parts(replica, keys, query.owner):
-            await self.on_thread(partial(draft.add, part))
-            if draft.has_more:
+            await self.on_thread(partial(builder.add, part))
+            if builder.has_more:
                 break
-        return draft
+        return builder
 
-    async def on_thread(self, do: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self.thread, do)
+    async def on_thread(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self.builder_thread, function)

@@ -1,40 +1,43 @@
-"""Answers that were put together already, for all who ask the same: many wait for one change of one service."""
+"""A cache of rendered responses: many readers wait for one change of one service."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-# All of them in one process.
-AT_MOST_BYTES = 32 * 1024 * 1024
+# All entries of one process.
+MAX_BYTES = 32 * 1024 * 1024
 
-Question = tuple[str, str, str]
+CacheKey = tuple[str, str, str]
 
 
 @dataclass(slots=True)
-class Texts:
-    """The answers asked for last, by namespace, service name, and what was asked of it. Belongs to the event loop."""
+class ResponseCache:
+    """The bodies that were requested last, by namespace, service name and query. Belongs to the event loop.
 
-    at_most_bytes: int = AT_MOST_BYTES
+    An entry is valid for one index of its service; the entry that was not requested for the longest time goes first.
+    """
+
+    max_bytes: int = MAX_BYTES
     held_bytes: int = 0
-    by_question: OrderedDict[Question, tuple[str, bytes]] = field(default_factory=OrderedDict)
+    entries: OrderedDict[CacheKey, tuple[str, bytes]] = field(default_factory=OrderedDict)
 
-    def get(self, question: Question, index: str) -> bytes | None:
-        """The answer, if it was put together at this index."""
-        found = self.by_question.get(question)
+    def get(self, key: CacheKey, index: str) -> bytes | None:
+        """Return the body that was rendered at this index, if there is one."""
+        found = self.entries.get(key)
         if found is None or found[0] != index:
             return None
-        self.by_question.move_to_end(question)
+        self.entries.move_to_end(key)
         return found[1]
 
-    def keep(self, question: Question, index: str, text: bytes) -> None:
-        """In the place of an older one; and of those that were not asked for the longest, where there is no room."""
-        self.drop(question)
-        if len(text) > self.at_most_bytes:
+    def put(self, key: CacheKey, index: str, body: bytes) -> None:
+        """Keep a body in place of an older one. A body larger than the cache is not kept."""
+        self.evict(key)
+        if len(body) > self.max_bytes:
             return
-        self.by_question[question] = index, text
-        self.held_bytes += len(text)
-        while self.held_bytes > self.at_most_bytes:
-            self.drop(next(iter(self.by_question)))
+        self.entries[key] = index, body
+        self.held_bytes += len(body)
+        while self.held_bytes > self.max_bytes:
+            self.evict(next(iter(self.entries)))
 
-    def drop(self, question: Question) -> None:
-        _index, text = self.by_question.pop(question, ("", b""))
-        self.held_bytes -= len(text)
+    def evict(self, key: CacheKey) -> None:
+        _index, body = self.entries.pop(key, ("", b""))
+        self.held_bytes -= len(body)

@@ -1,138 +1,95 @@
-"""The watch: a stream of events, or a poll that waits. Whoever waits holds a few kilobytes here, and nothing else."""
+"""The watch, GET /registry/watch: an event stream or a long poll. A waiting client costs a few kilobytes, no thread."""
 
 import asyncio
 import re
-from collections import Counter
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from django.core.exceptions import SuspiciousOperation
-from django.http import QueryDict
-
-from service_registry.api.errors import headers_of, is_failure, problem_of
-from service_registry.api.reporting import Answered, outcome
-from service_registry.api.watch import asked
-from service_registry.asgi import request as door
 from service_registry.asgi import transport
-from service_registry.asgi.auth import Askers, Exchange
-from service_registry.asgi.flow_control import Outlet
-from service_registry.asgi.limits import Limits
-from service_registry.asgi.watch.long_poll import Poll
-from service_registry.asgi.watch.sse import Stream
-from service_registry.asgi.watch.subscription import Following
-from service_registry.exceptions import InvalidInput
+from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
+from service_registry.asgi.limits import SubscriberLimits
+from service_registry.asgi.request import Request
+from service_registry.asgi.threads import ReadThreads
+from service_registry.asgi.waiting import end_on_disconnect
+from service_registry.asgi.watch.long_poll import long_poll
+from service_registry.asgi.watch.sse import EventStream
+from service_registry.asgi.watch.subscription import Subscription
+from service_registry.http.request_log import SLOW_CLIENT
+from service_registry.http.responses import Response
+from service_registry.http.validation import validate_watch_query
 from service_registry.permissions import WATCH
 from service_registry.replica.hub import Hub
 from service_registry.replica.subscribers import EndReason
 from service_registry.schemas import WatchQuery
 
-PATHS = {"/registry/watch", "/registry/watch/"}
-# RFC 9110, section 12.4.2.
-REFUSED = re.compile(rb"q=0(\.0{0,3})?")
-
-
-class WatchDoor:
-    """Answers GET /registry/watch."""
-
-    def __init__(self, hub: Hub, askers: Askers, limits: Limits) -> None:
-        self.hub = hub
-        self.askers = askers
-        self.limits = limits
-
-    async def __call__(
-        self, scope: HTTPScope, body: bytes, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> bool:
-        """Answer the request, or return False: then Django says what is wrong with it."""
-        if scope["path"] not in PATHS or scope["method"] != "GET":
-            return False
-        request = door.arrived(scope, body)
-        asking = await self.askers.asking(request, WATCH) if request else None
-        query = understood(request) if request else None
-        if request is None or asking is None or query is None:
-            return False
-        watch = Watch(self, Exchange(request, asking, receive, send), query)
-        return await watch.answered()
-
-
-def understood(request: door.Arrived) -> WatchQuery | None:
-    last_event_id = request.headers.get(b"last-event-id", b"").decode("latin-1")
-    try:
-        return asked(QueryDict(request.scope["query_string"]), last_event_id)
-    except (InvalidInput, SuspiciousOperation):
-        return None
-
-
-def wants_stream(request: door.Arrived) -> bool:
-    """Whether `Accept` names the event stream's media type, and does not refuse it by a weight of 0."""
-    for accepted in request.headers.get(b"accept", b"").lower().split(b","):
-        media_type, *parameters = (part.strip() for part in accepted.split(b";"))
-        if media_type == b"text/event-stream":
-            return not any(REFUSED.fullmatch(each) for each in parameters)
-    return False
+# A weight of 0 (RFC 9110, section 12.4.2): the client does not accept this media type.
+NOT_ACCEPTED = re.compile(r"q=0(\.0{0,3})?")
 
 
 class Watch:
-    """One watch, from its request to its end."""
+    """Answers watches."""
 
-    def __init__(self, place: WatchDoor, exchange: Exchange, query: WatchQuery) -> None:
-        self.place = place
-        self.exchange = exchange
-        self.query = query
-        outlet = Outlet(exchange.send, place.limits.answers)
-        self.following = Following(place.hub, place.askers, outlet, query)
-        self.way: Stream | Poll = (
-            Stream(exchange, self.following)
-            if wants_stream(exchange.request)
-            else Poll(exchange, query, self.following)
-        )
+    def __init__(
+        self,
+        hub: Hub,
+        authenticator: Authenticator,
+        responses: ResponsesInFlight,
+        threads: ReadThreads,
+        limits: SubscriberLimits,
+    ) -> None:
+        self.hub = hub
+        self.authenticator = authenticator
+        self.responses = responses
+        self.threads = threads
+        self.limits = limits
 
-    async def answered(self) -> bool:
-        """Stream, or poll. False when the token ran out before there was an answer: Django refuses it."""
-        client = asyncio.create_task(transport.watch_client(self.exchange.receive, self.following.waiter))
+    async def __call__(self, request: Request) -> Response | None:
+        """Return the response of a poll; None for a stream, which has been sent then."""
+        identity = await self.authenticator.authenticate(request, WATCH)
+        query = validate_watch_query(request.query(), request.header(b"last-event-id"))
+        request.log.namespace = query.namespace
+        request.log.service_name = query.service[0] if len(query.service) == 1 else None
+        subscription = Subscription(self.hub, self.threads, ClientWriter(request.send, self.responses), query)
+        watching_client = asyncio.create_task(end_on_disconnect(request.receive, subscription.subscriber))
         try:
-            with self.place.limits.watch(self.exchange.asking.caller.actor, self.way.kind):
-                self.enter()
-                await self.following.begin()
-                came = await self.way.give()
-        except Exception as error:  # noqa: BLE001 - each is a problem, as in DRF's hook
-            await self.refuse(error)
-            return True
+            return await self.answer(request, identity, query, subscription)
         finally:
-            client.cancel()
-            self.following.leave()
-        if came is not None:
-            self.report(200, came)
-        return came is not None
+            watching_client.cancel()
+            subscription.close()
 
-    def enter(self) -> None:
-        waiter = self.following.waiter
-        self.place.hub.subscribers.attach(waiter)
-        if self.place.hub.stopping:
-            waiter.end(EndReason.SHUTDOWN)
+    async def answer(
+        self, request: Request, identity: Identity, query: WatchQuery, subscription: Subscription
+    ) -> Response | None:
+        streams = accepts_event_stream(request.header(b"accept") or "")
+        with self.limits.watch(identity.caller.actor, "stream" if streams else "poll"):
+            self.attach(subscription)
+            await subscription.begin()
+            if not streams:
+                return await long_poll(request, identity, query, subscription, self.authenticator)
+            await self.stream(request, EventStream(request, identity, subscription, self.authenticator))
+            return None
 
-    async def refuse(self, error: Exception) -> None:
-        """The problem, where the answer has not begun; a stream can only break off, and its client comes back."""
-        if self.way.begun:
-            transport.abort(self.exchange.send)
-            self.report(200, "ok", error)
-            return
-        status, document = problem_of(error, self.exchange.request.request_id)
-        more = headers_of(status, error)
-        await door.answer(self.exchange.send, self.exchange.request, status, document, more.items())
-        self.report(status, outcome(status, document), error if is_failure(status, error) else None)
+    async def stream(self, request: Request, stream: EventStream) -> None:
+        """Send a stream. After an error it can only break off, and its client connects again."""
+        try:
+            request.log.note_response(200, "ok" if await stream.send() else SLOW_CLIENT)
+        except Exception as error:
+            if not stream.begun:
+                raise
+            transport.abort(request.send)
+            request.log.note_response(200, "ok")
+            request.log.error = error
 
-    def report(self, status: int, came: str, error: Exception | None = None) -> None:
-        named = self.query.service
-        this = Answered(
-            method="GET",
-            verb="watch",
-            route="/registry/watch",
-            status=status,
-            outcomes=Counter({came: 1}),
-            request_id=self.exchange.request.request_id,
-            actor=self.exchange.asking.caller.actor,
-            namespace=self.query.namespace,
-            service_name=named[0] if len(named) == 1 else None,
-            instance_id=None,
-            error=error,
-        )
-        door.report(self.exchange.request, this)
+    def attach(self, subscription: Subscription) -> None:
+        """Have the subscription ended with all others; at once while the process shuts down."""
+        self.hub.subscribers.attach(subscription.subscriber)
+        if self.hub.stopping:
+            subscription.subscriber.end(EndReason.SHUTDOWN)
+
+
+def accepts_event_stream(accept: str) -> bool:
+    """Return whether an Accept header names the event stream's media type, with a weight above 0."""
+    for accepted in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in accepted.split(";"))
+        if media_type == "text/event-stream":
+            return not any(NOT_ACCEPTED.fullmatch(parameter) for parameter in parameters)
+    return False

@@ -1,107 +1,129 @@
-"""A stream of the watch: events until the client leaves, its token has run out, or it has to start over."""
+"""A stream of server-sent events (HTML Standard, section 9.2): changes until the client leaves or has to start over."""
 
 from collections.abc import Sequence
 
+from django.db import Error
+
 from service_registry import metrics
-from service_registry.api.renderer import INDEX_HEADER
-from service_registry.asgi import request as door
-from service_registry.asgi import transport
-from service_registry.asgi.auth import Exchange
-from service_registry.asgi.flow_control import CutOff
-from service_registry.asgi.watch.subscription import Following
-from service_registry.exceptions import IndexGone
+from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.flow_control import ClientTooSlow, ClientWriter
+from service_registry.asgi.headers import Headers, common_headers, encode, replica_headers
+from service_registry.asgi.request import Request
+from service_registry.asgi.waiting import now
+from service_registry.asgi.watch.subscription import Subscription
+from service_registry.exceptions import IndexGone, RegistryError
+from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.permissions import WATCH
 from service_registry.replica.events import RESYNC_EVENT, TOKEN_EXPIRED_EVENT, sync_event
 from service_registry.replica.subscribers import EndReason
 
-BOOKMARK_SECONDS = 15.0
-# One write: large enough to be cheap, small enough that a slow client holds little of ours.
-CHANGES_A_WRITE = 100
+SYNC_SECONDS = 15.0
+# One write: large enough to be cheap, small enough that a slow client holds little memory.
+EVENTS_PER_WRITE = 100
 WRITE_BYTES = 64 * 1024
-HEADERS: door.Headers = [
+HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
-    # Proxies that gather answers would hold events back.
+    # nginx would buffer the response and hold events back.
     (b"x-accel-buffering", b"no"),
 ]
-# Who is cut off hears nothing any more, and who has left neither.
-LAST_WORDS = {EndReason.RESYNC: RESYNC_EVENT, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
+# The last event for each end reason. A client that was too slow or has disconnected gets none.
+LAST_EVENTS = {EndReason.RESYNC: RESYNC_EVENT, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
 
 
-class Stream:
-    """One stream. `begun` once a part of it may have been sent."""
+class EventStream:
+    """One stream of a watch.
 
-    kind = "stream"
+    Attributes:
+        begun: whether a part of the response may have been sent.
+    """
 
-    def __init__(self, exchange: Exchange, following: Following) -> None:
-        self.exchange = exchange
-        self.following = following
-        self.waiter = following.waiter
-        self.outlet = following.outlet
-        self.waiter.on_end = self.let_go
+    def __init__(
+        self, request: Request, identity: Identity, subscription: Subscription, authenticator: Authenticator
+    ) -> None:
+        self.request = request
+        self.identity = identity
+        self.subscription = subscription
+        self.authenticator = authenticator
+        self.subscriber = subscription.subscriber
+        self.writer: ClientWriter = subscription.writer
+        self.subscriber.on_end = self.end_writes
         self.begun = False
         self.caught_up = False
-        self.bookmark_at = transport.now()
+        self.sync_at = now()
 
-    def let_go(self, ending: EndReason) -> None:
-        """Nothing more will come: a write under way may not take long any more."""
-        if ending is EndReason.SLOW:
-            self.outlet.cut()
+    def end_writes(self, reason: EndReason) -> None:
+        """Do not let a write under way take long when the subscription has ended."""
+        if reason is EndReason.SLOW:
+            self.writer.abort()
         else:
-            self.outlet.hurry()
+            self.writer.hurry()
 
-    async def give(self) -> str:
-        """Send all there is to send, and return what came of it."""
+    async def send(self) -> bool:
+        """Send events until the stream ends. Return False when the client read too slowly and was disconnected."""
         try:
             await self.send_headers()
-            last_words = await self.send_events()
-            # Nothing more is for this stream; and its end is no reason to hurry its last words.
-            self.following.leave()
-            if last_words is not None:
-                await self.outlet.write(last_words, more=False)
-        except CutOff:
+            last_event = await self.send_events()
+            # The end of the subscription is no reason to hurry its last event.
+            self.subscription.close()
+            if last_event is not None:
+                await self.writer.write(last_event, more=False)
+        except ClientTooSlow:
             metrics.slow_clients.inc()
-            self.outlet.cut()
-            return "too_slow"
-        return "ok"
+            self.writer.abort()
+            return False
+        return True
 
     async def send_headers(self) -> None:
-        more = {INDEX_HEADER: self.following.replica.index} | transport.stale_header(self.following.hub)
-        headers = [*HEADERS, *door.headers_of(self.exchange.request)]
-        headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
+        subscription = self.subscription
+        headers = [
+            *HEADERS,
+            *common_headers(self.request),
+            *encode(replica_headers(subscription.hub, subscription.replica.index)),
+        ]
         self.begun = True
-        await self.outlet({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
+        await self.writer({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
 
     async def send_events(self) -> bytes | None:
-        """Until nothing more will come. Returns what to end with, None where nobody is there to be told."""
+        """Send events until no more will come. Return the last event, None when the client has gone."""
         try:
-            while not self.waiter.end_reason:
+            while not self.subscriber.end_reason:
                 events = await self.next_events()
-                if not await self.following.askers.still_good(self.exchange, WATCH):
+                if not await self.is_still_allowed():
                     return TOKEN_EXPIRED_EVENT
-                await (self.send(events) if events else self.pause())
+                await (self.write(events) if events else self.wait())
         except IndexGone:
             return RESYNC_EVENT
-        return LAST_WORDS.get(self.waiter.end_reason)
+        return LAST_EVENTS.get(self.subscriber.end_reason)
 
     async def next_events(self) -> list[bytes]:
-        """As this caller may see them; none when all has been sent."""
-        caller = self.exchange.asking.caller
-        notices = await self.following.next(CHANGES_A_WRITE, WRITE_BYTES)
-        return [notice.event(self.following.shows_author(notice, caller)) for notice in notices]
+        """Return the next events as this caller may see them; empty when all have been sent."""
+        caller = self.identity.caller
+        events = await self.subscription.next(EVENTS_PER_WRITE, WRITE_BYTES)
+        return [event.event(self.subscription.shows_author(event, caller)) for event in events]
 
-    async def send(self, events: Sequence[bytes]) -> None:
-        await self.outlet.write(b"".join(events))
+    async def is_still_allowed(self) -> bool:
+        """Authenticate again once the token has expired."""
+        try:
+            self.identity = await self.authenticator.revalidate(self.request, WATCH, self.identity)
+        except (RegistryError, TokenInvalid, KeysUnavailable, Error):
+            return False
+        return True
+
+    async def write(self, events: Sequence[bytes]) -> None:
+        await self.writer.write(b"".join(events))
         if self.caught_up:
-            self.bookmark_at = transport.now() + BOOKMARK_SECONDS
+            self.sync_at = now() + SYNC_SECONDS
 
-    async def pause(self) -> None:
-        """Wait for something to come, for a bookmark's time at most. The first bookmark says that all there was has
-        been sent; each other, that nothing came for a while."""
-        seconds = self.bookmark_at - transport.now()
+    async def wait(self) -> None:
+        """Wait for a change, at most until the next `sync` event is due.
+
+        The first `sync` says that all earlier changes have been sent, each later one that none came for a while.
+        """
+        seconds = self.sync_at - now()
         if seconds > 0:
-            await self.waiter.wait(min(seconds, max(self.exchange.asking.seconds_left, 0.05)))
+            await self.subscriber.wait(min(seconds, max(self.identity.seconds_left, 0.05)))
             return
         self.caught_up = True
-        await self.outlet.write(sync_event(self.following.index))
-        self.bookmark_at = transport.now() + BOOKMARK_SECONDS
+        await self.writer.write(sync_event(self.subscription.index))
+        self.sync_at = now() + SYNC_SECONDS

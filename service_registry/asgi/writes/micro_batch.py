@@ -1,4 +1,8 @@
-"""Requests in ones, gathered: while one batch is under way the next is made of all that arrive."""
+"""Micro-batches: concurrent single requests share one transaction.
+
+While one batch runs, the next is collected from the requests that arrive. No request waits for others to arrive: one
+that finds nothing under way is a batch by itself.
+"""
 
 import asyncio
 from collections import Counter, deque
@@ -15,134 +19,147 @@ from service_registry.manager.batch import Key, Keyed, Submission, key_of
 Item = TypeVar("Item", bound=Keyed)
 Outcome = TypeVar("Outcome")
 
-AT_ONCE = 500
-WAITING = 5_000
-WAITING_FOR_ONE_KEY = 16
-PATIENCE_SECONDS = 10
+BATCH_SIZE = 500
+MAX_QUEUED = 5_000
+MAX_QUEUED_PER_INSTANCE = 16
+QUEUE_SECONDS = 10
 LOCK_NOT_AVAILABLE = "55P03"
-# How long a batch waits for a row that somebody holds, and how long once it is known that somebody does.
+# How long a batch waits for a locked row, and how long once it is known that one of its rows is locked.
 LOCK_TIMEOUT, LOCK_TIMEOUT_IN_HALVES = "1s", "250ms"
 
 
-class Verb(Protocol[Item, Outcome]):
-    """A verb for many callers, which raises OperationalError when a row is held for longer than `lock_timeout`."""
+class Operation(Protocol[Item, Outcome]):
+    """An operation over the submissions of many callers.
 
-    def __call__(self, asked: Sequence[Submission[Item]], lock_timeout: str) -> list[Outcome | RegistryError]: ...
+    It raises OperationalError when a row stays locked for longer than `lock_timeout`.
+    """
+
+    def __call__(
+        self, submissions: Sequence[Submission[Item]], lock_timeout: str, /
+    ) -> list[Outcome | RegistryError]: ...
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Generic[Item, Outcome]):
-    """One who waits, and where the outcome will be."""
+class Queued(Generic[Item, Outcome]):
+    """A submission in the queue, and the future that its request waits for."""
 
-    asked: Submission[Item]
+    submission: Submission[Item]
     outcome: "asyncio.Future[Outcome | RegistryError]"
 
 
-class Gathering(Generic[Item, Outcome]):
-    """One verb's batches, one after the other. Lives on an event loop; the verb runs on one of `threads` at a time.
+class MicroBatcher(Generic[Item, Outcome]):
+    """Runs one operation in batches, one batch after the other. Belongs to an event loop.
 
-    Nobody waits for others to arrive: a request that finds nothing under way is a batch of its own.
+    Arguments:
+        operation: runs on one of `threads` at a time.
+        queue_seconds: how long a request waits for its outcome.
     """
 
     def __init__(
-        self, verb: Verb[Item, Outcome], threads: Executor, patience_seconds: float = PATIENCE_SECONDS
+        self, operation: Operation[Item, Outcome], threads: Executor, queue_seconds: float = QUEUE_SECONDS
     ) -> None:
-        self.verb = verb
+        self.operation = operation
         self.threads = threads
-        self.patience_seconds = patience_seconds
-        self.waiting: deque[Waiting[Item, Outcome]] = deque()
-        self.of_key: Counter[Key] = Counter()
-        self.under_way: asyncio.Task[None] | None = None
+        self.queue_seconds = queue_seconds
+        self.queue: deque[Queued[Item, Outcome]] = deque()
+        self.queued_by_key: Counter[Key] = Counter()
+        self.running: asyncio.Task[None] | None = None
 
-    async def outcome(self, asked: Submission[Item]) -> Outcome | RegistryError:
-        """What the verb says of it.
+    async def submit(self, submission: Submission[Item]) -> Outcome | RegistryError:
+        """Return the outcome of one submission.
 
         Raises:
-            TooBusy: too many wait already, or it waited too long; then it is not done, unless it was under way.
-            Exception: what the verb raises of the whole batch.
+            TooBusy: the queue is full, or the submission waited too long. It is not done then, unless its batch was
+                under way.
+            Exception: what the operation raises for the whole batch.
         """
-        key = key_of(asked)
-        if len(self.waiting) >= WAITING or self.of_key[key] >= WAITING_FOR_ONE_KEY:
+        key = key_of(submission)
+        if len(self.queue) >= MAX_QUEUED or self.queued_by_key[key] >= MAX_QUEUED_PER_INSTANCE:
             raise TooBusy
         loop = asyncio.get_running_loop()
-        one = Waiting[Item, Outcome](asked, loop.create_future())
-        self.waiting.append(one)
-        self.of_key[key] += 1
-        if self.under_way is None:
-            self.under_way = loop.create_task(self.work())
+        queued = Queued[Item, Outcome](submission, loop.create_future())
+        self.queue.append(queued)
+        self.queued_by_key[key] += 1
+        if self.running is None:
+            self.running = loop.create_task(self.run())
         try:
-            async with asyncio.timeout(self.patience_seconds):
-                return await one.outcome
+            async with asyncio.timeout(self.queue_seconds):
+                return await queued.outcome
         except TimeoutError:
             raise TooBusy from None
 
-    async def work(self) -> None:
+    async def run(self) -> None:
         try:
-            while batch := self.take():
-                await self.serve(batch, LOCK_TIMEOUT)
+            while batch := self.take_batch():
+                await self.execute(batch, LOCK_TIMEOUT)
         finally:
-            self.under_way = None
+            self.running = None
 
-    def take(self) -> list[Waiting[Item, Outcome]]:
-        """The next batch, of those who have waited longest.
+    def take_batch(self) -> list[Queued[Item, Outcome]]:
+        """Take the next batch from the queue, oldest first.
 
-        1. Who has given up is left out: what was answered with 503 must not be done afterwards, when the caller may
-           have said something else.
-        2. One key stands once in a batch, so a second waits on, before those who came after it.
+        1. Leave out requests that have given up: one that was answered with 503 must not be done afterwards, when its
+           caller may have said something else.
+        2. Take each instance once. A second request for it stays in the queue, ahead of those that came later.
         """
-        chosen: dict[Key, Waiting[Item, Outcome]] = {}
-        later: list[Waiting[Item, Outcome]] = []
-        while self.waiting and len(chosen) < AT_ONCE:
-            one = self.waiting.popleft()
-            key = key_of(one.asked)
-            if key in chosen and not one.outcome.done():
-                later.append(one)
+        batch: dict[Key, Queued[Item, Outcome]] = {}
+        deferred: list[Queued[Item, Outcome]] = []
+        while self.queue and len(batch) < BATCH_SIZE:
+            queued = self.queue.popleft()
+            key = key_of(queued.submission)
+            if key in batch and not queued.outcome.done():
+                deferred.append(queued)
                 continue
             self.forget(key)
-            if not one.outcome.done():
-                chosen[key] = one
-        self.waiting.extendleft(reversed(later))
-        return list(chosen.values())
+            if not queued.outcome.done():
+                batch[key] = queued
+        self.queue.extendleft(reversed(deferred))
+        return list(batch.values())
 
     def forget(self, key: Key) -> None:
-        self.of_key[key] -= 1
-        if not self.of_key[key]:
-            del self.of_key[key]
+        self.queued_by_key[key] -= 1
+        if not self.queued_by_key[key]:
+            del self.queued_by_key[key]
 
-    async def serve(self, batch: Sequence[Waiting[Item, Outcome]], lock_timeout: str) -> None:
-        """Run the verb. What fails because of one item fails for that one alone: the batch runs again in halves, in
-        which nobody waits long for a row, as all others wait for that too."""
-        batch = [one for one in batch if not one.outcome.done()]
+    async def execute(self, batch: Sequence[Queued[Item, Outcome]], lock_timeout: str) -> None:
+        """Run the operation over a batch and hand out the outcomes.
+
+        An error that one item can cause must fail that item alone: the batch runs again in halves. These wait for a
+        locked row only briefly, since every other request waits meanwhile.
+        """
+        batch = [queued for queued in batch if not queued.outcome.done()]
         if not batch:
             return
         try:
-            outcomes = await self.outcomes_of([one.asked for one in batch], lock_timeout)
-        except Exception as error:  # noqa: BLE001 - it is theirs who wait
-            if len(batch) > 1 and is_of_one(error):
+            outcomes = await self.run_on_thread([queued.submission for queued in batch], lock_timeout)
+        except Exception as error:  # noqa: BLE001 - raised in the requests that wait for it
+            if len(batch) > 1 and may_be_caused_by_one_item(error):
                 middle = len(batch) // 2
-                await self.serve(batch[:middle], LOCK_TIMEOUT_IN_HALVES)
-                await self.serve(batch[middle:], LOCK_TIMEOUT_IN_HALVES)
+                await self.execute(batch[:middle], LOCK_TIMEOUT_IN_HALVES)
+                await self.execute(batch[middle:], LOCK_TIMEOUT_IN_HALVES)
             else:
-                settle(batch, error)
+                fail(batch, error)
         else:
-            for one, outcome in zip(batch, outcomes, strict=True):
-                if not one.outcome.done():
-                    one.outcome.set_result(outcome)
+            for queued, outcome in zip(batch, outcomes, strict=True):
+                if not queued.outcome.done():
+                    queued.outcome.set_result(outcome)
 
-    async def outcomes_of(self, asked: Sequence[Submission[Item]], lock_timeout: str) -> list[Outcome | RegistryError]:
+    async def run_on_thread(
+        self, submissions: Sequence[Submission[Item]], lock_timeout: str
+    ) -> list[Outcome | RegistryError]:
         def run() -> list[Outcome | RegistryError]:
             prepare_thread_connection()
-            return self.verb(asked, lock_timeout)
+            return self.operation(submissions, lock_timeout)
 
         return await asyncio.get_running_loop().run_in_executor(self.threads, run)
 
 
-def is_of_one(error: Exception) -> bool:
-    """Whether a single item can be the cause: a row that somebody holds. The database's absence is everybody's."""
+def may_be_caused_by_one_item(error: Exception) -> bool:
+    """Return whether a single item can be the cause, such as a locked row. An outage concerns the whole batch."""
     return sqlstate_of(error) == LOCK_NOT_AVAILABLE or not is_outage(error)
 
 
-def settle(batch: Sequence[Waiting[Item, Outcome]], error: Exception) -> None:
-    for one in batch:
-        if not one.outcome.done():
-            one.outcome.set_exception(error)
+def fail(batch: Sequence[Queued[Item, Outcome]], error: Exception) -> None:
+    for queued in batch:
+        if not queued.outcome.done():
+            queued.outcome.set_exception(error)

@@ -1,0 +1,128 @@
+"""The web process: what all handlers share, and how it starts and stops (ASGI lifespan protocol)."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from django.conf import settings
+from django.urls import get_resolver
+
+from service_registry import changelog, gc_tuning, metrics, pulse
+from service_registry.api import health
+from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
+from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
+from service_registry.asgi.threads import ReadThreads
+from service_registry.http import memory_budget
+from service_registry.identity.keys import provider
+from service_registry.replica.feed import Feed
+from service_registry.replica.hub import Hub
+
+
+class WebProcess:
+    """One web process, made when it starts.
+
+    Attributes:
+        threads: run Django, writes and the pulse. A process whose requests are stuck must not report that it receives
+            heartbeats, so the pulse takes the same way.
+        read_threads: verify tokens and read the log, apart from writes.
+    """
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
+        self.read_threads = ReadThreads()
+        self.hub = Hub()
+        self.responses = ResponsesInFlight()
+        self.limits = SubscriberLimits()
+        self.feed: Feed | None = None
+        self.replica_was_loaded = False
+        health.process_checks["replica"] = self.replica_state
+        memory_budget.capacity_checks.append(self.has_capacity)
+
+    async def run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Start before the first request, and stop after the last."""
+        await receive()
+        tasks = self.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.stop(tasks)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Start the background work. What a first request would have to wait for is done before there is one."""
+        get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all that it imports, which takes 600 ms
+        provider().start()
+        raise_file_limit()
+        loop = asyncio.get_running_loop()
+        feed = self.feed = Feed(self.hub, loop)
+        self.hub.wake_feed = feed.wake
+
+        def note_commit(pk: int) -> None:
+            loop.call_soon_threadsafe(feed.note_commit, pk)
+
+        changelog.commit_listeners.append(note_commit)
+        feed.start()
+        if threading.current_thread() is threading.main_thread():
+            call_on_signals(self.begin_shutdown, loop)
+        gc_tuning.freeze_heap()
+        return [loop.create_task(self.keep_pulsing()), loop.create_task(self.keep_measuring())]
+
+    def stop(self, tasks: list[asyncio.Task[None]]) -> None:
+        self.begin_shutdown()
+        changelog.commit_listeners.clear()
+        if self.feed:
+            self.feed.stop()
+        for task in tasks:
+            task.cancel()
+
+    def begin_shutdown(self) -> None:
+        """End watches and blocking reads, and give slow clients little time: the server waits for all of them."""
+        self.hub.stop()
+        self.responses.hurry()
+
+    async def keep_pulsing(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await loop.run_in_executor(self.threads, pulse.pulse)
+            await asyncio.sleep(pulse.PULSE_SECONDS)
+
+    async def keep_measuring(self) -> None:
+        """Report the replica's age every second while there is a replica."""
+        while True:
+            if self.hub.replica:
+                metrics.replica_age.set(self.hub.age_seconds)
+            await asyncio.sleep(1)
+
+    def has_capacity(self) -> bool:
+        """Return whether there is memory for another large response; from any thread.
+
+        Where there is none, clients that have stalled are disconnected, so that another attempt may succeed.
+        """
+        if self.feed is None or self.responses.has_capacity(UNKNOWN_BYTES):
+            return True
+        self.feed.loop.call_soon_threadsafe(self.responses.free_capacity, UNKNOWN_BYTES)
+        return False
+
+    def replica_state(self) -> str:
+        """Return `ok` once the replica was loaded, for /readyz.
+
+        It stays so: an unreachable database must not remove all processes from a load balancer.
+        """
+        self.replica_was_loaded = self.replica_was_loaded or self.hub.replica is not None
+        return "ok" if self.replica_was_loaded else "not loaded yet"
+
+
+def call_on_signals(function: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+    """Call a function on the event loop when the process is asked to end, before the server's own handler."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous = signal.getsignal(number)
+
+        def handle(signum: int, frame: Any, previous: Any = previous) -> None:
+            loop.call_soon_threadsafe(function)
+            if callable(previous):
+                previous(signum, frame)
+
+        signal.signal(number, handle)

@@ -1,0 +1,50 @@
+"""Threads for reads that need the database, apart from those of writes."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from service_registry.database.thread_connection import prepare_thread_connection
+from service_registry.exceptions import TooBusy
+
+Result = TypeVar("Result")
+
+# Readers that only need a token verified must not queue behind writes.
+READ_THREADS = 2
+# Watchers that read the log page by page must not delay those readers either.
+PAGING_THREADS = 2
+MAX_PAGING = 200
+
+
+class ReadThreads:
+    """Run functions that use the database without blocking the event loop."""
+
+    def __init__(self) -> None:
+        self._reads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._pages = ThreadPoolExecutor(PAGING_THREADS, thread_name_prefix="paging")
+        self._paging = 0
+
+    async def run(self, read: Callable[[], Result]) -> Result:
+        """Return what `read` returns. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._reads, with_connection(read))
+
+    async def read_page(self, read: Callable[[], Result]) -> Result:
+        """Return a page of the change log. Raises TooBusy when too many wait for theirs, and what `read` raises."""
+        if self._paging >= MAX_PAGING:
+            raise TooBusy
+        self._paging += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pages, with_connection(read))
+        finally:
+            self._paging -= 1
+
+
+def with_connection(function: Callable[[], Result]) -> Callable[[], Result]:
+    """Return `function` with the thread's database connection made ready first, as Django does for its requests."""
+
+    def run() -> Result:
+        prepare_thread_connection()
+        return function()
+
+    return run
