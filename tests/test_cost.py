@@ -16,8 +16,8 @@ from service_registry.changelog.prune import DELETE, PLAN
 from service_registry.changelog.read import READ_AFTER
 from service_registry.expiry import counts
 from service_registry.expiry.sweep import sweep
-from service_registry.manager.batch import Submission, column, columns_of, submissions_of
-from service_registry.manager.heartbeat import BEAT
+from service_registry.manager.batch import Submission, join_column, join_columns, submissions_of
+from service_registry.manager.heartbeat import RENEW
 from service_registry.manager.quota import COUNT_OF_OWNERS
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
@@ -93,11 +93,11 @@ def beat_parameters(size: int) -> dict[str, Any]:
     sent = [
         Heartbeat(service_name=f"service-{number % 100}", instance_id=f"i-{number // 100}") for number in range(size)
     ]
-    return columns_of(submissions_of(CALLER, sent)) | {"epochs": column([None] * size)}
+    return join_columns(submissions_of(CALLER, sent)) | {"epochs": join_column([None] * size)}
 
 
 def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:
-    found = plan(BEAT, beat_parameters(1))
+    found = plan(RENEW, beat_parameters(1))
     assert "instance_unique_id" in found
     assert "service_unique_name" in found or "Seq Scan on service_registry_service" in found
     assert "Seq Scan on service_registry_instance" not in found
@@ -105,7 +105,7 @@ def test_a_heartbeat_finds_its_rows_by_index(many: None) -> None:
 
 
 def test_five_hundred_heartbeats_are_not_compared_each_with_each(many: None) -> None:
-    found = plan(BEAT, beat_parameters(500), "EXPLAIN (ANALYZE, TIMING OFF) ")
+    found = plan(RENEW, beat_parameters(500), "EXPLAIN (ANALYZE, TIMING OFF) ")
     compared = [int(rows) for rows in re.findall(r"Rows Removed by Join Filter: (\d+)", found)]
     assert sum(compared) < 100_000, found
 
@@ -126,8 +126,8 @@ def test_overrides_of_other_instances_cost_a_heartbeat_nothing(many: None) -> No
         Submission(Heartbeat(service_name="service-0", instance_id=f"i-{at}"), caller)
         for at, caller in enumerate(callers)
     ]
-    parameters = columns_of(sent) | {"epochs": column([None] * 100)}
-    found = plan(BEAT, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
+    parameters = join_columns(sent) | {"epochs": join_column([None] * 100)}
+    found = plan(RENEW, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
     rows = [float(count) * int(loops) for count, loops in re.findall(r"actual rows=([\d.]+) loops=(\d+)", found)]
     assert max(rows) < 2000, found
 
@@ -135,7 +135,7 @@ def test_overrides_of_other_instances_cost_a_heartbeat_nothing(many: None) -> No
 def test_the_groups_of_one_caller_are_sent_once_however_often_it_asks() -> None:
     groups = [f"group-{number}" for number in range(100)]
     sent = [Submission(beat, Caller("tester", frozenset(groups), frozenset())) for beat in beats(500)]
-    assert len(columns_of(sent)["groups"].split("\x1f")) == 100
+    assert len(join_columns(sent)["group_sets"].split("\x1f")) == 100
 
 
 def test_discovery_finds_its_rows_by_index(many: None) -> None:

@@ -310,11 +310,11 @@ def test_services_may_have_to_be_provisioned(payments: Api, settings: Settings) 
 def test_an_owner_near_its_quota_is_counted_anew(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 10
     of_another_process = OwnerCounts()
-    assert of_another_process.of({"team-payments": 1}) == {"team-payments": 0}
+    assert of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
     for number in range(8):
         payments.register(instance_id=f"i-{number}")
-    assert of_another_process.of({"team-payments": 1}) == {"team-payments": 0}
-    assert of_another_process.of({"team-payments": 9}) == {"team-payments": 8}
+    assert of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
+    assert of_another_process.get({"team-payments": 9}) == {"team-payments": 8}
 
 
 def test_an_owner_has_a_quota(payments: Api, settings: Settings) -> None:

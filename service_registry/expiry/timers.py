@@ -50,7 +50,7 @@ def end_overrides(at_most: int) -> int:
 
 def settle_statuses(at_most: int) -> int:
     """Apply the statuses of alternating instances that waited for their minute's end."""
-    settled = reported_status.settle(at_most)
+    settled = reported_status.apply_pending(at_most)
     changelog.append_changes(
         [
             changelog.NewChange(

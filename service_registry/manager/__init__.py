@@ -1,7 +1,9 @@
-"""The verbs. Each takes a batch and a caller, and returns one outcome an item: a result or a RegistryError. Those with
-`of_all` take a batch of many callers.
+"""The operations of the registry.
 
-One lock order holds in all of them and in the sweep: services by name, instances by key, leases by key, overrides by
+Each takes a batch of items and a caller, and returns one outcome per item: a result or a RegistryError. Those named
+`..._for_callers` take a batch of many callers.
+
+One lock order holds in all operations and in the sweep: services by name, instances by key, leases by key, overrides by
 key, then the change lock, after which nothing is locked.
 """
 

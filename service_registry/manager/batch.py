@@ -1,4 +1,4 @@
-"""What every verb does with its batch: refuse repeats, bound its transaction, try again what may be tried again."""
+"""Batches of items: repeated keys, columns for SQL, and rows that a constraint refuses."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
@@ -34,7 +34,7 @@ key_of: Callable[[Keyed], Key] = attrgetter("namespace", "service_name", "instan
 
 
 class Submission(NamedTuple, Generic[Item]):
-    """An item and who asks for it, where a batch is of many callers."""
+    """An item with its caller, in a batch of many callers."""
 
     item: Item
     caller: Caller
@@ -56,85 +56,96 @@ def submissions_of(caller: Caller, items: Sequence[Item]) -> list[Submission[Ite
     return list(map(Submission, items, repeat(caller)))
 
 
-# A batch as columns, a row an item. The columns are joined texts, as names hold no control characters: PostgreSQL
-# splits them at once, whereas psycopg writes an array of 500 element by element, which took as long as the statement.
-BETWEEN, BETWEEN_CALLERS = "\x1f", "\x1e"
+# The columns of a batch go to PostgreSQL as joined strings, which it splits at once. Names hold no control characters,
+# so that two of these can separate them. psycopg writes an array of 500 element by element, which took as long as the
+# statement itself.
+SEPARATOR, SET_SEPARATOR = "\x1f", "\x1e"
 
 
-def split(parameter: str) -> str:
-    return f"string_to_array(%({parameter})s, E'\\x1f', '')"
+def split_parameter(name: str) -> str:
+    """Return the SQL expression that splits the parameter `name` into a column."""
+    return f"string_to_array(%({name})s, E'\\x1f', '')"
 
 
-# Each service stands once for each set of groups that its callers have, and each set once: there are few of them in a
-# batch of many items. `ours` says whether the caller owns the service.
-ASKED_SERVICES = f"""
-asked_service AS MATERIALIZED (
-    SELECT asked.place, s.id,
+# Each service stands once for each set of groups that its callers hold, and each set of groups once: a large batch has
+# few of them. `owned` says whether the caller owns the service.
+REQUESTED_SERVICES = f"""
+requested_service AS MATERIALIZED (
+    SELECT requested.number, s.id,
         COALESCE(
-            s.owners && string_to_array((string_to_array(%(groups)s, E'\\x1e'))[asked.groups], E'\\x1f'), false) AS ours
-    FROM unnest({split("namespaces")}, {split("services")}, {split("callers")}::int[])
-        WITH ORDINALITY AS asked(namespace, service_name, groups, place)
-    JOIN {SERVICE} s ON s.namespace = asked.namespace AND s.name = asked.service_name
+            s.owners && string_to_array((string_to_array(%(group_sets)s, E'\\x1e'))[requested.group_set], E'\\x1f'),
+            false) AS owned
+    FROM unnest({split_parameter("namespaces")}, {split_parameter("services")},
+            {split_parameter("group_set_numbers")}::int[])
+        WITH ORDINALITY AS requested(namespace, service_name, group_set, number)
+    JOIN {SERVICE} s ON s.namespace = requested.namespace AND s.name = requested.service_name
 )"""
-# The items, each with its service's place.
-ITEMS = f"{split('places')}::bigint[], {split('instances')}"
+# The arguments of `unnest` that give the items: the number of the item's service, and its instance id.
+ITEM_COLUMNS = f"{split_parameter('service_numbers')}::bigint[], {split_parameter('instance_ids')}"
 
 
-def column(values: Iterable[object]) -> str:
-    """A parameter that `split` splits; None becomes null."""
-    return BETWEEN.join(["" if value is None else str(value) for value in values])
+def join_column(values: Iterable[object]) -> str:
+    """Return the parameter that `split_parameter` splits. None becomes null."""
+    return SEPARATOR.join(["" if value is None else str(value) for value in values])
 
 
-def columns_of(asked: Sequence[Submission[Item]]) -> dict[str, str]:
-    """The parameters of ASKED_SERVICES and ITEMS."""
+def join_columns(submissions: Sequence[Submission[Item]]) -> dict[str, str]:
+    """Return the parameters of REQUESTED_SERVICES and ITEM_COLUMNS."""
     services: dict[tuple[str, str, frozenset[str]], int] = {}
-    places, instances = [], []
-    for item, caller in asked:
+    service_numbers, instance_ids = [], []
+    for item, caller in submissions:
         key = item.namespace, item.service_name, caller.groups
-        places.append(services.setdefault(key, len(services) + 1))
-        instances.append(item.instance_id)
-    distinct = dict.fromkeys(groups for _namespace, _name, groups in services)
-    place_of = {groups: place for place, groups in enumerate(distinct, 1)}
+        service_numbers.append(services.setdefault(key, len(services) + 1))
+        instance_ids.append(item.instance_id)
+    group_sets = dict.fromkeys(groups for _namespace, _name, groups in services)
+    number_of = {groups: number for number, groups in enumerate(group_sets, 1)}
     return {
-        "namespaces": column(namespace for namespace, _name, _groups in services),
-        "services": column(name for _namespace, name, _groups in services),
-        "callers": column(place_of[groups] for _namespace, _name, groups in services),
-        "groups": BETWEEN_CALLERS.join(column(sorted(groups)) for groups in place_of),
-        "places": column(places),
-        "instances": BETWEEN.join(instances),
+        "namespaces": join_column(namespace for namespace, _name, _groups in services),
+        "services": join_column(name for _namespace, name, _groups in services),
+        "group_set_numbers": join_column(number_of[groups] for _namespace, _name, groups in services),
+        "group_sets": SET_SEPARATOR.join(join_column(sorted(groups)) for groups in group_sets),
+        "service_numbers": join_column(service_numbers),
+        "instance_ids": SEPARATOR.join(instance_ids),
     }
 
 
-def each_once(
+def run_batch(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
-    """Run a verb over the items whose key stands for the first time; the others are refused before SQL sees them."""
+    """Run an operation over the items with distinct keys, and refuse those that repeat a key.
+
+    The repeats are refused before SQL sees them, because ON CONFLICT cannot touch a row twice.
+
+    Args:
+        items: the batch.
+        run: runs the operation in one transaction, and returns one outcome per item.
+    """
     keys = list(map(key_of, items))
     first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
     if len(first) == len(items):
-        return in_halves(items, run)
+        return run_in_halves(items, run)
     repeats = {
-        place: InvalidInput.of_field("instance_id", "repeated", f"repeats item {first[key]}")
-        for place, key in enumerate(keys)
-        if first[key] != place
+        position: InvalidInput.of_field("instance_id", "repeated", f"repeats item {first[key]}")
+        for position, key in enumerate(keys)
+        if first[key] != position
     }
-    outcomes = iter(in_halves([item for place, item in enumerate(items) if place not in repeats], run))
-    return [repeats[place] if place in repeats else next(outcomes) for place in range(len(items))]
+    outcomes = iter(run_in_halves([item for position, item in enumerate(items) if position not in repeats], run))
+    return [repeats[position] if position in repeats else next(outcomes) for position in range(len(items))]
 
 
-def in_halves(
+def run_in_halves(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
-    """Run a verb; when a constraint refuses a row, run it once more in halves until the row stands alone."""
+    """Run an operation; where a constraint refuses a row, run each half again until that row stands alone."""
     if not items:
         return []
     try:
         return with_retries(lambda: run(items))
     except (IntegrityError, DataError) as error:
         if len(items) == 1:
-            return [refused_by_database(error)]
+            return [to_invalid_input(error)]
         middle = len(items) // 2
-        return in_halves(items[:middle], run) + in_halves(items[middle:], run)
+        return run_in_halves(items[:middle], run) + run_in_halves(items[middle:], run)
 
 
 FIELD_OF_CONSTRAINT = {
@@ -147,8 +158,8 @@ FIELD_OF_CONSTRAINT = {
 }
 
 
-def refused_by_database(error: Exception) -> RegistryError:
-    """The domain's word for a row that a constraint refused, by the constraint's name."""
+def to_invalid_input(error: Exception) -> InvalidInput:
+    """Translate the error of a refused row by the name of its constraint."""
     constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
     field = FIELD_OF_CONSTRAINT.get(constraint, "__all__")
     return InvalidInput.of_field(field, "refused", "the database refused this value")

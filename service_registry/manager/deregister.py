@@ -1,4 +1,4 @@
-"""deregister: an instance, its owner or an operator says that it is leaving."""
+"""Deregister: an instance leaves, or its owner or an operator takes it off the list."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
-from service_registry.manager.batch import Keyed, each_once, key_of
+from service_registry.manager.batch import Keyed, key_of, run_batch
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import Deregistration
 from service_registry.sql import INSTANCE, LEASE, SERVICE
@@ -19,11 +19,11 @@ from service_registry.sql import INSTANCE, LEASE, SERVICE
 
 @dataclass(frozen=True, slots=True)
 class Deregistered:
-    """The instance is off the list, by this call or by an earlier one."""
+    """The instance is off the list, by this call or an earlier one."""
 
 
 LOCK = f"""
--- Locks the instances that are leaving, then their leases.
+-- Locks the instances that leave, then their leases.
 WITH item AS (
     SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY
         AS item(namespace, service_name, instance_id, position)
@@ -43,14 +43,16 @@ LEFT JOIN leased ON leased.instance_id = locked.id
 """
 
 DELETE = f"""
--- Locks nothing new: these rows are locked already.
-WITH gone AS (DELETE FROM {LEASE} WHERE instance_id = ANY (%s::bigint[]))
+-- Locks nothing new: these rows are locked already. One statement for both tables, since arrays of 1,000 are usual.
+WITH deleted AS (DELETE FROM {LEASE} WHERE instance_id = ANY (%s::bigint[]))
 DELETE FROM {INSTANCE} WHERE id = ANY (%s::bigint[])
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LockedRow:
+    """An item's service, and its instance where the row exists and is locked."""
+
     owners: list[str]
     instance_pk: int | None
     epoch: int | None
@@ -59,60 +61,62 @@ class Found:
 def deregister(
     items: Sequence[Deregistration], caller: Caller, reason: str | None = None
 ) -> list[Deregistered | RegistryError]:
-    """Take instances off the list; `reason` is kept with the changes.
+    """Take instances off the list. `reason` is kept with the changes.
 
-    A repeated call is as good as the first: whatever the log has once known is Deregistered. Outcomes otherwise:
-    NotOwner, LeaseSuperseded (another epoch holds the id), InstanceNotFound (`never_registered`).
+    A repeated call has the outcome of the first: every instance that the log has known is Deregistered. Other outcomes:
+    NotOwner, LeaseSuperseded (the epoch is not the current one), InstanceNotFound (`never_registered`).
     """
-    return each_once(items, lambda once: deregister_once(once, caller, reason))
+    return run_batch(items, lambda distinct: deregister_distinct(distinct, caller, reason))
 
 
-def deregister_once(
+def deregister_distinct(
     items: Sequence[Deregistration], caller: Caller, reason: str | None
 ) -> list[Deregistered | RegistryError]:
-    """One transaction.
+    """Deregister in one transaction, and explain by the log what has no row.
 
-    1. Lock the instances, then their leases; a heartbeat or sweep under way comes before us or finds no row after.
-    2. Judge each item by the rows as locked.
+    1. Lock the instances, then their leases. A heartbeat or sweep under way ends before, or finds no row afterwards.
+    2. Judge each item by the locked rows.
     3. Delete, then append under the change lock.
-    4. Ask the log about those that were not there; what a concurrent call took off a moment ago is in it by now.
+    4. After the commit, ask the log about the items without a row. It has what a concurrent call has just deleted.
     """
     with write_transaction(lock_timeout="3s"):
-        found = lock(items, caller)
-        outcomes = [judge(item, found.get(place), caller) for place, item in enumerate(items)]
-        leaving = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]
-        delete([pk for place in leaving if (pk := found[place].instance_pk) is not None])
-        changelog.append_changes([event(items[place], caller, reason) for place in leaving])
-    return with_reasons(items, outcomes)
+        rows = lock_rows(items, caller)
+        outcomes = [judge(item, rows.get(position), caller) for position, item in enumerate(items)]
+        leaving = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]
+        delete_instances([pk for position in leaving if (pk := rows[position].instance_pk) is not None])
+        changelog.append_changes([to_change(items[position], caller, reason) for position in leaving])
+    return explain_missing(items, outcomes)
 
 
-def lock(items: Sequence[Deregistration], caller: Caller) -> dict[int, Found]:
+def lock_rows(items: Sequence[Deregistration], caller: Caller) -> dict[int, LockedRow]:
+    """Lock the rows that the caller may deregister; return the rows of existing services, by the item's position."""
     keys = [list(column) for column in zip(*map(key_of, items), strict=True)]
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [*keys, caller.may("operate_instance"), sorted(caller.groups)])
-        return {place: Found(*row) for place, *row in cursor.fetchall()}
+        return {position: LockedRow(*row) for position, *row in cursor.fetchall()}
 
 
-def judge(item: Deregistration, found: Found | None, caller: Caller) -> Deregistered | RegistryError | None:
-    """The item's outcome, or None when there is no such row and the log has to tell."""
-    if found is None:
+def judge(item: Deregistration, row: LockedRow | None, caller: Caller) -> Deregistered | RegistryError | None:
+    """Return the item's outcome; None where there is no row and the log has to explain it."""
+    if row is None:
         return None
-    if not (caller.may("operate_instance") or (caller.may("deregister_instance") and caller.owns(found.owners))):
+    if not (caller.may("operate_instance") or (caller.may("deregister_instance") and caller.owns(row.owners))):
         return NotOwner()
-    if found.instance_pk is None:
+    if row.instance_pk is None:
         return None
-    if item.epoch not in {None, found.epoch}:
+    if item.epoch not in {None, row.epoch}:
         return LeaseSuperseded()
     return Deregistered()
 
 
-def delete(instance_pks: list[int]) -> None:
+def delete_instances(instance_pks: list[int]) -> None:
+    """Delete instances and their leases, which this transaction has locked."""
     if instance_pks:
         with connection.cursor() as cursor:
             cursor.execute(DELETE, [instance_pks, instance_pks])
 
 
-def event(
+def to_change(
     item: Keyed, caller: Caller, reason: str | None, evidence: Mapping[str, Any] | None = None
 ) -> changelog.NewChange:
     key = item.namespace, item.service_name
@@ -121,9 +125,11 @@ def event(
     )
 
 
-def with_reasons(
+def explain_missing(
     items: Sequence[Deregistration], outcomes: Sequence[Deregistered | RegistryError | None]
 ) -> list[Deregistered | RegistryError]:
     missing = [item for item, outcome in zip(items, outcomes, strict=True) if outcome is None]
-    last = iter(changelog.read_last_lifecycle_kinds(map(key_of, missing)))
-    return [outcome or (Deregistered() if next(last) else InstanceNotFound("never_registered")) for outcome in outcomes]
+    kinds = iter(changelog.read_last_lifecycle_kinds(map(key_of, missing)))
+    return [
+        outcome or (Deregistered() if next(kinds) else InstanceNotFound("never_registered")) for outcome in outcomes
+    ]

@@ -1,8 +1,7 @@
-"""One registration on its way through the verb, and what the steps find out about it."""
+"""One registration of a batch, with what the steps of `register` find out about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
@@ -18,26 +17,30 @@ class ServiceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """An instance's row as locked: its primary key, the fields a registration states, what its lease
-    says, and whether a reported status waits for its minute's end."""
+class ExistingRow:
+    """The state of an instance that was registered before, as locked.
 
-    pk: int
-    fields: dict[str, Any]
-    unlisted: bool
+    `pending` says that a reported status waits for the end of the minute.
+    """
+
+    expired: bool
     protected: bool
     pending: bool
 
 
 @dataclass(slots=True)
 class Entry:
-    """`refusal` ends its way. `standing` is None for a row that is new."""
+    """A registration under way.
+
+    `instance_exists` is read without a lock. `existing` is read under the lock, and None for a new instance. `changed`
+    are the columns in which the registration differs from the row. An entry with a `refusal` goes no further.
+    """
 
     item: Registration
     caller: Caller
-    surveyed: bool = False
+    instance_exists: bool = False
     service: ServiceRow | None = None
-    standing: Standing | None = None
+    existing: ExistingRow | None = None
     instance_pk: int | None = None
     changed: tuple[str, ...] = ()
     refusal: RegistryError | None = None
@@ -53,9 +56,10 @@ class Entry:
 
     @property
     def moved(self) -> bool:
-        """Whether another process has the id now: the epoch grows."""
+        """Whether another process has taken the id, so that the epoch grows."""
         return not {"host", "port"}.isdisjoint(self.changed)
 
 
-def going_on(entries: Sequence[Entry]) -> list[Entry]:
+def accepted(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries that no step has refused."""
     return [entry for entry in entries if entry.refusal is None]

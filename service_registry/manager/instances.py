@@ -1,4 +1,4 @@
-"""The rows of a batch of registrations: locked and compared, written, and read back as documents."""
+"""The instances of a batch of registrations: lock, compare, write and read them."""
 
 import json
 from collections.abc import Sequence
@@ -6,18 +6,20 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.manager.entry import Entry, Standing
+from service_registry.manager.entry import Entry, ExistingRow
 from service_registry.manager.locking import lock_instances
 from service_registry.schemas import Registration
 from service_registry.sql import INSTANCE, INSTANCE_ROWS, LEASE, LEASED_INSTANCE_DOCUMENT, STATE
 
-EPOCH = "nextval('service_registry_epoch')"
+NEXT_EPOCH = "nextval('service_registry_epoch')"
 
-# What a registration states about an instance, by the column that keeps it.
-STATED = ("host", "port", "scheme", "zone", "weight", "tags", "metadata", "reported_status", "ttl_seconds")
+# The columns that a registration states.
+REGISTERED_COLUMNS = (
+    *("host", "port", "scheme", "zone", "weight", "tags", "metadata", "reported_status", "ttl_seconds"),
+)
 
 LOCK = f"""
--- Locks the instances that stand already, then their leases.
+-- Locks the instances that exist, then their leases.
 WITH wanted AS (
     SELECT * FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS wanted(service_id, instance_id, position)
 ),
@@ -32,34 +34,31 @@ JOIN leased ON leased.instance_id = locked.id
 """
 
 
-def lock(entries: Sequence[Entry]) -> None:
-    """Lock the rows that exist, and note on each entry how its row stands and which fields differ."""
+def lock_existing(entries: Sequence[Entry]) -> None:
+    """Lock the rows that exist; note on each entry the state of its row and the columns that differ."""
     if not entries:
         return
     keys = zip(*((entry.service_pk, entry.item.instance_id) for entry in entries), strict=True)
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [list(column) for column in keys])
-        for place, pk, unlisted, protected, pending, *values in cursor.fetchall():
-            fields = dict(zip(STATED, values, strict=True))
+        for position, pk, expired, protected, pending, *values in cursor.fetchall():
+            before = dict(zip(REGISTERED_COLUMNS, values, strict=True))
             # A raw cursor gives jsonb as text.
-            fields["metadata"] = json.loads(fields["metadata"])
-            entry = entries[place]
-            entry.standing = Standing(pk, fields, unlisted, protected, pending)
-            entry.instance_pk = pk
-            entry.changed = differing(fields, stated(entry.item))
+            before["metadata"] = json.loads(before["metadata"])
+            after = registered_values(entries[position].item)
+            entries[position].existing = ExistingRow(expired, protected, pending)
+            entries[position].instance_pk = pk
+            entries[position].changed = tuple(name for name in REGISTERED_COLUMNS if before[name] != after[name])
 
 
-def stated(item: Registration) -> dict[str, Any]:
-    return {column: getattr(item, "status" if column == "reported_status" else column) for column in STATED}
+def registered_values(item: Registration) -> dict[str, Any]:
+    """Return the values of REGISTERED_COLUMNS."""
+    return {name: getattr(item, "status" if name == "reported_status" else name) for name in REGISTERED_COLUMNS}
 
 
-def differing(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(column for column in STATED if before[column] != after[column])
-
-
-def differs(entry: Entry) -> bool:
-    """Whether the row has to be written: a field differs, or a status that waits must not undo this statement."""
-    return bool(entry.changed) or (entry.standing is not None and entry.standing.pending)
+def needs_write(entry: Entry) -> bool:
+    """Return whether to write the row: a column differs, or a pending status would later undo this registration."""
+    return bool(entry.changed) or (entry.existing is not None and entry.existing.pending)
 
 
 UPDATE = f"""
@@ -80,19 +79,19 @@ written AS (
 UPDATE {LEASE} l
 SET heartbeat_at = clock_timestamp(), expired_at = NULL, protected_at = NULL,
     ttl_seconds = COALESCE(item.ttl_seconds, l.ttl_seconds),
-    epoch = CASE WHEN item.moved THEN {EPOCH} ELSE l.epoch END,
+    epoch = CASE WHEN item.moved THEN {NEXT_EPOCH} ELSE l.epoch END,
     beats = CASE WHEN item.moved THEN 0 ELSE l.beats END
 FROM item WHERE l.instance_id = item.id
 """
 
 
-def update(entries: Sequence[Entry]) -> None:
-    """Renew the leases of rows that stand, and write those in which something differs; moved ones get an epoch."""
+def update_instances(entries: Sequence[Entry]) -> None:
+    """Renew the leases of existing instances, and write the rows that differ. One that has moved gets a new epoch."""
     if not entries:
         return
     rows = [
-        {"id": entry.instance_pk, "differs": differs(entry), "moved": entry.moved}
-        | (stated(entry.item) | {"actor": entry.caller.actor} if differs(entry) else {})
+        {"id": entry.instance_pk, "differs": needs_write(entry), "moved": entry.moved}
+        | (registered_values(entry.item) | {"actor": entry.caller.actor} if needs_write(entry) else {})
         for entry in entries
     ]
     with connection.cursor() as cursor:
@@ -100,12 +99,12 @@ def update(entries: Sequence[Entry]) -> None:
 
 
 INSERT = f"""
--- The services are locked, so nobody else inserts into them.
+-- The services are locked, so that no other transaction inserts into them.
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(service_id bigint, instance_id text, host text, port int, scheme text,
         zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int, actor text)
 ),
-made AS (
+created AS (
     INSERT INTO {INSTANCE} (service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status,
         registered_by, status_changes)
     SELECT service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status, actor, 0
@@ -114,27 +113,27 @@ made AS (
 ),
 leased AS (
     INSERT INTO {LEASE} (instance_id, heartbeat_at, ttl_seconds, epoch, beats)
-    SELECT made.id, clock_timestamp(), item.ttl_seconds, {EPOCH}, 0
-    FROM made JOIN item ON item.service_id = made.service_id AND item.instance_id = made.instance_id
+    SELECT created.id, clock_timestamp(), item.ttl_seconds, {NEXT_EPOCH}, 0
+    FROM created JOIN item ON item.service_id = created.service_id AND item.instance_id = created.instance_id
 )
-SELECT service_id, instance_id, id FROM made
+SELECT service_id, instance_id, id FROM created
 """
 
 
-def insert(entries: Sequence[Entry]) -> None:
-    """Make the rows and leases that are new."""
+def insert_instances(entries: Sequence[Entry]) -> None:
+    """Insert the rows and leases of new instances."""
     if not entries:
         return
     rows = [
         {"service_id": entry.service_pk, "instance_id": entry.item.instance_id, "actor": entry.caller.actor}
-        | stated(entry.item)
+        | registered_values(entry.item)
         for entry in entries
     ]
     with connection.cursor() as cursor:
         cursor.execute(INSERT, [json.dumps(rows)])
-        made = {(service_pk, instance_id): pk for service_pk, instance_id, pk in cursor.fetchall()}
+        created = {(service_pk, instance_id): pk for service_pk, instance_id, pk in cursor.fetchall()}
     for entry in entries:
-        entry.instance_pk = made[entry.service_pk, entry.item.instance_id]
+        entry.instance_pk = created[entry.service_pk, entry.item.instance_id]
 
 
 DOCUMENTS = f"""
@@ -142,8 +141,8 @@ SELECT i.id, {LEASED_INSTANCE_DOCUMENT} FROM {INSTANCE_ROWS} CROSS JOIN {STATE} 
 """
 
 
-def documents(instance_pks: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """The instances with their leases, as callers read them, by primary key."""
+def read_documents(entries: Sequence[Entry]) -> dict[int, dict[str, Any]]:
+    """Return the instances with their leases as readers see them, by primary key."""
     with connection.cursor() as cursor:
-        cursor.execute(DOCUMENTS, [list(instance_pks)])
+        cursor.execute(DOCUMENTS, [[entry.instance_pk for entry in entries]])
         return dict(cursor.fetchall())

@@ -1,13 +1,16 @@
-"""The row locks that verbs share, taken in the one lock order."""
+"""Row locks that the operations share, in the one lock order."""
 
 from service_registry.sql import INSTANCE, LEASE
 
 
 def lock_instances(strength: str) -> str:
-    """CTEs `locked` and `leased`: the rows of `wanted(service_id, instance_id)`, locked with `strength`.
+    """Return CTEs that lock the rows of `wanted(service_id, instance_id)`: `locked` and `leased`.
 
-    All instances are locked before any lease: the array is a subquery that PostgreSQL finishes first. A lease alone is
-    what a heartbeat locks, so taking turns between instances and leases would deadlock with it.
+    All instances are locked before any lease, because PostgreSQL computes the array in the subquery first. A heartbeat
+    locks a lease alone: a statement that locked instances and leases in turn would deadlock with it.
+
+    Args:
+        strength: of both locks, "UPDATE" or "NO KEY UPDATE".
     """
     return f"""
 locked AS MATERIALIZED (

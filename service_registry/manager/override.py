@@ -1,4 +1,4 @@
-"""override: an operator's or owner's word over the status of instances, until it is taken back or its time has come."""
+"""Override: an owner or operator replaces the status of instances, until it is cleared or expires."""
 
 import json
 from collections.abc import Sequence
@@ -6,34 +6,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
+from django.db.models import Q
 
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InvalidInput, NotOwner, RegistryError, ServiceNotFound
-from service_registry.manager.batch import each_once, key_of
+from service_registry.manager.batch import key_of, run_batch
 from service_registry.manager.locking import lock_instances
+from service_registry.models import Override
 from service_registry.schemas import InstanceOverride
 from service_registry.sql import INSTANCE_DOCUMENT, INSTANCE_ROWS, OVERRIDE, SERVICE, rfc3339
 
 
 @dataclass(frozen=True, slots=True)
 class Overridden:
-    """What stands now: the override or None, and the instance or None where there is no such instance."""
+    """The override in force or None, and the instance or None where none of this id is registered."""
 
     override: dict[str, Any] | None
     instance: dict[str, Any] | None
 
 
 @dataclass(slots=True)
-class Found:
-    """An order's service and instance as locked. `in_time` is False for a time that has passed."""
+class LockedRow:
+    """An item's service and instance, as locked. `until_ahead` is False for a time that has passed."""
 
     service_pk: int
     owners: list[str]
     instance_pk: int | None
-    in_time: bool
+    until_ahead: bool
 
 
 LOCK = f"""
@@ -63,8 +65,9 @@ LEFT JOIN locked ON locked.service_id = service.id AND locked.instance_id = item
 LEFT JOIN leased ON leased.instance_id = locked.id
 """
 
+# The ORM's upsert can neither order its rows nor leave an equal row alone.
 SET = f"""
--- Locks overrides, in the order of their keys; one that says the same already is left alone.
+-- Locks overrides, in the order of their keys. An override that does not differ is not written.
 INSERT INTO {OVERRIDE} AS o (service_id, instance_id, status, reason, actor, until)
 SELECT item.service_id, item.instance_id, item.status, item.reason, item.actor, item.until
 FROM jsonb_to_recordset(%s) AS item(service_id bigint, instance_id text, status text, reason text, actor text,
@@ -77,98 +80,89 @@ WHERE (o.status, o.reason, o.until) IS DISTINCT FROM (excluded.status, excluded.
 RETURNING o.service_id, o.instance_id
 """
 
-CLEAR = f"""
--- Locks overrides, in the order of their keys.
-WITH over AS MATERIALIZED (
-    SELECT o.id FROM {OVERRIDE} o
-    JOIN unnest(%s::bigint[], %s::text[]) AS item(service_id, instance_id)
-        ON item.service_id = o.service_id AND item.instance_id = o.instance_id
-    ORDER BY o.service_id, o.instance_id
-    FOR UPDATE OF o
-)
-DELETE FROM {OVERRIDE} o USING over WHERE o.id = over.id
-RETURNING o.service_id, o.instance_id
-"""
-
 READ = f"""
 SELECT item.position - 1,
-    CASE WHEN standing.id IS NOT NULL THEN json_build_object('status', standing.status, 'reason', standing.reason,
-        'actor', standing.actor, 'until', {rfc3339("standing.until")}) END,
+    CASE WHEN current.id IS NOT NULL THEN json_build_object('status', current.status, 'reason', current.reason,
+        'actor', current.actor, 'until', {rfc3339("current.until")}) END,
     (SELECT {INSTANCE_DOCUMENT} FROM {INSTANCE_ROWS}
         WHERE i.service_id = item.service_id AND i.instance_id = item.instance_id)
 FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS item(service_id, instance_id, position)
-LEFT JOIN {OVERRIDE} standing ON standing.service_id = item.service_id AND standing.instance_id = item.instance_id
+LEFT JOIN {OVERRIDE} current ON current.service_id = item.service_id AND current.instance_id = item.instance_id
 ORDER BY item.position
 """
 
 
 def override(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridden | RegistryError]:
-    """Set the status of instances over their own, or with `status` None take that back. The instance need not exist.
+    """Set the overrides of instances, or clear those of items whose `status` is None.
 
-    Outcomes otherwise: ServiceNotFound, NotOwner, InvalidInput (a time that has passed, a repeated key).
+    An override belongs to a service and an instance id; the instance need not exist. Other outcomes: ServiceNotFound,
+    NotOwner, InvalidInput (a time that has passed, a repeated key).
     """
-    return each_once(items, lambda once: override_once(once, caller))
+    return run_batch(items, lambda distinct: override_distinct(distinct, caller))
 
 
-def override_once(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridden | RegistryError]:
-    """One transaction.
+def override_distinct(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridden | RegistryError]:
+    """Set and clear overrides in one transaction.
 
-    1. Lock services against deletion, then instances and leases: what registers or beats meanwhile waits.
-    2. Set the overrides, then clear those to be cleared. Of two callers who set the same one the later stands.
-    3. Read what stands, and append what changed.
+    1. Lock services against deletion, then instances and leases, so that registrations and heartbeats wait.
+    2. Set overrides, then clear others. Of two callers who set the same one the later commit stays.
+    3. Read what is in force, and append what changed.
     """
     with write_transaction(lock_timeout="3s"):
-        found = lock(items, caller)
+        rows = lock_rows(items, caller)
         outcomes: list[Overridden | RegistryError | None] = [
-            judge(found.get(place), caller) for place in range(len(items))
+            judge(rows.get(position), caller) for position in range(len(items))
         ]
-        going_on = {place: found[place] for place, outcome in enumerate(outcomes) if outcome is None}
-        moved = set_all(items, going_on, caller) | clear_all(items, going_on)
-        for place, standing in zip(going_on, read(items, going_on), strict=True):
-            outcomes[place] = standing
+        accepted = {position: rows[position] for position, outcome in enumerate(outcomes) if outcome is None}
+        changed = set_overrides(items, accepted, caller) | clear_overrides(items, accepted)
+        for position, overridden in zip(accepted, read_overridden(items, accepted), strict=True):
+            outcomes[position] = overridden
         changelog.append_changes(
             [
-                event(items[place], row, caller)
-                for place, row in going_on.items()
-                if (row.service_pk, items[place].instance_id) in moved
+                to_change(items[position], row, caller)
+                for position, row in accepted.items()
+                if (row.service_pk, items[position].instance_id) in changed
             ]
         )
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def lock(items: Sequence[InstanceOverride], caller: Caller) -> dict[int, Found]:
+def lock_rows(items: Sequence[InstanceOverride], caller: Caller) -> dict[int, LockedRow]:
+    """Lock what the items name; return the rows of existing services, by the item's position."""
     keys = zip(*((*key_of(item), item.until) for item in items), strict=True)
     with connection.cursor() as cursor:
         columns = [list(column) for column in keys]
         cursor.execute(LOCK, [*columns, caller.may("operate_instance"), sorted(caller.groups)])
-        return {place: Found(*row) for place, *row in cursor.fetchall()}
+        return {position: LockedRow(*row) for position, *row in cursor.fetchall()}
 
 
-def judge(row: Found | None, caller: Caller) -> RegistryError | None:
+def judge(row: LockedRow | None, caller: Caller) -> RegistryError | None:
     if row is None:
         return ServiceNotFound()
     if not (caller.may("operate_instance") or (caller.may("override_status") and caller.owns(row.owners))):
         return NotOwner()
-    if not row.in_time:
+    if not row.until_ahead:
         return InvalidInput.of_field("until", "past", "must be a time in the future")
     return None
 
 
+# Service and instance id.
 Keys = set[tuple[int, str]]
 
 
-def set_all(items: Sequence[InstanceOverride], rows: dict[int, Found], caller: Caller) -> Keys:
+def set_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow], caller: Caller) -> Keys:
+    """Set the overrides of items with a status; return the keys of those that changed."""
     documents = [
         {
             "service_id": row.service_pk,
-            "instance_id": items[place].instance_id,
-            "status": items[place].status,
-            "reason": items[place].reason,
+            "instance_id": items[position].instance_id,
+            "status": items[position].status,
+            "reason": items[position].reason,
             "actor": caller.actor,
-            "until": until.isoformat() if (until := items[place].until) else None,
+            "until": until.isoformat() if (until := items[position].until) else None,
         }
-        for place, row in rows.items()
-        if items[place].status
+        for position, row in rows.items()
+        if items[position].status
     ]
     if not documents:
         return set()
@@ -177,16 +171,22 @@ def set_all(items: Sequence[InstanceOverride], rows: dict[int, Found], caller: C
         return set(cursor.fetchall())
 
 
-def clear_all(items: Sequence[InstanceOverride], rows: dict[int, Found]) -> Keys:
-    keys = [(row.service_pk, items[place].instance_id) for place, row in rows.items() if not items[place].status]
+def clear_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow]) -> Keys:
+    """Delete the overrides of items without a status, locked in the order of their keys; return the deleted keys."""
+    keys = [
+        Q(service_id=row.service_pk, instance_id=items[position].instance_id)
+        for position, row in rows.items()
+        if not items[position].status
+    ]
     if not keys:
         return set()
-    with connection.cursor() as cursor:
-        cursor.execute(CLEAR, [list(column) for column in zip(*keys, strict=True)])
-        return set(cursor.fetchall())
+    overrides = Override.objects.filter(Q(*keys, _connector=Q.OR)).order_by("service_id", "instance_id")
+    cleared = {override.pk: (override.service_id, override.instance_id) for override in overrides.select_for_update()}
+    Override.objects.filter(pk__in=cleared).delete()
+    return set(cleared.values())
 
 
-def event(item: InstanceOverride, row: Found, caller: Caller) -> changelog.NewChange:
+def to_change(item: InstanceOverride, row: LockedRow, caller: Caller) -> changelog.NewChange:
     return changelog.NewChange(
         ChangeKind.STATUS_CHANGED,
         item.namespace,
@@ -200,10 +200,11 @@ def event(item: InstanceOverride, row: Found, caller: Caller) -> changelog.NewCh
     )
 
 
-def read(items: Sequence[InstanceOverride], rows: dict[int, Found]) -> list[Overridden]:
+def read_overridden(items: Sequence[InstanceOverride], rows: dict[int, LockedRow]) -> list[Overridden]:
+    """Return what is in force for each of `rows`, in their order."""
     if not rows:
         return []
-    keys = [(row.service_pk, items[place].instance_id) for place, row in rows.items()]
+    keys = [(row.service_pk, items[position].instance_id) for position, row in rows.items()]
     with connection.cursor() as cursor:
         cursor.execute(READ, [list(column) for column in zip(*keys, strict=True)])
-        return [Overridden(standing, instance) for _position, standing, instance in cursor.fetchall()]
+        return [Overridden(override, instance) for _position, override, instance in cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""How many instances a service and an owner may have."""
+"""Limits on the number of instances of a service and of an owner."""
 
 import time
 from collections import Counter
@@ -13,45 +13,50 @@ from service_registry.sql import INSTANCE, SERVICE
 
 MAX_INSTANCES_PER_SERVICE = 10_000
 
-# While an owner has fewer than this share of what it may have, a count of a moment ago will do.
-NEAR = 0.9
-COUNT_MAX_AGE_SECONDS = 5.0
-OWNERS_KEPT = 10_000
+# An owner with fewer than this share of its limit is counted from the cache.
+CACHED_BELOW = 0.9
+CACHE_SECONDS = 5.0
+CACHED_OWNERS = 10_000
 
 COUNT_OF_SERVICES = f"""
 SELECT s.id, (SELECT count(*) FROM {INSTANCE} i WHERE i.service_id = s.id)
 FROM {SERVICE} s WHERE s.id = ANY (%s::bigint[])
 """
 COUNT_OF_OWNERS = f"""
--- Service by service, each from the index: a join would read the whole table.
+-- One subquery per service, which reads the index: a join would read the whole table.
 SELECT owner.name, (
-    SELECT COALESCE(sum(held.instances), 0)::bigint FROM {SERVICE} s
-    CROSS JOIN LATERAL (SELECT count(*) AS instances FROM {INSTANCE} i WHERE i.service_id = s.id) AS held
+    SELECT COALESCE(sum(counted.instances), 0)::bigint FROM {SERVICE} s
+    CROSS JOIN LATERAL (SELECT count(*) AS instances FROM {INSTANCE} i WHERE i.service_id = s.id) AS counted
     WHERE s.owners @> ARRAY[owner.name])
 FROM unnest(%s::text[]) AS owner(name)
 """
 
 
 class OwnerCounts:
-    """Instances by owner, as this process last counted them and has added to them since.
+    """A cache of the number of instances of each owner.
 
-    Counting an owner reads all its services, which for each new instance would cost more than registering it. Threads
-    share the entries without a lock: the worst is a count that misses what another thread has just added, as it misses
-    what other processes add.
+    It holds what this process counted last, and adds what it has inserted since. To count an owner reads all its
+    services, which costs more than to register an instance. Threads share the cache without a lock: at worst a count
+    misses what another thread has just added, as it misses what other processes add.
     """
 
     def __init__(self) -> None:
         self._counted: dict[str, tuple[int, float]] = {}
 
-    def of(self, adding: Mapping[str, int]) -> dict[str, int]:
-        """The count of each owner, to whom so many are about to be added; exact where it would be near the limit then,
-        or was not counted in the last seconds."""
-        limit, now = settings.REGISTRY_MAX_INSTANCES_PER_OWNER * NEAR, time.monotonic()
+    def get(self, adding: Mapping[str, int]) -> dict[str, int]:
+        """Return the count of each owner.
+
+        Owners who come near their limit, and those whose count is too old, are counted in the database.
+
+        Args:
+            adding: the number of instances about to be inserted, by owner.
+        """
+        limit, now = settings.REGISTRY_MAX_INSTANCES_PER_OWNER * CACHED_BELOW, time.monotonic()
         known = {owner: self._counted[owner] for owner in adding if owner in self._counted}
         counts = {
             owner: count
             for owner, (count, counted_at) in known.items()
-            if count + adding[owner] < limit and now - counted_at < COUNT_MAX_AGE_SECONDS
+            if count + adding[owner] < limit and now - counted_at < CACHE_SECONDS
         }
         others = sorted(adding.keys() - counts.keys())
         return counts | (self.count(others, now) if others else {})
@@ -60,35 +65,35 @@ class OwnerCounts:
         with connection.cursor() as cursor:
             cursor.execute(COUNT_OF_OWNERS, [owners])
             counts = dict(cursor.fetchall())
-        if len(self._counted) > OWNERS_KEPT:
+        if len(self._counted) > CACHED_OWNERS:
             self._counted = {}
         self._counted.update({owner: (count, now) for owner, count in counts.items()})
         return counts
 
     def add(self, owners: Collection[str]) -> None:
-        """Instances were added, an owner each."""
+        """Add one instance of each of these owners."""
         for owner in owners:
-            if kept := self._counted.get(owner):
-                self._counted[owner] = kept[0] + 1, kept[1]
+            if counted := self._counted.get(owner):
+                self._counted[owner] = counted[0] + 1, counted[1]
 
 
 owner_counts = OwnerCounts()
 
 
-def refuse_over_quota(newcomers: Sequence[Entry]) -> None:
-    """Refuse the new instances for which their service, or one of its owners, has no room.
+def refuse_over_quota(new: Sequence[Entry]) -> None:
+    """Refuse the new instances whose service, or one of whose owners, has reached its limit.
 
-    A service's count is exact, since its row is locked. An owner's is taken over all its services and locks none of
-    them, so that it can be passed by what others register for it at the same moment, and in the last seconds if it was
-    further from its limit then than a tenth.
+    The count of a service is exact, because its row is locked. The count of an owner covers all its services and locks
+    none of them. So an owner can pass its limit by what is registered for it at the same moment, and by what other
+    processes registered within CACHE_SECONDS while it was below CACHED_BELOW.
     """
-    services = {entry.service_pk: entry.service for entry in newcomers if entry.service}
-    adding = Counter(owner for entry in newcomers for owner in services[entry.service_pk].owners)
-    counts: Counter[int | str] = Counter(owner_counts.of(adding))
+    services = {entry.service_pk: entry.service for entry in new if entry.service}
+    adding = Counter(owner for entry in new for owner in services[entry.service_pk].owners)
+    counts: Counter[int | str] = Counter(owner_counts.get(adding))
     with connection.cursor() as cursor:
         cursor.execute(COUNT_OF_SERVICES, [list(services)])
         counts.update(dict(cursor.fetchall()))
-    for entry in newcomers:
+    for entry in new:
         service = services[entry.service_pk]
         entry.refusal = over_quota(service, counts)
         if entry.refusal is None:

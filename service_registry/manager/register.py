@@ -1,4 +1,4 @@
-"""register: an instance says where it is. A full statement, and idempotent."""
+"""Register: an instance states where it is. A registration is complete and idempotent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,130 +11,139 @@ from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager import instances, quota, services
-from service_registry.manager.batch import Submission, each_once, submissions_of
-from service_registry.manager.entry import Entry, going_on
+from service_registry.manager.batch import Submission, run_batch, submissions_of
+from service_registry.manager.entry import Entry, accepted
 from service_registry.schemas import Registration
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The instance is listed with this document. `created` when its row is new."""
+    """A listed instance as readers see it, with its lease. `created` says that its row is new."""
 
     created: bool
     document: dict[str, Any]
 
 
-class Vanished(Exception):
-    """A row that was there a moment ago is gone, so its service has to be locked to make it anew."""
+class RowVanishedError(Exception):
+    """A row was deleted after it had been read without a lock. Its service must be locked to insert it again."""
 
 
-class Stranded(Exception):
-    """A service that one caller had claimed came to nothing, and with it what other callers of the batch asked."""
+class ClaimFailedError(Exception):
+    """A caller's claim created a service without instances, and others of the batch were refused because of it."""
 
 
 def register(items: Sequence[Registration], caller: Caller) -> list[Registered | RegistryError]:
-    """Put instances on the list, or bring what is listed up to date.
+    """Put instances on the list, or update those that are there.
 
-    Outcomes otherwise: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
+    Other outcomes: NotOwner, OwnerRequired, NotProvisioned, QuotaExceeded, InvalidInput (a repeated key).
     """
     return register_for_callers(submissions_of(caller, items), lock_timeout="3s")
 
 
 def register_for_callers(
-    asked: Sequence[Submission[Registration]], lock_timeout: str
+    submissions: Sequence[Submission[Registration]], lock_timeout: str
 ) -> list[Registered | RegistryError]:
-    """`register`, of many callers in one batch. Raises OperationalError when a row is held for longer."""
-    return each_once(asked, lambda once: register_once(once, lock_timeout))
+    """Run `register` for many callers in one batch.
+
+    Raises OperationalError when another transaction locks a row for longer than `lock_timeout`.
+    """
+    return run_batch(submissions, lambda distinct: register_distinct(distinct, lock_timeout))
 
 
-def register_once(asked: Sequence[Submission[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
+def register_distinct(
+    submissions: Sequence[Submission[Registration]], lock_timeout: str
+) -> list[Registered | RegistryError]:
+    """Register a batch with distinct keys: in one transaction, or in a second one where the first lost a race."""
     try:
-        return attempt(asked, lock_timeout)
-    except Vanished:
-        return attempt(asked, lock_timeout, lock_services=True)
-    except Stranded:
-        return caller_by_caller(asked, lock_timeout)
+        return register_in_transaction(submissions, lock_timeout)
+    except RowVanishedError:
+        return register_in_transaction(submissions, lock_timeout, always_lock_services=True)
+    except ClaimFailedError:
+        return register_by_caller(submissions, lock_timeout)
 
 
-def caller_by_caller(asked: Sequence[Submission[Registration]], lock_timeout: str) -> list[Registered | RegistryError]:
-    """As if each caller had come alone, one after the other."""
-    outcomes: dict[int, Registered | RegistryError] = {}
-    for caller in dict.fromkeys(each.caller for each in asked):
-        places = [place for place, each in enumerate(asked) if each.caller == caller]
-        outcomes |= zip(places, register_once([asked[place] for place in places], lock_timeout), strict=True)
-    return [outcomes[place] for place in range(len(asked))]
-
-
-def attempt(
-    asked: Sequence[Submission[Registration]], lock_timeout: str, lock_services: bool = False
+def register_by_caller(
+    submissions: Sequence[Submission[Registration]], lock_timeout: str
 ) -> list[Registered | RegistryError]:
-    """One transaction.
+    """Register in one transaction per caller, one after the other."""
+    outcomes: dict[int, Registered | RegistryError] = {}
+    for caller in dict.fromkeys(submission.caller for submission in submissions):
+        positions = [position for position, submission in enumerate(submissions) if submission.caller == caller]
+        own = [submissions[position] for position in positions]
+        outcomes |= zip(positions, register_distinct(own, lock_timeout), strict=True)
+    return [outcomes[position] for position in range(len(submissions))]
 
-    1. Survey without locks. Where all instances exist their services need none; owners are taken as surveyed.
-    2. Otherwise claim the services that do not exist (of two claimants one inserts, the other waits and then reads the
-       winner's row), and lock all services in the order of their names. New rows come into a service only under its
-       lock, so what is missing and what is counted stay as they are until the commit.
-    3. Lock the instances, then their leases: a heartbeat, sweep or removal under way has finished, or waits for us.
-    4. Write, read the answer, and append under the change lock.
+
+def register_in_transaction(
+    submissions: Sequence[Submission[Registration]], lock_timeout: str, always_lock_services: bool = False
+) -> list[Registered | RegistryError]:
+    """Register in one transaction.
+
+    1. Find services and instances without locks. Where all instances exist the services need no lock, and owners are
+       taken as read here.
+    2. Otherwise create the services that do not exist, and lock all services in the order of their names. Of two
+       callers who claim a name one inserts it; the other waits and reads the winner's row. A service's new instances
+       are inserted only under its lock, so that those which are missing or counted stay so until the commit.
+    3. Lock the instances, then their leases. A heartbeat, sweep or removal under way has ended, or waits for us.
+    4. Write, read the outcome, and append under the change lock.
 
     Raises:
-        Vanished: a service was deleted before step 2, or an instance removed before step 3; once.
-        Stranded: one caller's claim made a service that comes to nothing, and others' were refused because of it.
+        RowVanishedError: a service was deleted between 1 and 2, or an instance between 1 and 3. Not with
+            `always_lock_services`.
+        ClaimFailedError: a caller's claim created a service without instances, and refused other callers.
     """
-    entries = [Entry(each.item, each.caller) for each in asked]
+    entries = [Entry(submission.item, submission.caller) for submission in submissions]
     with write_transaction(lock_timeout):
-        services.survey(entries)
-        services.refuse_foreign([entry for entry in entries if entry.service])
+        services.find_services(entries)
+        services.refuse_foreign_services([entry for entry in entries if entry.service])
         created: dict[tuple[str, str], Caller] = {}
-        under_lock = lock_services or not all(entry.surveyed for entry in going_on(entries))
-        if under_lock:
-            created = services.claim(going_on(entries))
-            services.lock(going_on(entries))
-            if not lock_services and any(entry.service is None for entry in going_on(entries)):
-                raise Vanished
-            services.refuse_foreign(entries)
-        instances.lock(going_on(entries))
-        newcomers = [entry for entry in going_on(entries) if entry.standing is None]
-        if newcomers:
-            if not under_lock:
-                raise Vanished
-            quota.refuse_over_quota(newcomers)
-            kept = services.take_back(created, entries)
-            if stranded(entries, {key: created[key] for key in created.keys() - kept}):
-                raise Stranded
+        services_locked = always_lock_services or not all(entry.instance_exists for entry in accepted(entries))
+        if services_locked:
+            created = services.create_services(accepted(entries))
+            services.lock_services(accepted(entries))
+            if not always_lock_services and any(entry.service is None for entry in accepted(entries)):
+                raise RowVanishedError
+            services.refuse_foreign_services(entries)
+        instances.lock_existing(accepted(entries))
+        new = [entry for entry in accepted(entries) if entry.existing is None]
+        if new:
+            if not services_locked:
+                raise RowVanishedError
+            quota.refuse_over_quota(new)
+            kept = services.delete_empty_services(created, entries)
+            refuse_failed_claims(entries, {key: created[key] for key in created.keys() - kept})
             created = kept
-        instances.update([entry for entry in going_on(entries) if entry.standing])
-        instances.insert(going_on(newcomers))
-        documents = instances.documents([entry.instance_pk for entry in going_on(entries) if entry.instance_pk])
-        changelog.append_changes([*creations(entries, created), *events(going_on(entries))])
-    return [entry.refusal or registered(entry, documents) for entry in entries]
+        instances.update_instances([entry for entry in accepted(entries) if entry.existing])
+        instances.insert_instances(accepted(new))
+        documents = instances.read_documents(accepted(entries))
+        changelog.append_changes([*service_changes(entries, created), *instance_changes(accepted(entries))])
+    return [entry.refusal or to_outcome(entry, documents) for entry in entries]
 
 
-def stranded(entries: Sequence[Entry], emptied: Mapping[tuple[str, str], Caller]) -> bool:
-    """Whether anybody was refused as a stranger to a service that another had made, and that was taken back. With one
-    caller alone nobody is."""
-    return any(
-        isinstance(entry.refusal, NotOwner) and emptied.get(entry.service_key, entry.caller) != entry.caller
-        for entry in entries
-    )
+def refuse_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, str], Caller]) -> None:
+    """Raise ClaimFailedError when a service that was created and deleted again has refused another caller."""
+    for entry in entries:
+        if isinstance(entry.refusal, NotOwner) and deleted.get(entry.service_key, entry.caller) != entry.caller:
+            raise ClaimFailedError
 
 
-def registered(entry: Entry, documents: dict[int, dict[str, Any]]) -> Registered:
+def to_outcome(entry: Entry, documents: Mapping[int, dict[str, Any]]) -> Registered:
     assert entry.instance_pk is not None, "an entry that was not refused has its row"
-    return Registered(created=entry.standing is None, document=documents[entry.instance_pk])
+    return Registered(created=entry.existing is None, document=documents[entry.instance_pk])
 
 
-def creations(entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]) -> Iterable[changelog.NewChange]:
+def service_changes(
+    entries: Sequence[Entry], created: Mapping[tuple[str, str], Caller]
+) -> Iterable[changelog.NewChange]:
     owners = {entry.service_key: entry.service.owners for entry in entries if entry.service}
     for (namespace, name), claimant in sorted(created.items(), key=itemgetter(0)):
-        yield changelog.NewChange(
-            ChangeKind.SERVICE_CREATED, namespace, name, claimant.actor, evidence={"owners": owners[namespace, name]}
-        )
+        evidence = {"owners": owners[namespace, name]}
+        yield changelog.NewChange(ChangeKind.SERVICE_CREATED, namespace, name, claimant.actor, evidence=evidence)
 
 
-def events(entries: Sequence[Entry]) -> Iterable[changelog.NewChange]:
+def instance_changes(entries: Sequence[Entry]) -> Iterable[changelog.NewChange]:
     for entry in entries:
-        kind = kind_of(entry)
+        kind = kind_of_change(entry)
         if kind:
             yield changelog.NewChange(
                 kind,
@@ -147,11 +156,11 @@ def events(entries: Sequence[Entry]) -> Iterable[changelog.NewChange]:
             )
 
 
-def kind_of(entry: Entry) -> ChangeKind | None:
-    """The one kind of change this registration makes, by precedence; None when no reader sees a difference."""
-    if entry.standing is None:
+def kind_of_change(entry: Entry) -> ChangeKind | None:
+    """Return the one kind of change of this registration, by precedence; None when readers see no difference."""
+    if entry.existing is None:
         return ChangeKind.REGISTERED
-    if entry.standing.unlisted or entry.standing.protected:
+    if entry.existing.expired or entry.existing.protected:
         return ChangeKind.RECOVERED
     if entry.changed:
         return ChangeKind.STATUS_CHANGED if entry.changed == ("reported_status",) else ChangeKind.UPDATED
@@ -159,9 +168,9 @@ def kind_of(entry: Entry) -> ChangeKind | None:
 
 
 def changed_members(entry: Entry) -> list[str]:
-    """The members of the instance's document that a reader sees differ."""
-    follow = {"reported_status": ["status"], "host": ["url"], "port": ["url"], "scheme": ["url"]}
-    members = [member for column in entry.changed for member in (column, *follow.get(column, []))]
+    """Return the members of the instance's document that differ for readers."""
+    derived = {"reported_status": ["status"], "host": ["url"], "port": ["url"], "scheme": ["url"]}
+    members = [member for column in entry.changed for member in (column, *derived.get(column, []))]
     if entry.moved:
         members += ["epoch", "registered_at"]
     return list(dict.fromkeys(members))

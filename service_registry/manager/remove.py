@@ -1,7 +1,8 @@
-"""remove: an operator takes all instances off that match, whoever owns them and whether or not they are listed."""
+"""Remove: an operator deregisters all instances that match a selection, whoever owns them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import connection
@@ -12,7 +13,7 @@ from service_registry.caller import Caller
 from service_registry.choices import State, Status
 from service_registry.database.retries import with_retries
 from service_registry.database.transactions import write_transaction
-from service_registry.manager.deregister import delete, event
+from service_registry.manager.deregister import delete_instances, to_change
 from service_registry.manager.locking import lock_instances
 from service_registry.queries.filters import MATCHES, resolve_filters
 from service_registry.schemas import InstanceFilters
@@ -21,23 +22,23 @@ from service_registry.sql import INSTANCE, INSTANCE_ROWS, RENEWED_AT, STATE, rfc
 
 
 class Selection(InstanceFilters):
-    """Which instances; what is left out does not thin them. Expired ones are among them unless `state` says else."""
+    """The filters of a removal. Without `state`, expired instances match too."""
 
     namespace: Namespace | None = None
     service_name: ServiceName | None = None
     silent_for_seconds: float | None = Field(
-        default=None, ge=1, description="Not heard for so long, while the registry could hear."
+        default=None, ge=1, description="Seconds without a heartbeat, while the registry could receive them."
     )
 
     def parameters(self) -> dict[str, Any]:
-        """Those of SELECTED."""
+        """Return the parameters of SELECTED."""
         named = self.model_dump(include={"namespace", "service_name", "silent_for_seconds"})
         return resolve_filters(self, Status.values, State.values).parameters | named
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """An instance that matched. `heartbeat_at` is a text by the database's clock."""
+    """An instance that matches. `heartbeat_at` is RFC 3339, by the database's clock."""
 
     namespace: str
     service_name: str
@@ -61,26 +62,28 @@ WHERE i.id > %(after)s AND i.id <= %(until)s AND {SELECTED} ORDER BY i.id LIMIT 
 """
 
 LOCK = f"""
--- Locks the candidates, then their leases; one that is being written is waited for.
+-- Locks the candidates, then their leases, and waits for those that other transactions have locked.
 WITH wanted AS MATERIALIZED (SELECT service_id, instance_id FROM {INSTANCE} WHERE id = ANY (%s::bigint[])),
 {lock_instances("UPDATE")}
 SELECT count(*) FROM leased
 """
 
-# Locks nothing: a statement of its own, which sees what those we waited for have written.
-JUDGE = f"SELECT i.id, {COLUMNS} FROM {SELECTED_ROWS} WHERE i.id = ANY (%(pks)s::bigint[]) AND {SELECTED} ORDER BY i.id"
+# Locks nothing. It is a statement of its own, which sees what was written while LOCK waited.
+MATCH_AGAIN = (
+    f"SELECT i.id, {COLUMNS} FROM {SELECTED_ROWS} WHERE i.id = ANY (%(pks)s::bigint[]) AND {SELECTED} ORDER BY i.id"
+)
 
 
 def preview(selection: Selection, at_most: int) -> tuple[int, list[Selected]]:
-    """How many instances match now, and the first of them."""
+    """Return the number of instances that match now, and the first `at_most` of them."""
     with connection.cursor() as cursor:
         cursor.execute(EXAMPLES, selection.parameters() | {"at_most": at_most})
         examples = [Selected(*row) for row in cursor.fetchall()]
-    return counted(selection)[0], examples
+    return count_matches(selection)[0], examples
 
 
-def counted(selection: Selection) -> tuple[int, int]:
-    """How many match, and the highest key among them."""
+def count_matches(selection: Selection) -> tuple[int, int]:
+    """Return the number of instances that match, and the highest primary key among them."""
     with connection.cursor() as cursor:
         cursor.execute(COUNT, selection.parameters())
         count, highest = cursor.fetchone()
@@ -88,45 +91,45 @@ def counted(selection: Selection) -> tuple[int, int]:
 
 
 def remove(selection: Selection, reason: str, caller: Caller, at_most: int) -> Iterator[list[Selected]]:
-    """Take off what matches, batch after batch, and yield whom each batch took off, once that is committed.
+    """Deregister what matches in batches, and yield the instances of each batch after its commit.
 
-    Whoever stops taking batches stops the removal. What registers after the first batch is not touched, so that an
-    instance that keeps coming back does not keep this going.
+    The removal stops when the iterator is closed. Instances that register after the start are not removed, so that one
+    which comes back again and again does not keep it running.
 
     Args:
-        selection: which instances.
+        selection: the filters.
         reason: kept with the changes.
-        caller: an operator; their actor stands in the changes.
-        at_most: instances a transaction.
+        caller: the operator, who is the actor of the changes.
+        at_most: instances in one transaction.
     """
-    after, (_count, until) = 0, counted(selection)
-    while pks := candidates(selection, after, until, at_most):
-        yield with_retries(lambda pks=pks: remove_once(pks, selection, reason, caller))  # type: ignore[misc]
+    after, (_count, until) = 0, count_matches(selection)
+    while pks := find_candidates(selection, after, until, at_most):
+        yield with_retries(partial(remove_batch, pks, selection, reason, caller))
         after = pks[-1]
 
 
-def candidates(selection: Selection, after: int, until: int, at_most: int) -> list[int]:
+def find_candidates(selection: Selection, after: int, until: int, at_most: int) -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(CANDIDATES, selection.parameters() | {"after": after, "until": until, "at_most": at_most})
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def remove_once(pks: Sequence[int], selection: Selection, reason: str, caller: Caller) -> list[Selected]:
-    """One transaction.
+def remove_batch(pks: Sequence[int], selection: Selection, reason: str, caller: Caller) -> list[Selected]:
+    """Deregister the candidates that still match, in one transaction.
 
-    1. Lock the instances, then their leases; a heartbeat or registration under way comes before us, and one that comes
-       later finds no row.
-    2. Judge again by the rows as locked: an instance that was heard of meanwhile may not match any more. Only an
-       override that ends by its time is not held still by these locks; the status was right when it was judged.
+    1. Lock the instances, then their leases. A heartbeat or registration under way ends before; a later one finds no
+       row.
+    2. Match again by the locked rows: an instance that has sent a heartbeat meanwhile may not match any more. Only an
+       override that expires is not kept by these locks; the status was right when it was read.
     3. Delete, then append under the change lock.
     """
     with write_transaction(lock_timeout="3s"):
         with connection.cursor() as cursor:
             cursor.execute(LOCK, [list(pks)])
-            cursor.execute(JUDGE, selection.parameters() | {"pks": list(pks)})
+            cursor.execute(MATCH_AGAIN, selection.parameters() | {"pks": list(pks)})
             rows = {pk: Selected(*row) for pk, *row in cursor.fetchall()}
-        delete(list(rows))
+        delete_instances(list(rows))
         changelog.append_changes(
-            [event(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()]
+            [to_change(row, caller, reason, {"heartbeat_at": row.heartbeat_at}) for row in rows.values()]
         )
     return list(rows.values())

@@ -1,33 +1,36 @@
-"""The status that instances report of themselves in heartbeats: applied at most six times a minute."""
+"""Statuses that instances report in heartbeats, applied at most six times a minute."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import connection
 
-from service_registry.manager.batch import ASKED_SERVICES, ITEMS, Submission, columns_of
+from service_registry.manager.batch import ITEM_COLUMNS, REQUESTED_SERVICES, Submission, join_columns
 from service_registry.schemas import Heartbeat
 from service_registry.sql import INSTANCE, OVERRIDE, SERVICE
 
-CHANGES_A_MINUTE = 6
+CHANGES_PER_MINUTE = 6
 
 LOCK = f"""
 -- Locks the instances whose status is reported, in the order of their keys.
-WITH {ASKED_SERVICES}
+WITH {REQUESTED_SERVICES}
 SELECT i.id, i.reported_status, i.pending_status,
     COALESCE(statement_timestamp() >= i.status_minute_at + interval '1 minute', true), i.status_changes
-FROM unnest({ITEMS}) AS beat(place, instance_id)
-JOIN asked_service s ON s.place = beat.place
-JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = beat.instance_id
-WHERE s.ours
+FROM unnest({ITEM_COLUMNS}) AS item(service_number, instance_id)
+JOIN requested_service s ON s.number = item.service_number
+JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_id
+WHERE s.owned
 ORDER BY i.id
 FOR NO KEY UPDATE OF i
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What an instance reported so far; `minute_over` when the minute in which it was counted has passed."""
+class ReportHistory:
+    """What an instance has reported so far.
+
+    `minute_over` says that the minute in which its changes were counted has passed.
+    """
 
     reported: str
     pending: str | None
@@ -35,14 +38,14 @@ class Standing:
     changes: int
 
 
-def lock(asked: Sequence[Submission[Heartbeat]]) -> dict[int, Standing]:
-    """Lock the instances of the beats that carry a status; by primary key what they reported so far."""
-    reporting = [each for each in asked if each.item.status]
+def lock_reporting(submissions: Sequence[Submission[Heartbeat]]) -> dict[int, ReportHistory]:
+    """Lock the instances whose heartbeat carries a status; return what they reported so far, by primary key."""
+    reporting = [submission for submission in submissions if submission.item.status]
     if not reporting:
         return {}
     with connection.cursor() as cursor:
-        cursor.execute(LOCK, columns_of(reporting))
-        return {pk: Standing(*row) for pk, *row in cursor.fetchall()}
+        cursor.execute(LOCK, join_columns(reporting))
+        return {pk: ReportHistory(*row) for pk, *row in cursor.fetchall()}
 
 
 APPLY = f"""
@@ -58,39 +61,43 @@ RETURNING i.id, NOT EXISTS (
 """
 
 
-def apply(standing: dict[int, Standing], reports: Mapping[int, str]) -> dict[int, bool]:
-    """Write the statuses that differ. An instance that alternates keeps its last word for the minute's end.
+def apply_reports(histories: Mapping[int, ReportHistory], reports: Mapping[int, str]) -> dict[int, bool]:
+    """Write the statuses that differ. The last status of an alternating instance waits for the end of the minute.
 
     Args:
-        standing: what `lock` found, by primary key.
-        reports: the status that each now reports, by primary key.
+        histories: from `lock_reporting`, by primary key.
+        reports: the status that each instance reports now, by primary key.
 
     Returns:
-        By primary key, for each instance whose reported status changed: whether readers see it (no override stands
-        over it).
+        By primary key, for each instance whose reported status changed: whether readers see the change. They do not
+        where an override replaces the status.
     """
-    rows = [(pk, *row) for pk, status in reports.items() if pk in standing and (row := judge(standing[pk], status))]
+    rows = [
+        (pk, *row)
+        for pk, status in reports.items()
+        if pk in histories and (row := limit_changes(histories[pk], status))
+    ]
     if not rows:
         return {}
     with connection.cursor() as cursor:
         cursor.execute(APPLY, [list(column) for column in zip(*rows, strict=True)])
-        shown = dict(cursor.fetchall())
-    return {pk: shown[pk] for pk, reported, *_ in rows if reported != standing[pk].reported}
+        visible = dict(cursor.fetchall())
+    return {pk: visible[pk] for pk, reported, *_ in rows if reported != histories[pk].reported}
 
 
-def judge(standing: Standing, status: str) -> tuple[str, str | None, bool, int] | None:
-    """The row to write (reported, pending, whether a new minute begins, changes in it); None when nothing differs."""
-    if status == standing.reported:
-        return (status, None, False, standing.changes) if standing.pending else None
-    if standing.minute_over:
+def limit_changes(history: ReportHistory, status: str) -> tuple[str, str | None, bool, int] | None:
+    """Return reported and pending status, whether a new minute begins, and its changes; None when nothing differs."""
+    if status == history.reported:
+        return (status, None, False, history.changes) if history.pending else None
+    if history.minute_over:
         return status, None, True, 1
-    if standing.changes < CHANGES_A_MINUTE:
-        return status, None, False, standing.changes + 1
-    return standing.reported, status, False, standing.changes
+    if history.changes < CHANGES_PER_MINUTE:
+        return status, None, False, history.changes + 1
+    return history.reported, status, False, history.changes
 
 
-SETTLE = f"""
--- Locks instances, in the order of their keys; one that is being written settles at the next sweep.
+APPLY_PENDING = f"""
+-- Locks instances, in the order of their keys. One that another transaction has locked is left to the next sweep.
 WITH due AS MATERIALIZED (
     SELECT i.id, i.pending_status FROM {INSTANCE} i
     WHERE i.pending_status IS NOT NULL AND statement_timestamp() >= i.status_minute_at + interval '1 minute'
@@ -107,15 +114,17 @@ RETURNING i.id, s.namespace, s.name, i.instance_id
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class AppliedStatus:
+    """An instance whose pending status has been applied."""
+
     instance_pk: int
     namespace: str
     service_name: str
     instance_id: str
 
 
-def settle(at_most: int) -> list[Settled]:
-    """Apply the words that waited for their minute's end, at most so many. The caller's transaction appends them."""
+def apply_pending(limit: int) -> list[AppliedStatus]:
+    """Apply up to `limit` pending statuses whose minute is over. The caller's transaction appends the changes."""
     with connection.cursor() as cursor:
-        cursor.execute(SETTLE, [at_most])
-        return [Settled(*row) for row in cursor.fetchall()]
+        cursor.execute(APPLY_PENDING, [limit])
+        return [AppliedStatus(*row) for row in cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""The services of a batch of registrations: found, claimed and locked."""
+"""The services of a batch of registrations: find, create, lock and judge them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,12 @@ from django.db import connection
 
 from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, RegistryError
-from service_registry.manager.entry import Entry, ServiceRow, going_on
+from service_registry.manager.entry import Entry, ServiceRow, accepted
+from service_registry.models import Service
 from service_registry.schemas import Registration
 from service_registry.sql import INSTANCE, RESERVATION, SERVICE
 
-SURVEY = f"""
+FIND = f"""
 -- Locks nothing.
 SELECT item.position - 1, s.id, s.owners, i.id IS NOT NULL
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS item(namespace, name, instance_id, position)
@@ -21,19 +22,19 @@ LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_
 """
 
 
-def survey(entries: Sequence[Entry]) -> None:
-    """Note for each entry which service exists, and whether the instance does."""
+def find_services(entries: Sequence[Entry]) -> None:
+    """Note on each entry its service, and whether the instance exists. Locks nothing."""
     keys = [(*entry.service_key, entry.item.instance_id) for entry in entries]
     with connection.cursor() as cursor:
-        cursor.execute(SURVEY, [list(column) for column in zip(*keys, strict=True)])
-        for place, pk, owners, exists in cursor.fetchall():
-            entries[place].service = ServiceRow(pk, owners)
-            entries[place].surveyed = exists
+        cursor.execute(FIND, [list(column) for column in zip(*keys, strict=True)])
+        for position, pk, owners, exists in cursor.fetchall():
+            entries[position].service = ServiceRow(pk, owners)
+            entries[position].instance_exists = exists
 
 
-INSERT = f"""
--- Locks the new rows, in the order of their names; waits for a rival that is inserting the same name. Of several claims
--- of a name the first counts that no reservation stands against.
+CREATE = f"""
+-- Locks the new rows, in the order of their names, and waits for a rival that inserts the same name. Of several claims
+-- of a name the first counts that no reservation excludes.
 WITH admitted AS MATERIALIZED (
     SELECT DISTINCT ON (claim.namespace, claim.name) claim.*
     FROM jsonb_to_recordset(%s) AS claim(position int, namespace text, name text, owner text, groups text[])
@@ -42,27 +43,29 @@ WITH admitted AS MATERIALIZED (
             AND r.until > statement_timestamp() AND NOT r.owners && claim.groups)
     ORDER BY claim.namespace, claim.name, claim.position
 ),
-made AS (
+created AS (
     INSERT INTO {SERVICE} (namespace, name, owners)
     SELECT namespace, name, ARRAY[owner] FROM admitted ORDER BY namespace, name
     ON CONFLICT (namespace, name) DO NOTHING
     RETURNING namespace, name
 )
-SELECT made.namespace, made.name, admitted.position FROM made JOIN admitted USING (namespace, name)
+SELECT created.namespace, created.name, admitted.position FROM created JOIN admitted USING (namespace, name)
 """
 
 
-def claim(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
-    """Create the services that do not exist, for an owner each; return the names that this transaction has made, and
-    who claimed them.
+def create_services(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
+    """Create the services that do not exist, each with one owner.
 
-    A rival may make one first: then its row stands, and ownership is judged by it once it is locked.
+    Where a rival creates one first its row stays, and ownership is judged by it under the lock.
+
+    Returns:
+        The names that this transaction has created, each with the caller who claimed it.
     """
     claims: dict[tuple[tuple[str, str], Caller], str] = {}
     for entry in entries:
         key = entry.service_key, entry.caller
         if entry.service is None and key not in claims:
-            owner = owner_for(entry.item, entry.caller)
+            owner = choose_owner(entry.item, entry.caller)
             if isinstance(owner, RegistryError):
                 entry.refusal = owner
             else:
@@ -75,12 +78,12 @@ def claim(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
     ]
     claimants = [caller for _key, caller in claims]
     with connection.cursor() as cursor:
-        cursor.execute(INSERT, [json.dumps(rows)])
+        cursor.execute(CREATE, [json.dumps(rows)])
         return {(namespace, name): claimants[position] for namespace, name, position in cursor.fetchall()}
 
 
-def owner_for(item: Registration, caller: Caller) -> str | RegistryError:
-    """The group that shall own a service which `item` creates, or why it may not."""
+def choose_owner(item: Registration, caller: Caller) -> str | RegistryError:
+    """Return the group that owns the service which `item` creates, or the error that refuses it."""
     if settings.REGISTRY_FIRST_REGISTRATION == "provisioned":
         return NotProvisioned()
     groups = caller.claimable_groups()
@@ -104,30 +107,32 @@ FOR NO KEY UPDATE OF s
 """
 
 
-def lock(entries: Sequence[Entry]) -> None:
-    """Lock the services of `entries` and read them as they are now; only under this lock do new instances come in."""
+def lock_services(entries: Sequence[Entry]) -> None:
+    """Lock the services of `entries` and read their rows again. New instances are inserted only under this lock."""
     if not entries:
         return
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [list(column) for column in zip(*(entry.service_key for entry in entries), strict=True)])
         rows = {(namespace, name): ServiceRow(pk, owners) for namespace, name, pk, owners in cursor.fetchall()}
     for entry in entries:
-        # None where the name is reserved to the last owners of a deleted service.
+        # None where the name is reserved for the last owners of a deleted service.
         entry.service = rows.get(entry.service_key)
 
 
-def refuse_foreign(entries: Sequence[Entry]) -> None:
-    for entry in going_on(entries):
+def refuse_foreign_services(entries: Sequence[Entry]) -> None:
+    """Refuse the entries whose caller does not own the service."""
+    for entry in accepted(entries):
         if entry.service is None or not entry.caller.owns(entry.service.owners):
             entry.refusal = NotOwner()
 
 
-def take_back(created: Mapping[tuple[str, str], Caller], entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
-    """Delete the services just created of which no instance was accepted; return those that stay."""
-    accepted = {entry.service_key for entry in going_on(entries)}
-    kept = {key: claimant for key, claimant in created.items() if key in accepted}
-    emptied = [entry.service_pk for entry in entries if entry.service and entry.service_key in created.keys() - kept]
-    if emptied:
-        with connection.cursor() as cursor:
-            cursor.execute(f"DELETE FROM {SERVICE} WHERE id = ANY (%s::bigint[])", [emptied])
+def delete_empty_services(
+    created: Mapping[tuple[str, str], Caller], entries: Sequence[Entry]
+) -> dict[tuple[str, str], Caller]:
+    """Delete the services created by this transaction of which no instance was accepted; return the others."""
+    in_use = {entry.service_key for entry in accepted(entries)}
+    kept = {key: claimant for key, claimant in created.items() if key in in_use}
+    empty = {entry.service_pk for entry in entries if entry.service and entry.service_key in created.keys() - kept}
+    if empty:
+        Service.objects.filter(pk__in=empty).delete()
     return kept
