@@ -1,4 +1,4 @@
-"""Who asks: the verbs' view of a principal, an operator or the registry itself."""
+"""The caller of an operation: a principal, an operator or the registry itself."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,12 +6,15 @@ from fnmatch import fnmatchcase
 
 from django.conf import settings
 
-from service_registry.permissions import grants
+from service_registry.permissions import permission_cache
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`actor` is the name that changes carry, `groups` decide ownership, `granted` are permission codenames."""
+    """The caller of an operation.
+
+    `actor` is the name in the change log, `groups` decide ownership, `granted` are permission codenames.
+    """
 
     actor: str
     groups: frozenset[str]
@@ -23,13 +26,13 @@ class Caller:
     def may(self, codename: str) -> bool:
         return codename in self.granted
 
-    def sees_authors(self, owners: Iterable[str]) -> bool:
-        """Whether the caller may know who changed a service of these owners, and why."""
+    def may_read_actors(self, owners: Iterable[str]) -> bool:
+        """Return whether the caller may read the actor, reason and evidence of changes of a service of these owners."""
         return self.may("view_change") or self.owns(owners)
 
     def claimable_groups(self) -> list[str]:
-        """The caller's groups that can own a service: those that are no role here and that not everybody holds."""
-        return sorted(group for group in self.groups if not grants.are_role(group) and not is_ignored(group))
+        """Return the caller's groups that can own a service: no roles, and no groups that everybody holds."""
+        return sorted(group for group in self.groups if not permission_cache.is_role(group) and not is_ignored(group))
 
 
 def is_ignored(group: str) -> bool:

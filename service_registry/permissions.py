@@ -1,6 +1,6 @@
-"""Who may do what: the table from action to permission, the four roles, and what a caller's groups grant.
+"""The permission table: what each action needs, and what the role groups have.
 
-The permissions live on Django groups; a token's group names are matched to them by name.
+Permissions belong to Django groups. The group names of a token are matched to them by name.
 """
 
 import time
@@ -25,18 +25,18 @@ ROLE_GROUPS: dict[str, frozenset[str]] = {
     "registry-operators": READ | OPERATE | {"view_metrics"},
     "registry-admins": READ | WRITE_OWN | OPERATE | {"manage_service", "view_metrics"},
 }
-"""The groups that exist after migration. Their permissions may be changed afterwards; these are only the first."""
+"""The groups that a migration creates. Their permissions can be changed afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a door does. The caller may try it when the caller has every permission of one of the alternatives."""
+    """An action of a front end. A caller with every permission of one of the alternatives may try it."""
 
     name: str
     alternatives: tuple[frozenset[str], ...]
 
     def missing(self, granted: frozenset[str]) -> str | None:
-        """The first permission the caller lacks of the first alternative, or None when the action is allowed."""
+        """Return the first missing permission of the first alternative, or None when the action is allowed."""
         if any(needed <= granted for needed in self.alternatives):
             return None
         return min(self.alternatives[0] - granted)
@@ -61,17 +61,18 @@ DEREGISTER = action("deregister", {"deregister_instance"}, {"operate_instance"})
 OVERRIDE = action("override", {"override_status"}, {"operate_instance"})
 MANAGE_SERVICE = action("manage services", {"manage_service"})
 RELEASE = action("release", {"operate_instance"})
-# Of all services, or of one's own.
+# Changes of all services, or of services that the caller owns.
 READ_CHANGES = action("changes", {"view_change"}, {"view_instance"})
 READ_METRICS = action("metrics", {"view_metrics"})
 
-GRANTS_MAX_AGE_SECONDS = 5.0
+CACHE_SECONDS = 5.0
 
 
-class Grants:
-    """Each Django group's permissions, read from the database at most every few seconds in a process.
+class PermissionCache:
+    """A cache of the permissions of each Django group, refreshed every few seconds.
 
-    A request reads the snapshot without a lock. Two threads that find it too old both read; either result is good.
+    A request reads the snapshot without a lock. Two threads that find it too old both refresh it; either result is
+    correct.
     """
 
     def __init__(self) -> None:
@@ -79,65 +80,67 @@ class Grants:
         self._read_at = float("-inf")
 
     @property
-    def are_fresh(self) -> bool:
-        """Whether the next use reads nothing."""
-        return time.monotonic() - self._read_at <= GRANTS_MAX_AGE_SECONDS
+    def is_fresh(self) -> bool:
+        """Whether the next use reads nothing from the database."""
+        return time.monotonic() - self._read_at <= CACHE_SECONDS
 
-    def keep_fresh(self) -> None:
-        """Read again before they are too old, so that those who may not wait for the database need not."""
-        if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS / 2:
-            self.renew()
+    def refresh_ahead(self) -> None:
+        """Refresh at half the age, for the requests on the event loop, which must not wait for the database."""
+        if time.monotonic() - self._read_at > CACHE_SECONDS / 2:
+            self.refresh()
 
-    def of(self, groups: Iterable[str]) -> frozenset[str]:
-        """The codenames that `groups` (names from a token) grant together."""
-        if not self.are_fresh:
-            self.renew()
-        by_group = self._by_group
+    def granted_to(self, groups: Iterable[str]) -> frozenset[str]:
+        """Return the codenames that `groups`, names from a token, have together."""
+        by_group = self._current()
         return frozenset().union(*(by_group[name] for name in groups if name in by_group))
 
-    def are_role(self, group: str) -> bool:
-        """Whether `group` is a Django group that grants anything, and so speaks of a role and not of a team."""
-        return group in self.current()
+    def is_role(self, group: str) -> bool:
+        """Return whether `group` is a Django group with permissions, and so is a role and not a team."""
+        return group in self._current()
 
-    def current(self) -> dict[str, frozenset[str]]:
-        if time.monotonic() - self._read_at > GRANTS_MAX_AGE_SECONDS:
-            self.renew()
-        return self._by_group
-
-    def forget(self) -> None:
-        """Read again at the next use."""
+    def invalidate(self) -> None:
+        """Refresh at the next use."""
         self._read_at = float("-inf")
 
-    def renew(self) -> None:
-        """Read again. While the database is away what was read last holds: nobody can change it there either."""
+    def refresh(self) -> None:
+        """Read the groups. During an outage the last snapshot stays valid: nobody can change it in the database either.
+
+        Raises NotMigrated where no group has permissions, because the last step of a migration creates the roles.
+        """
         try:
-            with_retries(self.refresh)
+            self._by_group = with_retries(read_permissions)
         except Error as error:
             if not self._by_group or not is_outage(error):
                 raise
-            self._read_at = time.monotonic()
-
-    def refresh(self) -> None:
-        """Raises NotMigrated where no group grants anything: the roles are made by the last step of migration."""
-        rows = Group.objects.filter(permissions__isnull=False).values_list(
-            "name", "permissions__content_type__app_label", "permissions__codename"
-        )
-        by_group: dict[str, set[str]] = {}
-        for name, app, codename in rows:
-            granted = by_group.setdefault(name, set())
-            if app == "service_registry":
-                granted.add(codename)
-        if not by_group:
-            raise NotMigrated
-        self._by_group = {name: frozenset(codenames) for name, codenames in by_group.items()}
         self._read_at = time.monotonic()
 
+    def _current(self) -> dict[str, frozenset[str]]:
+        if not self.is_fresh:
+            self.refresh()
+        return self._by_group
 
-grants = Grants()
+
+permission_cache = PermissionCache()
+
+
+def read_permissions() -> dict[str, frozenset[str]]:
+    """Return the codenames of the registry's permissions by group. Raises NotMigrated where no group has any."""
+    rows = Group.objects.filter(permissions__isnull=False).values_list(
+        "name", "permissions__content_type__app_label", "permissions__codename"
+    )
+    by_group: dict[str, set[str]] = {}
+    for name, app, codename in rows:
+        # A group with permissions of other apps is a role, too.
+        granted = by_group.setdefault(name, set())
+        if app == "service_registry":
+            granted.add(codename)
+    if not by_group:
+        raise NotMigrated
+    return {name: frozenset(codenames) for name, codenames in by_group.items()}
 
 
 def provide_role_groups(using: str) -> None:
-    """Create the role groups that are missing, with their permissions; leave those that exist as they are."""
+    """Create the missing role groups with their permissions; leave the existing ones as they are."""
     codenames = Permission.objects.using(using).filter(content_type__app_label="service_registry")
     for name, wanted in ROLE_GROUPS.items():
         group, created = Group.objects.using(using).get_or_create(name=name)

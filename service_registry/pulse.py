@@ -9,7 +9,7 @@ from service_registry.exceptions import NotMigrated
 from service_registry.expiry import observation
 from service_registry.identity.errors import KeysUnavailable
 from service_registry.identity.keys import provider
-from service_registry.permissions import grants
+from service_registry.permissions import permission_cache
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def pulse() -> None:
     prepare_thread_connection()
     try:
         provider().current()
-        grants.keep_fresh()
+        permission_cache.refresh_ahead()
         observation.pulse()
     except KeysUnavailable:
         logger.warning("No pulse: there are no signing keys, or they are too old, and so every heartbeat is refused.")

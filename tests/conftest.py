@@ -2,13 +2,13 @@
 
 import pytest
 
-from service_registry.permissions import grants
+from service_registry.permissions import permission_cache
 from tests.client import Api
 
 
 @pytest.fixture(autouse=True)
-def _forget_grants() -> None:
-    grants.forget()
+def _invalidate_permission_cache() -> None:
+    permission_cache.invalidate()
 
 
 @pytest.fixture

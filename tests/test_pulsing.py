@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group
 from service_registry import pulse
 from service_registry.identity.keys import provider
 from service_registry.models import RegistryState
-from service_registry.permissions import grants
+from service_registry.permissions import permission_cache
 from tests import ageing
 from tests.identity.issuing import Handler, Issuer, until
 
@@ -79,5 +79,5 @@ def test_a_refresh_that_fails_stops_no_pulse(issuer: Issuer) -> None:
 def test_a_process_that_knows_no_grants_does_not_say_that_it_hears() -> None:
     assert pulse_moves_heard_at()
     Group.objects.all().delete()
-    grants.forget()
+    permission_cache.invalidate()
     assert not pulse_moves_heard_at()

@@ -69,7 +69,7 @@ class InstanceViewSet(ViewSet):
     ) -> Response:
         found = with_retries(lambda: catalogue.find_instance(namespace, service_name, instance_id))
         caller = caller_of(request)
-        may_see_changes = caller.sees_authors(found.owners)
+        may_see_changes = caller.may_read_actors(found.owners)
         document = found.full_document() if may_see_changes else found.public_document()
         return Response(document, headers={INDEX_HEADER: found.index})
 

@@ -63,7 +63,7 @@ def read_changes(query: WatchQuery, caller: Caller) -> Response:
     changes = changelog.read_after(query.index or newest, changelog.CHANGES_PER_PAGE, query.service, query.namespace)
     owners = read_owners({(change.namespace, change.service_name) for change in changes})
     texts = [
-        change.full if caller.sees_authors(current_owners(change, owners)) else change.public for change in changes
+        change.full if caller.may_read_actors(current_owners(change, owners)) else change.public for change in changes
     ]
     index = changes[-1].index if changes else newest
     body = dump_json_with_array({"index": index}, "changes", f"[{','.join(texts)}]")

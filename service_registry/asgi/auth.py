@@ -11,7 +11,7 @@ from service_registry.caller import Caller
 from service_registry.http.authentication import bearer_token, caller_for
 from service_registry.identity.principal import Principal
 from service_registry.identity.tokens import cached_principal_of, principal_of
-from service_registry.permissions import Action, grants
+from service_registry.permissions import Action, permission_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Authenticator:
         """
         token = bearer_token(request.header(b"authorization"))
         principal = cached_principal_of(token)
-        if principal is not None and grants.are_fresh:
+        if principal is not None and permission_cache.is_fresh:
             identity = identify(principal)
         else:
             identity = await self.threads.run(lambda: identify(principal_of(token)))

@@ -6,7 +6,7 @@ from service_registry.expiry import observation
 from service_registry.identity.errors import TokenInvalid
 from service_registry.identity.principal import Principal
 from service_registry.identity.tokens import principal_of
-from service_registry.permissions import grants
+from service_registry.permissions import permission_cache
 
 
 def bearer_token(authorization: str | None) -> str:
@@ -38,4 +38,4 @@ def authenticate(authorization: str | None) -> Caller:
 
 def caller_for(principal: Principal) -> Caller:
     """Return the principal as a caller, with the permissions that its groups grant."""
-    return Caller(principal.actor, principal.groups, grants.of(principal.groups))
+    return Caller(principal.actor, principal.groups, permission_cache.granted_to(principal.groups))

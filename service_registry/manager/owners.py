@@ -16,7 +16,7 @@ from service_registry.database.retries import with_retries
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.models import Reservation, Service
-from service_registry.permissions import grants
+from service_registry.permissions import permission_cache
 from service_registry.schemas import ServiceOwners
 
 
@@ -39,7 +39,7 @@ def set_owners(items: Sequence[ServiceOwners], caller: Caller) -> list[Owned | R
 
 def refuse_common_groups(item: ServiceOwners) -> InvalidInput | None:
     for position, owner in enumerate(item.owners):
-        if grants.are_role(owner) or is_ignored(owner):
+        if permission_cache.is_role(owner) or is_ignored(owner):
             message = "is a role, or held by everybody: it cannot own services"
             return InvalidInput.of_field(f"owners.{position}", "no_team", message)
     return None

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service_registry.permissions import GRANTS_MAX_AGE_SECONDS
+from service_registry.permissions import CACHE_SECONDS
 from tests.client import registration
 from tests.server.registry import Caller, Registry, Reply
 from tests.waiting import wait_for
@@ -175,7 +175,7 @@ def test_a_database_that_is_not_migrated_is_503(tmp_path: Path) -> None:
         all_unavailable(admin(), WRITES + READS + FROM_MEMORY)
         registry.migrate()
         registry.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")
-        time.sleep(GRANTS_MAX_AGE_SECONDS)  # the pulse may have read them in between
+        time.sleep(CACHE_SECONDS)  # the pulse may have read them in between
         all_unavailable(admin(), WRITES + READS)
         registry.migrate()
         registry.execute("DELETE FROM service_registry_change")

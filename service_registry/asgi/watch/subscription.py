@@ -160,7 +160,7 @@ class Subscription:
 
     def shows_author(self, event: ChangeEvent, caller: Caller) -> bool:
         """Return whether the caller may see who made the change, and why."""
-        return caller.sees_authors(self.replica.find_owners(event.change))
+        return caller.may_read_actors(self.replica.find_owners(event.change))
 
     def close(self) -> None:
         """End the subscription and free what was not delivered at once, not at the next collection of cycles."""
