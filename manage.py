@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line for the registry."""
+"""Run Django's management commands for the registry."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
-from registry_project.devstack import environment_file
+from registry_project import env
 
-READER_LEFT = 141  # what a shell reports of a command that SIGPIPE has ended
+ENDED_BY_SIGPIPE = 141  # the exit status that a shell reports of a command that SIGPIPE has ended
 
 
 def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
-    environment_file.adopt()
     try:
+        env.load_environment_file()
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
         try:
             execute_from_command_line(sys.argv)
         finally:
@@ -24,13 +24,13 @@ def main() -> None:
     except ImproperlyConfigured as error:
         sys.exit(f"The registry cannot start: {error}")
     except OperationalError as error:
-        said = " ".join(str(error).split())
-        sys.exit(f"The database that DATABASE_URL names does not do its part: {said}")
+        reason = " ".join(str(error).split())
+        sys.exit(f"The database of DATABASE_URL cannot be used: {reason}")
     except BrokenPipeError:
-        # Who read what we print has left, as `head` does. Python would say so at its end, when it flushes again:
+        # The reader of our output has exited, as `head` does. Python would report that when it flushes again at exit:
         # https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(READER_LEFT)
+        sys.exit(ENDED_BY_SIGPIPE)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Celery: what goes by the clock. Without a broker one process is worker and beat, with an in-memory queue between."""
+"""The Celery application: periodic tasks.
 
-import functools
+Without a broker one process is both worker and beat, with an in-memory queue between the two.
+"""
+
 import os
 from typing import Any
 
@@ -13,11 +15,15 @@ from django.utils.log import configure_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 
+from service_registry.checks import require_valid_settings
+
+require_valid_settings()
+
 app = Celery("registry_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-# At its hour, and not a day after the start: beat keeps no record of its last run. It is not in the settings, for which
-# each web process would have to load Celery.
+# By the hour and not a day after the start, since beat does not record its last run. This entry is not in the settings:
+# there, each web process would have to import Celery for it.
 app.conf.beat_schedule = settings.CELERY_BEAT_SCHEDULE | {
     "prune_changes": {
         "task": "service_registry.tasks.prune_changes",
@@ -26,34 +32,28 @@ app.conf.beat_schedule = settings.CELERY_BEAT_SCHEDULE | {
     }
 }
 
+# An in-memory queue exists in one process alone. The beat that `worker -B` starts is another process, and its tasks
+# would reach no worker; so beat runs in a thread of the worker.
+IN_MEMORY = str(settings.CELERY_BROKER_URL).startswith("memory:")
 
-def in_memory() -> bool:
-    """Whether the queue lives in this process alone: the beat of `worker -B`, another process, would reach nobody."""
-    return str(settings.CELERY_BROKER_URL).startswith("memory:")
-
-
-if in_memory():
+if IN_MEMORY:
     app.conf.worker_pool = "solo"
+    beat: Any = EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler")
+
+    @worker_ready.connect
+    def start_beat(**_: Any) -> None:
+        beat.start()
+
+    @worker_shutdown.connect
+    def stop_beat(**_: Any) -> None:
+        if beat.is_alive():
+            beat.stop()
 
 
 @setup_logging.connect
 def keep_django_logging(**_: Any) -> None:
-    """As long as somebody listens to this signal, Celery leaves the handlers alone that the settings have made."""
+    """Set up the logging of the settings.
+
+    While this signal has a receiver, Celery configures no handlers itself.
+    """
     configure_logging(settings.LOGGING_CONFIG, settings.LOGGING)
-
-
-@functools.cache
-def beat() -> Any:
-    return EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler")
-
-
-@worker_ready.connect
-def start_beat(**_: Any) -> None:
-    if in_memory():
-        beat().start()
-
-
-@worker_shutdown.connect
-def stop_beat(**_: Any) -> None:
-    if in_memory() and beat().is_alive():
-        beat().stop()

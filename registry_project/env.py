@@ -1,15 +1,22 @@
-"""Typed reads of the environment. A wrong value stops the start with one sentence that says what would be right."""
+"""Read typed settings from environment variables, and from an environment file.
+
+A value that cannot be read raises ImproperlyConfigured with one sentence that names the variable and what it must be.
+Values that can be read and are still wrong are found by `service_registry.checks`.
+"""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from typing import Any
 
+import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+BASE_DIR = Path(__file__).resolve().parent.parent
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
+POSTGRESQL = ("postgres://", "postgresql://")
 
 
 def text(name: str, default: str = "", choices: Sequence[str] = ()) -> str:
@@ -34,14 +41,14 @@ def integer(name: str, default: int, low: int, high: int) -> int:
 
 
 def fraction(name: str, default: float) -> float:
-    """A share of a whole: a decimal number from 0 to 1."""
     value = os.environ.get(name, str(default)).strip()
     if not (re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", value, re.ASCII) and 0 <= float(value) <= 1):
         raise ImproperlyConfigured(f"{name} must be a number from 0 to 1, not {value!r}.")
     return float(value)
 
 
-def listed(name: str, default: str = "") -> list[str]:
+def text_list(name: str, default: str = "") -> list[str]:
+    """Split a comma-separated value; empty parts are left out."""
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
@@ -49,11 +56,81 @@ def path(name: str, default: Path) -> Path:
     return Path(os.environ.get(name, "").strip() or default).resolve()
 
 
-def parts(name: str, url: str) -> SplitResult:
-    """The parts of an address that setting `name` holds; its host and port can be asked for."""
+def new_directory(name: str) -> str:
+    """Create the directory that `name` gives, if it is set, and return its path."""
+    value = text(name)
     try:
-        split = urlsplit(url)
-        split.port  # noqa: B018 - raises for one that is no port
+        if value:
+            Path(value).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(f"{name} must be a directory that can be created: {error.strerror}.") from error
+    return value
+
+
+def postgresql_url(name: str) -> str:
+    """Return the address of a PostgreSQL server, or nothing when `name` is not set."""
+    value = text(name)
+    if value and not value.startswith(POSTGRESQL):
+        raise ImproperlyConfigured(
+            f"{name} must be the address of a PostgreSQL database: postgresql://user:password@host/name."
+        )
+    return value
+
+
+def database(name: str, options: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return the entry of DATABASES for the address in `name`.
+
+    Arguments:
+        options: connection options of libpq, unless the query of the address gives them.
+        settings: further members of the entry, in the spelling of dj_database_url.
+    """
+    url = postgresql_url(name)
+    if not url:
+        raise ImproperlyConfigured(f"{name} must be set: postgresql://user:password@host/name.")
+    try:
+        entry: dict[str, Any] = dict(dj_database_url.parse(url, **settings))
     except ValueError as error:
-        raise ImproperlyConfigured(f"{name} is no address that can be read.") from error
-    return split
+        raise ImproperlyConfigured(
+            f"{name} cannot be read; it must look like postgresql://user:password@host/name."
+        ) from error
+    return entry | {"OPTIONS": {**options, **entry.get("OPTIONS", {})}}
+
+
+# --- The environment file -------------------------------------------------------------------------------------------
+
+
+def data_directory() -> Path:
+    return path("REGISTRY_DATA_DIR", BASE_DIR / "var")
+
+
+def default_environment_file() -> Path:
+    return data_directory() / "environment"
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """Return the variables of an environment file. Raises OSError.
+
+    Each line is NAME=value. The value is taken as it stands, without quotes or escapes, as by `docker run --env-file`;
+    empty lines and lines that begin with # are skipped.
+    """
+    lines = path.read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith("#"))
+    return {variable.strip(): value for variable, equals, value in pairs if equals}
+
+
+def load_environment_file() -> None:
+    """Set the variables of the environment file that this process does not have yet.
+
+    The file is the one that REGISTRY_ENV_FILE names, else `environment` in the data directory when that can be read.
+    `manage.py` calls this, so that commands run with the environment of the servers. Servers get theirs from whatever
+    starts them.
+    """
+    chosen = text("REGISTRY_ENV_FILE")
+    try:
+        variables = read_environment_file(Path(chosen) if chosen else default_environment_file())
+    except OSError as error:
+        if chosen:
+            raise ImproperlyConfigured(f"REGISTRY_ENV_FILE cannot be read: {error.strerror}.") from error
+        return
+    for variable, value in variables.items():
+        os.environ.setdefault(variable, value)

@@ -1,94 +1,30 @@
-"""All settings, in one file. Each knob is an environment variable of the same name, with its unit in the name."""
+"""All settings of the registry, as docs/settings.md explains them.
+
+Each is an environment variable of the same name. This module only reads values; `service_registry.checks` finds those
+that are wrong.
+"""
 
 import os
-import secrets
-from pathlib import Path
 from typing import Any
-
-import dj_database_url
-from django.core.exceptions import ImproperlyConfigured
-from psycopg import Error
-from psycopg.conninfo import make_conninfo
 
 from registry_project import env
 from service_registry.database.connection import CONNECT_SECONDS
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-
+BASE_DIR = env.BASE_DIR
 DEBUG = env.flag("DEBUG", default=False)
-REGISTRY_DATA_DIR = env.path("REGISTRY_DATA_DIR", BASE_DIR / "var")
-
-
-def secret_key() -> str:
-    """The key from the environment; with DEBUG on one that is made at first start and kept in the data directory."""
-    given = env.text("SECRET_KEY")
-    if given:
-        return given
-    if not DEBUG:
-        raise ImproperlyConfigured(
-            "SECRET_KEY is not set; with DEBUG off it must be a secret of 50 or more characters."
-        )
-    try:
-        return kept_secret_key(REGISTRY_DATA_DIR / "secret_key")
-    except OSError as error:
-        raise ImproperlyConfigured(
-            f"REGISTRY_DATA_DIR cannot keep the secret key, and SECRET_KEY is not set: {error.strerror}."
-        ) from error
-
-
-def kept_secret_key(kept: Path) -> str:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(50))
-    except FileExistsError:
-        pass
-    return kept.read_text()
-
-
-SECRET_KEY = secret_key()
-if not DEBUG and len(SECRET_KEY) < 50:
-    raise ImproperlyConfigured("SECRET_KEY is too short; with DEBUG off it must be a secret of 50 or more characters.")
-
-ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if DEBUG else "")
-if not DEBUG and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
-    raise ImproperlyConfigured(
-        "ALLOWED_HOSTS must list the host names this registry answers to; * is refused with DEBUG off."
-    )
+SECRET_KEY = env.text("SECRET_KEY")
+ALLOWED_HOSTS = env.text_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if DEBUG else "")
+REGISTRY_DATA_DIR = env.data_directory()
 
 # --- Identity -------------------------------------------------------------------------------------------------------
-
-# The path by which the issuer that `make run` brings along is told from a real one.
-DEVELOPMENT_ISSUER_PATH = "/development-issuer"
-LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 
 OIDC_ISSUER = env.text("OIDC_ISSUER")
 OIDC_AUDIENCE = env.text("OIDC_AUDIENCE", "service-registry" if DEBUG else "")
 OIDC_JWKS_URI = env.text("OIDC_JWKS_URI")
-OIDC_GROUP_CLAIMS = env.listed("OIDC_GROUP_CLAIMS", "groups,realm_access.roles")
+OIDC_GROUP_CLAIMS = env.text_list("OIDC_GROUP_CLAIMS", "groups,realm_access.roles")
+OIDC_ALGORITHMS = env.text_list("OIDC_ALGORITHMS", "RS256,ES256,PS256,EdDSA")
 OIDC_LEEWAY_SECONDS = env.integer("OIDC_LEEWAY_SECONDS", 30, 0, 300)
 OIDC_KEYS_MAX_AGE_SECONDS = env.integer("OIDC_KEYS_MAX_AGE_SECONDS", 86400, 300, 604800)
-OIDC_ALGORITHMS = env.listed("OIDC_ALGORITHMS", "RS256,ES256,PS256,EdDSA")
-SUPPORTED_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"}
-if not OIDC_ALGORITHMS or set(OIDC_ALGORITHMS) - SUPPORTED_ALGORITHMS:
-    raise ImproperlyConfigured(f"OIDC_ALGORITHMS must be some of {', '.join(sorted(SUPPORTED_ALGORITHMS))}.")
-
-
-def require_issuer(name: str, url: str) -> None:
-    """Raise ImproperlyConfigured unless `url` may be trusted for keys: https, or http on loopback."""
-    parts = env.parts(name, url)
-    on_loopback = parts.hostname in LOOPBACK_HOSTS
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and on_loopback)):
-        raise ImproperlyConfigured(f"{name} must be the https address of your OIDC provider (http only on loopback).")
-    if not DEBUG and parts.path.rstrip("/") == DEVELOPMENT_ISSUER_PATH:
-        raise ImproperlyConfigured(f"{name} is the development issuer; with DEBUG off it must be your own provider.")
-
-
-require_issuer("OIDC_ISSUER", OIDC_ISSUER)
-if OIDC_JWKS_URI:
-    require_issuer("OIDC_JWKS_URI", OIDC_JWKS_URI)
-if not OIDC_AUDIENCE:
-    raise ImproperlyConfigured("OIDC_AUDIENCE must be the name that your provider writes into `aud` for this registry.")
 
 OIDC_RP_CLIENT_ID = env.text("OIDC_RP_CLIENT_ID", "service-registry-admin" if DEBUG else "")
 OIDC_RP_CLIENT_SECRET = env.text("OIDC_RP_CLIENT_SECRET")
@@ -98,7 +34,7 @@ OIDC_STORE_ACCESS_TOKEN = False
 OIDC_STORE_ID_TOKEN = False
 
 AUTH_USER_MODEL = "service_registry.User"
-# Operators come from the OIDC provider; a local user with a password is the way in while the provider is down.
+# Operators sign in at the OIDC provider. A local user with a password can sign in while the provider is down.
 AUTHENTICATION_BACKENDS = [
     "service_registry.identity.admin_login.AdminLoginBackend",
     "django.contrib.auth.backends.ModelBackend",
@@ -107,9 +43,9 @@ LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 LOGOUT_REDIRECT_URL = "admin:login"
 
-# --- The registry's rules -------------------------------------------------------------------------------------------
+# --- The registry ---------------------------------------------------------------------------------------------------
 
-REGISTRY_IGNORED_GROUPS = env.listed("REGISTRY_IGNORED_GROUPS", "offline_access,uma_authorization,default-roles-*")
+REGISTRY_IGNORED_GROUPS = env.text_list("REGISTRY_IGNORED_GROUPS", "offline_access,uma_authorization,default-roles-*")
 REGISTRY_DEFAULT_TTL_SECONDS = env.integer("REGISTRY_DEFAULT_TTL_SECONDS", 30, 5, 86400)
 REGISTRY_SWEEP_INTERVAL_SECONDS = env.integer("REGISTRY_SWEEP_INTERVAL_SECONDS", 2, 1, 60)
 REGISTRY_RETENTION_SECONDS = env.integer("REGISTRY_RETENTION_SECONDS", 600, 1, 2592000)
@@ -128,8 +64,8 @@ REGISTRY_MAX_INSTANCES_PER_OWNER = env.integer("REGISTRY_MAX_INSTANCES_PER_OWNER
 # --- Django ---------------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    # Permissions are made by auth's receiver, which must have run before the registry's; templates of ours override
-    # the admin's.
+    # Django's auth app creates the permissions after a migration, before the registry's own receiver grants them. The
+    # registry's templates override those of the admin.
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "service_registry",
@@ -174,62 +110,17 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 
-# Django's own, on connections with deadlines; it also counts statements and errors, and how long statements take.
+# Django's backend on connections with deadlines; it also counts statements and errors, and measures statements.
 ENGINE = "service_registry.database"
-# What libpq takes as numbers, it reads only when it connects; and without a bound a connection is waited for forever.
-NUMERIC_OPTIONS = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
-
-
-def database() -> dict[str, Any]:
-    url = env.text("DATABASE_URL")
-    if not url.startswith(("postgres://", "postgresql://")):
-        raise ImproperlyConfigured(
-            "DATABASE_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
-        )
-    try:
-        parsed: dict[str, Any] = dict(
-            dj_database_url.parse(url, engine=ENGINE, conn_max_age=600, conn_health_checks=True)
-        )
-    except ValueError as error:
-        raise ImproperlyConfigured(
-            "DATABASE_URL cannot be read; it must look like postgresql://user:password@host/name."
-        ) from error
-    # A transaction pooler between us and the server keeps no prepared statements and no session state.
-    parsed["DISABLE_SERVER_SIDE_CURSORS"] = True
-    options: dict[str, Any] = parsed.get("OPTIONS", {})
-    if not parsed["NAME"] and "service" not in options:
-        raise ImproperlyConfigured("DATABASE_URL names no database: postgresql://user:password@host/name.")
-    require_connection_options(options)
-    parsed["OPTIONS"] = {
-        "connect_timeout": CONNECT_SECONDS,
-        "application_name": "service-registry",
-        **options,
-    }
-    return parsed
-
-
-def require_connection_options(options: dict[str, Any]) -> None:
-    """Raise ImproperlyConfigured for what stands after the ? of DATABASE_URL and libpq would not take."""
-    try:
-        make_conninfo("", **options)
-    except Error as error:
-        raise ImproperlyConfigured(f"DATABASE_URL has an option that libpq does not know: {error}".strip()) from error
-    for name in NUMERIC_OPTIONS:
-        if name in options and not (str(options[name]).isascii() and str(options[name]).isdigit()):
-            raise ImproperlyConfigured(f"DATABASE_URL must give {name} as a whole number.")
-    # A thread that waits for a connection answers nobody.
-    if not 1 <= int(options.get("connect_timeout", CONNECT_SECONDS)) <= 10:
-        raise ImproperlyConfigured("DATABASE_URL must give connect_timeout as 1 to 10 seconds.")
-
-
-DATABASES = {"default": database()}
-
-# A way past a transaction pooler, on which NOTIFY is heard.
-DATABASE_DIRECT_URL = env.text("DATABASE_DIRECT_URL")
-if DATABASE_DIRECT_URL and not DATABASE_DIRECT_URL.startswith(("postgres://", "postgresql://")):
-    raise ImproperlyConfigured(
-        "DATABASE_DIRECT_URL must be the address of a PostgreSQL: postgresql://user:password@host/name."
-    )
+# Without connect_timeout a connection attempt has no bound.
+OPTIONS = {"connect_timeout": CONNECT_SECONDS, "application_name": "service-registry"}
+DATABASES = {
+    "default": env.database("DATABASE_URL", OPTIONS, engine=ENGINE, conn_max_age=600, conn_health_checks=True)
+    # A transaction pooler in front of the server keeps no prepared statements and no session state.
+    | {"DISABLE_SERVER_SIDE_CURSORS": True}
+}
+# The address of the same database without the transaction pooler: a pooler does not deliver NOTIFY.
+DATABASE_DIRECT_URL = env.postgresql_url("DATABASE_DIRECT_URL")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 USE_TZ = True
@@ -238,13 +129,13 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 
 STATIC_URL = "/static/"
-# The web process serves the files where they are; nothing has to be collected.
+# The web process serves the files from where they are, without collectstatic.
 WHITENOISE_USE_FINDERS = True
 
-# The largest body a caller may send. The web server's bridge and the parser both stop there.
+# The size limit of a request body in bytes, for the ASGI application and for the parser.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
-# TLS ends at the proxy in front; a redirect would only hide a bearer token that was sent in the clear.
+# TLS ends at the proxy in front. A redirect to https would only hide that a bearer token was sent in clear text.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SECURE_HSTS_SECONDS = 0 if DEBUG else 31_536_000
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
@@ -286,9 +177,6 @@ SPECTACULAR_SETTINGS = {
 # --- Celery ---------------------------------------------------------------------------------------------------------
 
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "memory://")
-BROKER_SCHEMES = {"memory", "redis", "rediss", "amqp", "amqps"}
-if env.parts("CELERY_BROKER_URL", CELERY_BROKER_URL).scheme not in BROKER_SCHEMES:
-    raise ImproperlyConfigured("CELERY_BROKER_URL must be a redis://, rediss://, amqp:// or amqps:// address.")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -316,13 +204,13 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn", "uvicorn.error")},
-        # What these say of a request its operation's line says, without the query, which may hold metadata.
+        # The request log has these events already, without the query, which may hold metadata.
         "django.request": {"filters": ["has_traceback"]},
         "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
         **{name: {"handlers": [], "propagate": True, "level": "ERROR"} for name in ("django.server", "uvicorn.access")},
-        # It would tell of every sweep.
+        # It logs every sweep at INFO.
         "celery": {"level": "WARNING"},
-        # It would warn of a broker in memory, which has no host.
+        # It warns that an in-memory broker has no host.
         "kombu.connection": {"level": "ERROR"},
     },
 }
@@ -331,21 +219,11 @@ LOGGING: dict[str, Any] = {
 
 REGISTRY_METRICS_PUBLIC = env.flag("REGISTRY_METRICS_PUBLIC", default=False)
 PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-# Read again by the Prometheus library, from the environment, when it is first imported.
-PROMETHEUS_MULTIPROC_DIR = env.text("PROMETHEUS_MULTIPROC_DIR")
-if PROMETHEUS_MULTIPROC_DIR:
-    try:
-        Path(PROMETHEUS_MULTIPROC_DIR).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImproperlyConfigured(
-            f"PROMETHEUS_MULTIPROC_DIR is no directory that can be made: {error.strerror}."
-        ) from error
-else:
+# The Prometheus library reads this variable from the environment at its first import.
+PROMETHEUS_MULTIPROC_DIR = env.new_directory("PROMETHEUS_MULTIPROC_DIR")
+if not PROMETHEUS_MULTIPROC_DIR:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 # --- Processes ------------------------------------------------------------------------------------------------------
 
-REGISTRY_BIND = env.text("REGISTRY_BIND", "127.0.0.1")
-REGISTRY_PORT = env.integer("REGISTRY_PORT", 8000, 1, 65535)
-WEB_PROCESSES = env.integer("WEB_PROCESSES", 1, 1, 64)
 WEB_THREADS = env.integer("WEB_THREADS", 2, 1, 64)

@@ -1,4 +1,7 @@
-"""The registry for WSGI servers. Watching and blocking reads need the ASGI application."""
+"""The WSGI application of the registry.
+
+Watches and blocking reads need an event loop: only `registry_project.asgi` serves them.
+"""
 
 import os
 import threading
@@ -11,22 +14,24 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
-from service_registry import pulse  # noqa: E402 - it imports the models
+from service_registry import checks, pulse  # noqa: E402 - they import the models
 from service_registry.identity.keys import provider  # noqa: E402
 
-# The process that has started its threads. WSGI servers load the application and fork later, which loses threads.
+checks.require_valid_settings()
+
+# The process in which the threads run. WSGI servers load the application and then fork; threads do not survive a fork.
 started_in = 0
 starting = threading.Lock()
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     if started_in != os.getpid():
-        start()
+        start_threads()
     return django_application(environ, start_response)
 
 
-def start() -> None:
-    """Start the pulse and the refresh of signing keys with the first request of this process."""
+def start_threads() -> None:
+    """Start the threads for pulse and signing keys at a process's first request."""
     global started_in  # noqa: PLW0603
     with starting:
         if started_in != os.getpid():

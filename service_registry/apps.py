@@ -12,6 +12,8 @@ class ServiceRegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from service_registry import checks  # noqa: F401, PLC0415 - registers the system checks
+
         post_migrate.connect(create_initial_rows, sender=self)
 
 

@@ -1,4 +1,4 @@
-"""Running management commands, here or as a process of their own."""
+"""Run management commands, in this process or as a subprocess."""
 
 import io
 import os
@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(command: str, *arguments: str, **options: Any) -> str:
-    """What it printed."""
-    said = io.StringIO()
-    call_command(command, *arguments, stdout=said, stderr=said, **options)
-    return said.getvalue()
+    """Run a command in this process and return its output."""
+    output = io.StringIO()
+    call_command(command, *arguments, stdout=output, stderr=output, **options)
+    return output.getvalue()
 
 
 def command_line(command: str, *arguments: str) -> list[str]:
@@ -24,7 +24,7 @@ def command_line(command: str, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """That of a process that is to work on this test's database."""
-    where = connection.settings_dict
-    address = f"postgresql://{where['USER']}:{where['PASSWORD']}@{where['HOST']}:{where['PORT']}/{where['NAME']}"
-    return os.environ | {"DATABASE_URL": address}
+    """Return the environment for a subprocess that uses the database of this test."""
+    database = connection.settings_dict
+    login, server = f"{database['USER']}:{database['PASSWORD']}", f"{database['HOST']}:{database['PORT']}"
+    return os.environ | {"DATABASE_URL": f"postgresql://{login}@{server}/{database['NAME']}"}

@@ -1,4 +1,4 @@
-"""What the suite runs in: settings for a test, a PostgreSQL of its own in memory, and a development issuer.
+"""Start the PostgreSQL and the issuer of the test run, and set its environment.
 
 Loaded by `-p tests.environment` before Django's settings are. Workers of xdist inherit the addresses.
 """
@@ -16,15 +16,15 @@ from registry_project.devstack.issuer.server import Server as Issuer
 from registry_project.devstack.postgres import Server as Postgres
 
 MEMORY = Path("/dev/shm")
-# Tests that look at plans analyse by themselves; a vacuum at its own time would change what others count.
+# Tests that check query plans run ANALYZE themselves; an autovacuum would change the counts of others.
 SETTINGS = {"max_connections": "200", "autovacuum": "off"}
 AUDIENCE = "service-registry"
 
-# A suite that was started in the background ignores SIGINT, and so would every process that a test interrupts.
+# A test run in the background of a shell ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("DEBUG", "true")
-os.environ.setdefault("SECRET_KEY", "a-key-for-tests-alone-which-signs-nothing-of-any-value")
+os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-which-signs-nothing-of-any-value")
 
 
 class Environment:

@@ -135,7 +135,8 @@ def test_role_without_write_privilege_is_a_failure(running: None) -> None:
 def test_production_has_stricter_checks(running: None, settings: Settings) -> None:
     settings.DEBUG = False
     findings = findings_by_check()
-    assert findings["settings"].level == "warn"
+    assert findings["settings"].level == "fail"
+    assert "with DEBUG off" in findings["settings"].message
     assert findings["role"].message == "the role is a superuser"
 
 

@@ -273,7 +273,7 @@ def test_the_embedded_registry_counts_from_nothing_in_its_own_directory(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "counter_1.db").touch()
-    plan.own_metrics(tmp_path)
+    plan.create_metrics_directory(tmp_path)
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
     assert list((tmp_path / "metrics").iterdir()) == []
 

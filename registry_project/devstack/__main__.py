@@ -1,8 +1,8 @@
-"""`python -m registry_project.devstack`, which is `make run`."""
+"""Run `make run`: python -m registry_project.devstack."""
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - it may be run by hand
+if sys.version_info < (3, 11):  # noqa: UP036 - the module can be run without the Makefile
     sys.exit("The registry needs Python 3.11 or newer; this is {}.{}.".format(*sys.version_info))
 
 from registry_project.devstack.supervisor import main

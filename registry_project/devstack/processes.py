@@ -1,4 +1,4 @@
-"""Child processes that outlive nobody: each in a session of its own, each ended when its parent is."""
+"""Start and stop child processes that end with their parent; find free ports."""
 
 import contextlib
 import ctypes
@@ -19,14 +19,14 @@ libc = ctypes.CDLL(None)
 
 
 def end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
-    """What a child runs between fork and exec, so that it is sent `death_signal` when its parent has died."""
+    """Return a `preexec_fn`: the child gets `death_signal` when its parent dies."""
     parent = os.getpid()
 
     def prepare() -> None:
         if sys.platform == "linux":
             libc.prctl(PR_SET_PDEATHSIG, death_signal)
         if os.getppid() != parent:
-            os._exit(1)  # The parent died before the request to be told stood.
+            os._exit(1)  # The parent died before prctl was called, and the signal would never come.
 
     return prepare
 
@@ -38,11 +38,11 @@ def spawn(
     death_signal: signal.Signals = signal.SIGTERM,
     output: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, so that Ctrl-C in the terminal reaches its parent alone.
+    """Start a child in its own session, so that Ctrl-C reaches only its parent.
 
-    To be called from the main thread: the death signal is bound to the thread that forks.
+    Call this from the main thread: the death signal is bound to the thread that forks.
     """
-    return subprocess.Popen(  # noqa: S603 - the commands are our own
+    return subprocess.Popen(  # noqa: S603 - no command comes from outside
         command,
         env=variables,
         stdin=subprocess.DEVNULL,
@@ -53,27 +53,30 @@ def spawn(
     )
 
 
-def stop(process: subprocess.Popen[bytes], first: signal.Signals, patience_seconds: float) -> None:
-    """Ask a child to end, wait, then end it and whatever it has left in its group."""
+def stop(process: subprocess.Popen[bytes], first: signal.Signals, timeout_seconds: float) -> None:
+    """Send a child the signal `first`, wait, then kill its process group."""
     if process.poll() is None:
         process.send_signal(first)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience_seconds)
-    end_group(process)
+            process.wait(timeout_seconds)
+    kill_group(process)
     process.wait()
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End every process of the child's group. The group's number stays ours as long as one of them lives."""
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill every process of the child's group.
+
+    The group's id is not used again as long as one of them lives.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment.
+    """Return a loopback port on which no process listens now.
 
-    It lies below those that outgoing connections are given (32768 and up on Linux), so that none of them sits on it
-    while a server of ours is started again.
+    It is below the ports of outgoing connections (32768 and up on Linux), so that none of those can take it while a
+    server is restarted.
     """
     while True:
         port = secrets.choice(SERVER_PORTS)
@@ -82,7 +85,10 @@ def free_port() -> int:
 
 
 def can_listen(host: str, port: int) -> bool:
-    """Whether a server may be started on this address. Raises OSError when the address is not this machine's."""
+    """Return whether the address is free to listen on.
+
+    Raises OSError when it does not belong to this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

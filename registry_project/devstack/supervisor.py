@@ -1,172 +1,199 @@
-"""`make run`: start everything in order, look after it, stop everything in the opposite order."""
+"""Run the registry for development: start, restart and stop its components."""
 
+import fcntl
 import http.client
 import json
+import os
 import signal
 import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from django.core.exceptions import ImproperlyConfigured
 
-from registry_project.devstack import environment_file, plan, run_lock
-from registry_project.devstack.announcement import address, announcement
-from registry_project.devstack.exceptions import EmbeddedError
-from registry_project.devstack.parts import SHORTEST_PAUSE_SECONDS, Command, Part, Tended, say
+from registry_project import env
+from registry_project.devstack import DevstackError, environment_file, plan
+from registry_project.devstack.banner import banner
+from registry_project.devstack.components import FIRST_PAUSE_SECONDS, Command, Component, Supervised, report
 
 TICK_SECONDS = 0.1
-# A part that never gets further than this many deaths has something that starting it again does not mend.
+# A component that dies this often before the registry is ready has a fault that restarts do not cure.
 DEATHS_BEFORE_READY = 5
-SAY_WHY_NOT_READY_SECONDS = 15
+REPORT_NOT_READY_SECONDS = 15
 SAME_SIGNAL_SECONDS = 0.5
 
 
 class Stopped(Exception):
-    """Somebody asked us to end."""
+    """A signal has asked the supervisor to stop."""
 
 
 class Supervisor:
-    """Runs the parts of a plan until it is told to stop."""
+    """Runs the components of a plan until a signal stops it."""
 
-    def __init__(self, planned: plan.Plan, shortest_pause_seconds: float = SHORTEST_PAUSE_SECONDS) -> None:
+    def __init__(self, planned: plan.Plan, first_pause_seconds: float = FIRST_PAUSE_SECONDS) -> None:
         self.plan = planned
-        self.shortest_pause_seconds = shortest_pause_seconds
-        self.migrate = Command("migrate", ["manage.py", "migrate", "--verbosity=0"], patience_seconds=5)
-        self.tended: list[Tended] = []
+        self.first_pause_seconds = first_pause_seconds
+        self.migrate = Command("migrate", ["manage.py", "migrate", "--verbosity=0"], timeout_seconds=5)
+        self.supervised: list[Supervised] = []
         self.signalled_at: float | None = None
 
     def run(self) -> None:
-        """Return after a signal, with nothing left running. Raises EmbeddedError when the start does not succeed."""
+        """Return after a signal, when nothing runs any more.
+
+        Raises DevstackError when the start fails.
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self.on_signal)
         try:
             self.start()
-            print(announcement(own_tokens=self.plan.issuer is not None), flush=True)
+            print(banner(self.plan), flush=True)
             while True:
-                self.tend()
+                self.check()
         except Stopped:
-            say("stopping ...")
+            report("stopping ...")
         finally:
             self.stop()
 
     def start(self) -> None:
-        """Bring everything up, each part once what it needs is there, and wait until the registry is ready."""
-        self.look_after(self.plan.issuer)
+        """Start the components in the order of their needs, and wait until all is ready."""
+        self.supervise(self.plan.issuer)
         if self.plan.postgres:
-            say("starting PostgreSQL ...")
+            report("starting PostgreSQL ...")
             self.plan.postgres.start()
-            self.look_after(self.plan.postgres, already_launched=True)
-        environment_file.write(plan.shared_environment())
+            self.supervise(self.plan.postgres, already_launched=True)
+        environment_file.write()
         self.apply_migrations()
-        for part in (self.plan.web, *self.plan.workers):
-            self.look_after(part)
+        for component in (self.plan.web, *self.plan.workers):
+            self.supervise(component)
         self.wait_until_ready()
 
-    def look_after(self, part: Part | None, *, already_launched: bool = False) -> None:
-        if part:
-            tended = Tended(part, self.shortest_pause_seconds)
-            self.tended.append(tended)
-            tended.due_at = None if already_launched else 0.0
-            tended.tend()
+    def supervise(self, component: Component | None, *, already_launched: bool = False) -> None:
+        if component:
+            supervised = Supervised(component, self.first_pause_seconds)
+            self.supervised.append(supervised)
+            supervised.restart_at = None if already_launched else 0.0
+            supervised.check()
 
     def apply_migrations(self) -> None:
         self.migrate.launch()
-        while self.migrate.alive():
-            self.tend()
+        while self.migrate.is_alive():
+            self.check()
         if self.migrate.process and self.migrate.process.returncode:
-            raise EmbeddedError("The migrations failed, as said above.")
+            raise DevstackError("The migrations failed; the reason is printed above.")
 
     def wait_until_ready(self) -> None:
-        began_at = said_at = time.monotonic()
-        while (reason := why_not_ready()) is not None:
-            self.tend()
-            self.give_up_on_the_hopeless()
-            if time.monotonic() - said_at > SAY_WHY_NOT_READY_SECONDS:
-                said_at = time.monotonic()
-                say(f"not ready after {said_at - began_at:.0f} s: {reason}")
+        began_at = reported_at = time.monotonic()
+        while (reason := not_ready_reason(self.plan.url)) is not None:
+            self.check()
+            self.require_few_deaths()
+            if time.monotonic() - reported_at > REPORT_NOT_READY_SECONDS:
+                reported_at = time.monotonic()
+                report(f"not ready after {reported_at - began_at:.0f} s: {reason}")
 
-    def give_up_on_the_hopeless(self) -> None:
-        for tended in self.tended:
-            if tended.deaths >= DEATHS_BEFORE_READY:
-                name = tended.part.name
-                raise EmbeddedError(f"{name} ended {tended.deaths} times before the registry was ready; see above why.")
+    def require_few_deaths(self) -> None:
+        for each in self.supervised:
+            if each.deaths >= DEATHS_BEFORE_READY:
+                raise DevstackError(
+                    f"{each.component.name} exited {each.deaths} times before the registry was ready; "
+                    "the reason is printed above."
+                )
 
-    def tend(self) -> None:
-        """Look after every part once, and wait a moment. Raises Stopped after a signal."""
-        for tended in self.tended:
-            tended.tend()
+    def check(self) -> None:
+        """Check every component once, and wait a moment. Raises Stopped after a signal."""
+        for each in self.supervised:
+            each.check()
         time.sleep(TICK_SECONDS)
         if self.signalled_at is not None:
             raise Stopped
 
     def stop(self) -> None:
-        """Stop who serves first and what it needs last; the file goes first, so that nobody new comes."""
+        """Remove the environment file, then stop each component before what it needs."""
         environment_file.remove()
-        for part in self.in_stopping_order():
-            part.stop()
+        for component in self.in_stopping_order():
+            component.stop()
 
-    def in_stopping_order(self) -> list[Part]:
-        parts = [self.migrate, self.plan.web, *self.plan.workers, self.plan.issuer, self.plan.postgres]
-        return [part for part in parts if part]
+    def in_stopping_order(self) -> list[Component]:
+        components = [self.migrate, self.plan.web, *self.plan.workers, self.plan.issuer, self.plan.postgres]
+        return [component for component in components if component]
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """The first signal asks; a second one ends every process without asking.
+        """Stop gracefully at the first signal, and immediately at the second.
 
-        One that comes at once is the same: `make` passes on what the whole process group has got already.
+        Ctrl-C sends the signal to the whole process group, and `make` then passes it on: a signal within
+        SAME_SIGNAL_SECONDS of the first is the same one.
         """
         now = time.monotonic()
         if self.signalled_at is None:
             self.signalled_at = now
         elif now - self.signalled_at > SAME_SIGNAL_SECONDS:
-            for part in self.in_stopping_order():
-                part.hurry()
+            for component in self.in_stopping_order():
+                component.stop_immediately()
 
 
-def why_not_ready() -> str | None:
-    """What `/readyz` has against being ready; None when it is."""
-    parts = address().removeprefix("http://")
-    connection = http.client.HTTPConnection(parts, timeout=2)
+def not_ready_reason(url: str) -> str | None:
+    """Return why the registry is not ready, by its `/readyz`; None when it is."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
     try:
         connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        text = answer.read().decode(errors="replace")
+        response = connection.getresponse()
+        text = response.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         return f"the web server does not answer ({error})"
     finally:
         connection.close()
-    return None if answer.status == http.HTTPStatus.OK else failed_checks(text)
+    return None if response.status == http.HTTPStatus.OK else failed_checks(text)
 
 
 def failed_checks(text: str) -> str:
     try:
         return ", ".join(f"{name}: {found}" for name, found in json.loads(text)["checks"].items())
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"/readyz says {text[:200]!r}"
+        return f"/readyz answers {text[:200]!r}"
 
 
-def main() -> int:
-    """Run the registry, and return the exit code: 0 stopped, 1 the start failed, 2 something must be changed first."""
-    directory = environment_file.data_directory()
-    try:
-        provide(directory)
-        with run_lock.take(directory):
-            return supervise(plan.make(directory))
-    except (ImproperlyConfigured, EmbeddedError, OSError) as error:
-        return fail(error, 2)
+def lock_data_directory(directory: Path) -> TextIO:
+    """Create the data directory and lock it for as long as the returned file is open.
 
-
-def provide(directory: Path) -> None:
+    The kernel releases the lock when the process ends for any reason; the process id in the file is for people.
+    Raises DevstackError when another process has the lock.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EmbeddedError(f"REGISTRY_DATA_DIR is no directory that can be made: {error.strerror}.") from error
+        raise DevstackError(f"REGISTRY_DATA_DIR must be a directory that can be created: {error.strerror}.") from error
+    file = open(os.open(directory / "run.pid", os.O_RDWR | os.O_CREAT, 0o644), "r+")  # noqa: SIM115 - stays open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DevstackError(
+            f"A registry (process {file.read().strip() or 'unknown'}) is running with the data in {directory}: "
+            "stop it first, or set REGISTRY_DATA_DIR and REGISTRY_PORT for a second one."
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
-def supervise(planned: plan.Plan) -> int:
+def main() -> int:
+    """Run the registry.
+
+    Exit codes: 0 stopped, 1 the start failed, 2 something has to be changed first.
+    """
+    directory = env.data_directory()
+    try:
+        with lock_data_directory(directory):
+            return run(plan.make(directory))
+    except (ImproperlyConfigured, DevstackError, OSError) as error:
+        return fail(error, 2)
+
+
+def run(planned: plan.Plan) -> int:
     try:
         Supervisor(planned).run()
-    except EmbeddedError as error:
+    except DevstackError as error:
         return fail(error, 1)
     return 0
 

@@ -63,7 +63,7 @@ def fetch_json(url: str, limits: Limits = LIMITS, form: Form | None = None) -> A
     """What stands at `url`, or what it answers to `form`. Raises FetchFailed."""
     started_at = time.monotonic()
     try:
-        parts = checked(url)
+        parts = trustworthy_parts(url)
         connection = connected(parts, limits)
         # A timeout of the socket starts anew with every byte; only this ends a server that drips.
         ending = threading.Timer(max(0.0, started_at + limits.total_seconds - time.monotonic()), end, [connection.sock])
@@ -80,11 +80,16 @@ def fetch_json(url: str, limits: Limits = LIMITS, form: Form | None = None) -> A
         raise FetchFailed(f"no good answer ({type(error).__name__})") from error
 
 
-def checked(url: str) -> SplitResult:
-    """The parts of an address that may be asked: https, or http on this machine. Raises FetchFailed, ValueError."""
+def is_trustworthy(parts: SplitResult) -> bool:
+    """Return whether keys may be fetched from this address: by https, or by http from this machine."""
+    encrypted = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
+    return encrypted and bool(parts.hostname) and parts.username is None
+
+
+def trustworthy_parts(url: str) -> SplitResult:
+    """Split an address. Raises FetchFailed when it is not trustworthy, ValueError when it cannot be parsed."""
     parts = urlsplit(url)
-    trusted = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
-    if not trusted or not parts.hostname or parts.username is not None:
+    if not is_trustworthy(parts):
         raise FetchFailed("its address is not https")
     return parts
 

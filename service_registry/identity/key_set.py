@@ -19,6 +19,7 @@ ALGORITHMS: dict[tuple[str, str | None], tuple[str, ...]] = {
     ("EC", "P-384"): ("ES384",),
     ("OKP", "Ed25519"): ("EdDSA",),
 }
+SUPPORTED_ALGORITHMS = frozenset(algorithm for algorithms in ALGORITHMS.values() for algorithm in algorithms)
 PUBLIC_MEMBERS = {"kty", "kid", "n", "e", "crv", "x", "y"}
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 

@@ -26,7 +26,7 @@ class Standby:
         self.server = Server(directory, durable=False)
         directory.mkdir()
         shutil.copy(primary.directory / "password", directory / "password")
-        self.server.own(directory)
+        self.server.change_owner(directory)
         self.run("pg_basebackup", "--pgdata", str(self.server.cluster), "--write-recovery-conf", "--checkpoint=fast")
         self.server.start()
 

@@ -38,7 +38,7 @@ def listen(registry: Registry, query: str) -> Listening:
 @contextmanager
 def killed(registry: Registry) -> Iterator[None]:
     """The server is gone meanwhile."""
-    registry.postgres.hurry()
+    registry.postgres.stop_immediately()
     assert registry.postgres.process is not None
     registry.postgres.process.wait()
     try:

@@ -1,1 +1,1 @@
-"""`make demo`: six processes of three services come and go, and a caller watches the registry notice."""
+"""`make demo`: three services start and stop, and a client checks the list."""

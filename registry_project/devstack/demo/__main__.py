@@ -1,38 +1,41 @@
-"""`python -m registry_project.devstack.demo`, which is `make demo`. Exit codes: 0 all seen, 1 not so, 2 no registry."""
+"""Run `make demo`: python -m registry_project.devstack.demo.
+
+Exit codes: 0 as expected, 1 not as expected, 2 no registry.
+"""
 
 import signal
 import sys
 
+from registry_project.devstack import DevstackError
 from registry_project.devstack.demo.http_json import NoAnswerError
-from registry_project.devstack.demo.running import registry
-from registry_project.devstack.demo.story import Story, UnexpectedError
-from registry_project.devstack.exceptions import EmbeddedError
+from registry_project.devstack.demo.registry import find_or_start
+from registry_project.devstack.demo.scenario import Scenario, UnexpectedError
 
 
 def main() -> int:
     try:
-        with registry() as found:
-            print(f"The registry is {found.url}.", flush=True)
-            return tell(Story(found))
-    except EmbeddedError as error:
+        with find_or_start() as registry:
+            print(f"Using the registry at {registry.url}.", flush=True)
+            return run(Scenario(registry))
+    except DevstackError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def tell(story: Story) -> int:
+def run(scenario: Scenario) -> int:
     try:
-        story.tell()
+        scenario.run()
     except (UnexpectedError, NoAnswerError) as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
     finally:
-        story.clean_up()
-    print("Everything was as it should be.")
+        scenario.clean_up()
+    print("The registry did everything that was expected.")
     return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped on this way out too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the `finally` blocks, which stop the processes
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The few HTTP calls of the demo, with the standard library: no proxies, no redirects, a deadline on each."""
+"""Send the demo's HTTP requests: no proxies, no redirects, a timeout for each."""
 
 import base64
 import http.client
@@ -10,11 +10,14 @@ TIMEOUT_SECONDS = 5
 
 
 class NoAnswerError(Exception):
-    """Nobody answered, or not in HTTP."""
+    """There was no answer, or one that is not HTTP."""
 
 
 def call(method: str, url: str, token: str = "", body: Any = None) -> tuple[int, Any]:
-    """Status and JSON of an answer (None where it has none). Raises NoAnswerError."""
+    """Return the status and the JSON of the answer; None when it has no body.
+
+    Raises NoAnswerError.
+    """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if body is None:
         return send(method, url, headers)
@@ -22,7 +25,10 @@ def call(method: str, url: str, token: str = "", body: Any = None) -> tuple[int,
 
 
 def fetch_token(issuer_url: str, secret: str, subject: str, groups: list[str]) -> str:
-    """An access token by client_credentials (RFC 6749, 4.4). Raises NoAnswerError."""
+    """Return an access token by client_credentials (RFC 6749, 4.4).
+
+    Raises NoAnswerError.
+    """
     basic = base64.b64encode(f"developer:{secret}".encode()).decode()
     headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/x-www-form-urlencoded"}
     form = {"grant_type": "client_credentials", "subject": subject, "groups": " ".join(groups)}

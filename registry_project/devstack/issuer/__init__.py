@@ -1,7 +1,11 @@
-"""A development OIDC issuer: anybody on this machine may be anybody. It runs with DEBUG on and on loopback alone."""
+"""An OIDC issuer for development: anybody can sign in as anybody.
 
-# The settings know the development issuer by this path and refuse it with DEBUG off.
-PATH = "/development-issuer"
+It runs with DEBUG on and on loopback only.
+"""
+
+from service_registry.checks import DEVELOPMENT_ISSUER_PATH
+
+PATH = DEVELOPMENT_ISSUER_PATH
 LOOPBACK = "127.0.0.1"
 
 

@@ -1,4 +1,4 @@
-"""`python -m registry_project.devstack.issuer --port N`: the development issuer alone."""
+"""Run the issuer alone: python -m registry_project.devstack.issuer --port N."""
 
 import argparse
 import sys
@@ -6,7 +6,6 @@ import sys
 from django.core.exceptions import ImproperlyConfigured
 
 from registry_project import env
-from registry_project.devstack import environment_file
 from registry_project.devstack.issuer.server import Server
 
 
@@ -15,9 +14,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="loopback port to listen on")
     arguments = parser.parse_args()
     if not env.flag("DEBUG"):
-        raise ImproperlyConfigured("the development issuer lets anybody be anybody and runs with DEBUG=true only.")
-    audience = env.text("OIDC_AUDIENCE", "service-registry")
-    Server(arguments.port, environment_file.data_directory(), audience).serve_forever()
+        raise ImproperlyConfigured("it lets anybody sign in as anybody, and runs with DEBUG=true only.")
+    Server(arguments.port, env.data_directory(), env.text("OIDC_AUDIENCE", "service-registry")).serve_forever()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""The issuer's clients, with secrets made at first start and kept in `<data>/issuer/clients.json`."""
+"""The OAuth clients of the issuer.
+
+Their secrets are created at first start, in `<data>/issuer/clients.json`.
+"""
 
 import hmac
 import json
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from registry_project.devstack.issuer.kept import kept
+from registry_project.devstack.secret_files import new_secret, read_or_create
 
 ADMIN = "service-registry-admin"
 DEVELOPER = "developer"
@@ -27,16 +29,19 @@ class Client:
 
 
 def all_clients(data_dir: Path) -> dict[str, Client]:
-    text = kept(data_dir / "issuer" / "clients.json", new_clients)
+    text = read_or_create(data_dir / "issuer" / "clients.json", new_clients)
     return {client_id: Client(client_id, secret) for client_id, secret in json.loads(text).items()}
 
 
 def new_clients() -> str:
-    return json.dumps({client_id: secrets.token_urlsafe(24) for client_id in GRANTS}, indent=1)
+    return json.dumps({client_id: new_secret() for client_id in GRANTS}, indent=1)
 
 
 def on_loopback(uri: str) -> bool:
-    """Whether a browser may be sent there: this machine, any port (RFC 8252, 7.3), no fragment (RFC 6749, 3.1.2)."""
+    """Return whether a browser may be redirected to this address.
+
+    It must be on loopback (RFC 8252, 7.3) and have no fragment (RFC 6749, 3.1.2).
+    """
     try:
         parts = urlsplit(uri)
         host = parts.hostname

@@ -1,4 +1,7 @@
-"""Authorization codes: kept in memory, good once, for a minute, for one client, one address and one challenge."""
+"""Authorization codes: in memory, valid once and for a minute.
+
+A code is bound to the client, the redirect URI and the PKCE challenge of its request.
+"""
 
 import base64
 import hashlib
@@ -13,7 +16,7 @@ CODE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Authorization:
-    """What a person has agreed to: RFC 6749, 4.1.1, with the challenge of RFC 7636."""
+    """A granted authorization request (RFC 6749, 4.1.1; challenge: RFC 7636)."""
 
     client_id: str
     redirect_uri: str
@@ -35,23 +38,23 @@ def challenge_of(verifier: str) -> str:
 
 
 class Codes:
-    """The codes that were given out and not yet used. Each is good for `seconds`."""
+    """The codes that are issued and not yet used. Each is valid for `seconds`."""
 
     def __init__(self, seconds: float = CODE_SECONDS) -> None:
         self.seconds = seconds
         self.lock = threading.Lock()
-        self.given: dict[str, tuple[float, Authorization]] = {}
+        self.issued: dict[str, tuple[float, Authorization]] = {}
 
-    def give(self, authorization: Authorization) -> str:
+    def issue(self, authorization: Authorization) -> str:
         code = secrets.token_urlsafe(24)
         now = time.monotonic()
         with self.lock:
-            self.given = {old: entry for old, entry in self.given.items() if entry[0] > now}
-            self.given[code] = (now + self.seconds, authorization)
+            self.issued = {old: entry for old, entry in self.issued.items() if entry[0] > now}
+            self.issued[code] = (now + self.seconds, authorization)
         return code
 
-    def take(self, code: str) -> Authorization | None:
-        """What the code stands for, once: of two who bring the same code the second gets None."""
+    def redeem(self, code: str) -> Authorization | None:
+        """Return the authorization of a valid code; None for one that is redeemed already."""
         with self.lock:
-            expires_at, authorization = self.given.pop(code, (0.0, None))
+            expires_at, authorization = self.issued.pop(code, (0.0, None))
         return authorization if expires_at > time.monotonic() else None

@@ -1,5 +1,6 @@
-"""The issuer's one key: RS256, made at first start, kept in `<data>/issuer/key.pem`."""
+"""The issuer's signing key: RS256, created once, in `<data>/issuer/key.pem`."""
 
+import base64
 import functools
 import hashlib
 import json
@@ -10,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from registry_project.devstack.issuer.kept import kept
+from registry_project.devstack.secret_files import read_or_create
 
 ALGORITHM = "RS256"
 
@@ -28,7 +29,7 @@ def location(data_dir: Path) -> Path:
 
 @functools.cache
 def private_key(data_dir: Path) -> rsa.RSAPrivateKey:
-    text = kept(location(data_dir), new_key)
+    text = read_or_create(location(data_dir), new_key)
     key = serialization.load_pem_private_key(text.encode(), password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("The development issuer's key.pem must hold an RSA key.")
@@ -37,10 +38,13 @@ def private_key(data_dir: Path) -> rsa.RSAPrivateKey:
 
 @functools.cache
 def public_jwk(data_dir: Path) -> dict[str, str]:
-    """The key as it is published. Its `kid` is its thumbprint (RFC 7638), so that it is as stable as the key."""
+    """Return the key as it is published.
+
+    Its `kid` is its thumbprint (RFC 7638), which changes only with the key.
+    """
     jwk: dict[str, str] = jwt.algorithms.RSAAlgorithm.to_jwk(private_key(data_dir).public_key(), as_dict=True)
-    named = json.dumps({name: jwk[name] for name in ("e", "kty", "n")}, separators=(",", ":"))
-    kid = jwt.utils.base64url_encode(hashlib.sha256(named.encode()).digest()).decode()
+    members = json.dumps({name: jwk[name] for name in ("e", "kty", "n")}, separators=(",", ":"))
+    kid = base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).decode().rstrip("=")
     return {"kty": jwk["kty"], "n": jwk["n"], "e": jwk["e"], "kid": kid, "use": "sig", "alg": ALGORITHM}
 
 
@@ -49,8 +53,11 @@ def sign(data_dir: Path, claims: dict[str, Any], token_type: str) -> str:
     return jwt.encode(claims, private_key(data_dir), algorithm=ALGORITHM, headers=headers)
 
 
-def verified(data_dir: Path, issuer: str, token: str) -> dict[str, Any]:
-    """The claims of an access token of ours, for whatever audience. Raises jwt.PyJWTError."""
+def verify_access_token(data_dir: Path, issuer: str, token: str) -> dict[str, Any]:
+    """Return the claims of an access token of this issuer, for any audience.
+
+    Raises jwt.PyJWTError.
+    """
     claims: dict[str, Any] = jwt.decode(
         token,
         private_key(data_dir).public_key(),
@@ -59,5 +66,5 @@ def verified(data_dir: Path, issuer: str, token: str) -> dict[str, Any]:
         options={"require": ["exp", "iat", "sub"], "verify_aud": False},
     )
     if jwt.get_unverified_header(token).get("typ") != "at+jwt":
-        raise jwt.InvalidTokenError("That is no access token.")
+        raise jwt.InvalidTokenError("It is not an access token.")
     return claims

@@ -1,4 +1,4 @@
-"""The issuer's few pages: no scripts, nothing from elsewhere, everything escaped."""
+"""The issuer's HTML pages: no scripts, no external resources, values escaped."""
 
 from html import escape
 
@@ -6,8 +6,8 @@ from registry_project.devstack.issuer.people import PEOPLE, Person
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 
-# What a login carries from the client through the page to the code.
-CARRIED = (
+# The parameters of an authorization request that the login page sends on.
+PARAMETERS = (
     "response_type",
     "client_id",
     "redirect_uri",
@@ -48,13 +48,16 @@ def message(title: str) -> str:
 
 
 def refusal(reason: str) -> str:
-    return PAGE.format(title="This login cannot go on", content=f"<p>{escape(reason)}</p>")
+    return PAGE.format(title="This login is refused", content=f"<p>{escape(reason)}</p>")
 
 
 def login(action: str, client_id: str, form: dict[str, str]) -> str:
-    """The page on which a person is picked. `form` is the client's request, which goes through it unchanged."""
+    """Return the page on which the developer picks a person.
+
+    `form` is the authorization request of the client.
+    """
     hidden = "".join(
-        f'<input type="hidden" name="{name}" value="{escape(form[name])}">' for name in CARRIED if name in form
+        f'<input type="hidden" name="{name}" value="{escape(form[name])}">' for name in PARAMETERS if name in form
     )
     people = "".join(button(person) for person in PEOPLE.values())
     content = (

@@ -1,4 +1,4 @@
-"""Who may sign in: one person for each group that a registry starts with."""
+"""The people who can sign in: one for each of the registry's role groups."""
 
 from dataclasses import dataclass
 

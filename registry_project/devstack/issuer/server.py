@@ -1,4 +1,4 @@
-"""The issuer over HTTP, with the standard library's server."""
+"""Serve the issuer over HTTP, with the server of the standard library."""
 
 import base64
 import binascii
@@ -11,8 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from registry_project.devstack import issuer as development
-from registry_project.devstack.issuer.errors import OAuthError
-from registry_project.devstack.issuer.issuer import Answer, Form, Issuer, as_json
+from registry_project.devstack.issuer.issuer import Form, Issuer, OAuthError, Response, as_json
 
 FORM_BYTES = 64 * 1024
 IDLE_SECONDS = 10
@@ -21,7 +20,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request: find the endpoint, read the form, write the answer."""
+    """Handles one request: finds the endpoint, reads the form, writes the response."""
 
     server: "Server"
     timeout = IDLE_SECONDS
@@ -29,24 +28,24 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        self.answer(
+        self.respond(
             self.query, {"/authorize", "/end_session", "/userinfo", "/jwks", "/.well-known/openid-configuration"}
         )
 
     def do_POST(self) -> None:
-        self.answer(self.form, {"/authorize", "/end_session", "/userinfo", "/token"})
+        self.respond(self.form, {"/authorize", "/end_session", "/userinfo", "/token"})
 
-    def answer(self, read: Callable[[], Form], paths: set[str]) -> None:
+    def respond(self, read: Callable[[], Form], paths: set[str]) -> None:
         target = urlsplit(self.path).path
         path = target.removeprefix(development.PATH)
-        if path == target or path not in paths or not self.asked_by_our_name():
+        if path == target or path not in paths or not self.has_loopback_host():
             return self.write(as_json({"error": "not_found"}, HTTPStatus.NOT_FOUND))
         try:
             return self.write(self.endpoint(path)(read()))
         except OAuthError as error:
-            return self.write(self.refusal(error))
+            return self.write(self.refuse(error))
 
-    def endpoint(self, path: str) -> Callable[[Form], Answer]:
+    def endpoint(self, path: str) -> Callable[[Form], Response]:
         issuer = self.server.issuer
         return {
             "/authorize": issuer.authorize,
@@ -57,13 +56,13 @@ class Handler(BaseHTTPRequestHandler):
             "/.well-known/openid-configuration": lambda _: issuer.discovery(),
         }[path]
 
-    def asked_by_our_name(self) -> bool:
-        """A page in the browser whose own name was made to point here must not read what this issuer says."""
+    def has_loopback_host(self) -> bool:
+        """Return whether Host is a loopback name: others would allow DNS rebinding."""
         return self.headers.get("Host", "").rsplit(":", 1)[0] in LOOPBACK_NAMES
 
     def query(self) -> Form:
-        """The query, without who it is: that is picked on the page, by a POST."""
-        form = once(urlsplit(self.path).query)
+        """Return the query without `subject`: only the login page's POST may pick one."""
+        form = parse_form(urlsplit(self.path).query)
         form.pop("subject", None)
         return form
 
@@ -73,10 +72,13 @@ class Handler(BaseHTTPRequestHandler):
             raise OAuthError("invalid_request", "The body is too long.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if self.headers.get_content_type() != FORM_TYPE:
             raise OAuthError("invalid_request", f"The body must be {FORM_TYPE}.")
-        return once(self.rfile.read(int(length)).decode("latin-1"))
+        return parse_form(self.rfile.read(int(length)).decode("latin-1"))
 
     def basic(self) -> tuple[str, str] | None:
-        """Name and secret of RFC 6749, 2.3.1: each form-encoded, then as RFC 7617."""
+        """Return the client's name and secret from the Authorization header.
+
+        Each is form-encoded (RFC 6749, 2.3.1) before the Basic scheme of RFC 7617 is applied.
+        """
         scheme, _, credentials = self.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
@@ -90,38 +92,41 @@ class Handler(BaseHTTPRequestHandler):
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
-    def refusal(self, error: OAuthError) -> Answer:
-        answer = as_json(error.as_dict(), error.status)
+    def refuse(self, error: OAuthError) -> Response:
+        response = as_json(error.as_dict(), error.status)
         if error.status == HTTPStatus.UNAUTHORIZED:
             scheme = "Bearer" if error.code == "invalid_token" else "Basic"
-            answer.headers["WWW-Authenticate"] = f'{scheme} realm="development-issuer", error="{error.code}"'
-        return answer
+            response.headers["WWW-Authenticate"] = f'{scheme} realm="development-issuer", error="{error.code}"'
+        return response
 
-    def write(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+    def write(self, response: Response) -> None:
+        self.send_response(response.status)
+        for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(answer.body)
+        self.wfile.write(response.body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
-        """Say nothing: the terminal belongs to the registry, and a request's query holds states and codes."""
+        """Log nothing: queries contain states and codes."""
 
 
-def once(text: str) -> Form:
-    """A form or query as a dictionary. Raises OAuthError when a parameter comes twice (RFC 6749, 3.1)."""
+def parse_form(text: str) -> Form:
+    """Return a form or query as a dictionary.
+
+    Raises OAuthError when a parameter is repeated (RFC 6749, 3.1).
+    """
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100)
     except ValueError:
         raise OAuthError("invalid_request", "Too many parameters.") from None
     form = dict(pairs)
     if len(form) != len(pairs):
-        raise OAuthError("invalid_request", "A parameter comes twice.")
+        raise OAuthError("invalid_request", "A parameter is repeated.")
     return form
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on loopback and nowhere else."""
+    """An HTTP server that listens on loopback only."""
 
     daemon_threads = True
 
@@ -130,9 +135,9 @@ class Server(ThreadingHTTPServer):
         self.issuer = Issuer(development.url(self.server_port), data_dir, audience)
 
     def server_bind(self) -> None:
-        """As the standard library, without asking the name service for this machine's full name."""
+        """Bind without looking up the full host name, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = development.LOOPBACK, self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Print nothing: a client has closed its connection."""

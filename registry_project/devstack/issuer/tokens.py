@@ -1,4 +1,4 @@
-"""What the issuer signs: access tokens (RFC 9068) and ID tokens (OpenID Connect Core, 2)."""
+"""Create access tokens (RFC 9068) and ID tokens (OpenID Connect Core, 2)."""
 
 import base64
 import hashlib
@@ -24,9 +24,9 @@ def issue_token(
     ttl_seconds: int = ACCESS_TOKEN_SECONDS,
     client_id: str = clients.DEVELOPER,
 ) -> str:
-    """An access token of the issuer at `issuer_url` for `subject`, good for `ttl_seconds` from now.
+    """Return an access token for `subject`, valid for `ttl_seconds` from now.
 
-    It needs the issuer's key in `data_dir`, not the issuer itself.
+    Only the issuer's key in `data_dir` is needed; the issuer does not have to run.
     """
     claims = {"aud": audience, "client_id": client_id, "jti": secrets.token_urlsafe(12), "groups": list(groups)}
     return keys.sign(data_dir, {**base_claims(issuer_url, subject, ttl_seconds), **claims}, "at+jwt")
@@ -56,6 +56,6 @@ def profile(person: Person) -> dict[str, Any]:
 
 
 def at_hash(access_token: str) -> str:
-    """The left half of its hash, as OpenID Connect Core, 3.1.3.6 has it."""
+    """Return the left half of the token's hash (OpenID Connect Core, 3.1.3.6)."""
     digest = hashlib.sha256(access_token.encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""The registry that the demo uses: the one that runs in this checkout, else one of its own while it lasts."""
+"""Find the registry that runs in this checkout, or start one for the demo."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from registry_project.devstack import environment_file, issuer, processes
+from registry_project import env
+from registry_project.devstack import DevstackError, issuer, processes
 from registry_project.devstack.demo.http_json import NoAnswerError, call
-from registry_project.devstack.exceptions import EmbeddedError
 from registry_project.devstack.issuer import clients
 
 START_SECONDS = 30
@@ -26,7 +26,7 @@ class Registry:
     issuer_url: str
     secret: str
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             return call("GET", f"{self.url}/readyz")[0] == 200
         except NoAnswerError:
@@ -34,13 +34,16 @@ class Registry:
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[Registry]:
-    """A registry that is ready. Raises EmbeddedError when there is none to be had, or it takes no tokens of ours."""
+def find_or_start() -> Iterator[Registry]:
+    """Yield a registry that is ready.
+
+    Raises DevstackError when none starts, or it uses another issuer.
+    """
     found = find()
-    if found and found.ready():
+    if found and found.is_ready():
         yield found
         return
-    print("No registry runs in this checkout; starting one for the demo.", flush=True)
+    print("No registry is running in this checkout; starting one for the demo.", flush=True)
     supervisor = start()
     try:
         yield wait_for(supervisor)
@@ -49,36 +52,42 @@ def registry() -> Iterator[Registry]:
 
 
 def find() -> Registry | None:
-    """What the environment file of a running registry says."""
-    variables = environment_file.read()
+    """Return the registry that the environment file describes."""
+    try:
+        variables = env.read_environment_file(env.default_environment_file())
+    except OSError:
+        return None
     if not {"OIDC_ISSUER", "REGISTRY_PORT"} <= variables.keys():
         return None
     if urlsplit(variables["OIDC_ISSUER"]).path != issuer.PATH:
-        raise EmbeddedError(
-            f"The demo makes its own tokens, and this registry takes those of {variables['OIDC_ISSUER']}."
+        raise DevstackError(
+            f"The demo needs the development issuer, and this registry accepts tokens of {variables['OIDC_ISSUER']}."
         )
-    secret = clients.all_clients(environment_file.data_directory())[clients.DEVELOPER].secret
+    secret = clients.all_clients(env.data_directory())[clients.DEVELOPER].secret
     return Registry(f"http://127.0.0.1:{variables['REGISTRY_PORT']}", variables["OIDC_ISSUER"], secret)
 
 
 def start() -> subprocess.Popen[bytes]:
-    """Start one on free ports. What it says goes into a file: the terminal belongs to the demo."""
+    """Start a registry on free ports.
+
+    Its output goes to a file, since the terminal shows the demo.
+    """
     ports = {"REGISTRY_PORT": str(processes.free_port()), "REGISTRY_ISSUER_PORT": str(processes.free_port())}
     variables = {**os.environ, **ports, "REGISTRY_BIND": "127.0.0.1"}
-    log().parent.mkdir(parents=True, exist_ok=True)
-    with log().open("wb") as output:
+    log_path().parent.mkdir(parents=True, exist_ok=True)
+    with log_path().open("wb") as output:
         return processes.spawn([sys.executable, "-m", "registry_project.devstack"], variables=variables, output=output)
 
 
-def log() -> Path:
-    return environment_file.data_directory() / "demo.log"
+def log_path() -> Path:
+    return env.data_directory() / "demo.log"
 
 
 def wait_for(supervisor: subprocess.Popen[bytes]) -> Registry:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and supervisor.poll() is None:
         found = find()
-        if found and found.ready():
+        if found and found.is_ready():
             return found
         time.sleep(0.2)
-    raise EmbeddedError(f"The registry did not start; {log()} says why.")
+    raise DevstackError(f"The registry did not start; see {log_path()}.")

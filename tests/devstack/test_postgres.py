@@ -1,4 +1,4 @@
-"""The private PostgreSQL: what it keeps, and whom it takes for its predecessor."""
+"""The private PostgreSQL server: settings, restarts, orphaned predecessors."""
 
 import os
 import signal
@@ -10,10 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from registry_project.devstack.exceptions import EmbeddedError
+from registry_project.devstack import DevstackError
 from registry_project.devstack.postgres import Server
 
-# Started by somebody who is then killed.
+# Starts a server and freezes it, then kills itself.
 ORPHANED = """
 import os, signal, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(directory: Path) -> Iterator[Server]:
-    """A server that is not running, on a cluster that is kept from test to test."""
+    """Return a stopped server; its cluster is shared by the tests of this module."""
     server = Server(directory, durable=False)
     yield server
     server.stop()
@@ -44,7 +44,7 @@ def ask(server: Server, query: str) -> tuple[str, ...]:
         return connection.execute(query.encode()).fetchone() or ()
 
 
-def test_it_is_a_database_as_the_registry_wants_one(server: Server, directory: Path) -> None:
+def test_server_has_the_settings_that_the_registry_needs(server: Server, directory: Path) -> None:
     server.start()
     settings = ("server_encoding", "timezone", "synchronous_commit", "fsync", "listen_addresses")
     asked = ", ".join(f"current_setting('{name}')" for name in settings)
@@ -52,23 +52,23 @@ def test_it_is_a_database_as_the_registry_wants_one(server: Server, directory: P
     assert (directory / "password").stat().st_mode & 0o777 == 0o600
 
 
-def test_nobody_comes_in_without_the_password(server: Server) -> None:
+def test_connection_with_a_wrong_password_is_refused(server: Server) -> None:
     server.start()
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(server.url.replace(":" + server.password(), ":wrong"))
 
 
-def test_it_starts_again_on_its_port_after_kill_9(server: Server) -> None:
+def test_server_restarts_on_the_same_port_after_kill_9(server: Server) -> None:
     server.start()
     url, pid = server.url, server.postmaster_pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     server.start()
-    assert (server.url, server.alive()) == (url, True)
+    assert (server.url, server.is_alive()) == (url, True)
     assert ask(server, "SELECT current_database()") == ("registry",)
 
 
-def test_an_orphan_is_ended_before_the_next_start(server: Server, directory: Path) -> None:
+def test_orphaned_server_is_stopped_before_the_next_start(server: Server, directory: Path) -> None:
     command = [sys.executable, "-c", ORPHANED, str(directory)]
     orphan = int(subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout)
     os.kill(orphan, signal.SIGCONT)
@@ -77,7 +77,7 @@ def test_an_orphan_is_ended_before_the_next_start(server: Server, directory: Pat
     assert ask(server, "SELECT current_database()") == ("registry",)
 
 
-def test_a_lock_that_names_a_stranger_is_dropped_and_the_stranger_lives(server: Server, directory: Path) -> None:
+def test_lock_file_of_an_unrelated_process_is_removed_and_the_process_lives(server: Server, directory: Path) -> None:
     server.start()
     server.stop()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
@@ -85,11 +85,11 @@ def test_a_lock_that_names_a_stranger_is_dropped_and_the_stranger_lives(server: 
         server.start()
         assert stranger.poll() is None
         stranger.kill()
-    assert server.alive()
+    assert server.is_alive()
 
 
-def test_a_cluster_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_cluster_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(EmbeddedError, match="made by PostgreSQL 9"):
+    with pytest.raises(DevstackError, match="created by PostgreSQL 9"):
         Server(tmp_path).start()

@@ -1,4 +1,4 @@
-"""What happens in the demo, and what must be seen while it does."""
+"""The scenario of the demo: its steps, and the list that each has to lead to."""
 
 import os
 import secrets
@@ -10,62 +10,65 @@ from collections.abc import Callable
 
 from registry_project.devstack import processes
 from registry_project.devstack.demo.http_json import NoAnswerError, call, fetch_token
-from registry_project.devstack.demo.running import Registry
+from registry_project.devstack.demo.registry import Registry
 from registry_project.devstack.demo.service import TTL_SECONDS
 
 SERVICES = ("demo-mail", "demo-orders", "demo-payments")
 INSTANCES_EACH = 2
 POLL_SECONDS = 0.2
-# Long enough for a heartbeat of each.
+# Each instance sends a heartbeat in this time.
 QUIET_SECONDS = 0.5 * TTL_SECONDS
 
 STARTED_WITHIN_SECONDS = 15.0
 DEREGISTERED_WITHIN_SECONDS = 3.0
-# The registry's promise: not before the TTL has passed since the last heartbeat, and off by TTL + 10 % + 5 s. The last
-# heartbeat was up to a third of a TTL, give or take a tenth, before the kill.
+# An instance expires after its TTL without a heartbeat and by TTL + 10 % + 5 s. The last heartbeat was up to a third of
+# the TTL, plus a tenth, before the kill.
 EXPIRED_AFTER_SECONDS = TTL_SECONDS - 1.1 * TTL_SECONDS / 3
 EXPIRED_WITHIN_SECONDS = 1.1 * TTL_SECONDS + 5
 
 
 class UnexpectedError(Exception):
-    """The registry did not do what the demo is there to show."""
+    """The registry did not do what the scenario expects."""
 
 
-class Story:
-    """The six processes, and the list as the registry tells it."""
+class Scenario:
+    """Six processes of three services, and the instances that the registry lists."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.token = fetch_token(registry.issuer_url, registry.secret, "demo-caller", ["registry-readers"])
         self.began_at = time.monotonic()
-        self.run = secrets.token_hex(2)
+        self.run_id = secrets.token_hex(2)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.listed: dict[str, str] = {}
         self.expected: set[str] = set()
 
-    def tell(self) -> None:
-        """From the first registration to the last deregistration. Raises UnexpectedError, NoAnswerError."""
+    def run(self) -> None:
+        """Run from the first registration to the last deregistration.
+
+        Raises UnexpectedError, NoAnswerError.
+        """
         self.start_all()
-        self.wait("all six registered", lambda: set(self.listed) == self.expected, STARTED_WITHIN_SECONDS)
+        self.wait("all six are registered", lambda: set(self.listed) == self.expected, STARTED_WITHIN_SECONDS)
         self.call_all()
-        self.stay_the_same(QUIET_SECONDS)
-        self.end_one("demo-payments", signal.SIGTERM)
-        self.wait("it deregistered itself", self.as_expected, DEREGISTERED_WITHIN_SECONDS)
+        self.expect_no_change(QUIET_SECONDS)
+        self.end("demo-payments", signal.SIGTERM)
+        self.wait("it has deregistered", self.as_expected, DEREGISTERED_WITHIN_SECONDS)
         self.call_all()
-        killed = self.end_one("demo-orders", signal.SIGKILL)
+        killed = self.end("demo-orders", signal.SIGKILL)
         self.call_all(unanswered={killed})
-        took = self.wait("nobody has heard of it for its TTL: expired", self.as_expected, EXPIRED_WITHIN_SECONDS)
-        require(took >= EXPIRED_AFTER_SECONDS, f"{killed} was taken off too early, after {took:.1f} s")
-        require(self.state_of(killed) == "expired", f"{killed} is not told as expired")
+        took = self.wait("it sent no heartbeat for its TTL and expired", self.as_expected, EXPIRED_WITHIN_SECONDS)
+        require(took >= EXPIRED_AFTER_SECONDS, f"{killed} expired too early, after {took:.1f} s")
+        require(self.state_of(killed) == "expired", f"{killed} is not reported as expired")
         self.call_all()
         self.end_all()
-        self.wait("all deregistered, the list is empty", lambda: not self.listed, DEREGISTERED_WITHIN_SECONDS)
+        self.wait("all have deregistered and the list is empty", lambda: not self.listed, DEREGISTERED_WITHIN_SECONDS)
 
     def start_all(self) -> None:
-        self.say(f"six processes start, with a TTL of {TTL_SECONDS} s and a token each")
+        self.say(f"starting six processes, each with its own token and a TTL of {TTL_SECONDS} s")
         for service in SERVICES:
             for number in range(1, INSTANCES_EACH + 1):
-                self.launch(service, f"{service.removeprefix('demo-')}-{self.run}-{number}")
+                self.launch(service, f"{service.removeprefix('demo-')}-{self.run_id}-{number}")
 
     def launch(self, service: str, instance_id: str) -> None:
         variables = {
@@ -78,7 +81,7 @@ class Story:
         self.processes[instance_id] = processes.spawn(command, variables=variables)
         self.expected.add(instance_id)
 
-    def end_one(self, service: str, how: signal.Signals) -> str:
+    def end(self, service: str, how: signal.Signals) -> str:
         chosen = sorted(name for name in self.expected if name.startswith(service.removeprefix("demo-")))[-1]
         self.say(f"{how.name} to {chosen}")
         self.processes[chosen].send_signal(how)
@@ -87,8 +90,8 @@ class Story:
         return chosen
 
     def end_all(self) -> None:
-        """Ask all to end, and end those that do not."""
-        self.say("SIGTERM to all that are left")
+        """Send SIGTERM to all processes, and kill those that do not stop."""
+        self.say("SIGTERM to all others")
         self.expected.clear()
         for process in self.processes.values():
             process.terminate()
@@ -96,41 +99,49 @@ class Story:
 
     def clean_up(self) -> None:
         for process in self.processes.values():
-            processes.stop(process, signal.SIGTERM, patience_seconds=5)
+            processes.stop(process, signal.SIGTERM, timeout_seconds=5)
 
     def wait(self, what: str, seen: Callable[[], bool], within_seconds: float) -> float:
-        """Watch the list until `seen`, and return the seconds it took. Raises UnexpectedError when that is too long."""
+        """Read the list until `seen` is true, and return the seconds that took.
+
+        Raises UnexpectedError after `within_seconds`.
+        """
         began_at = time.monotonic()
         while True:
-            self.look()
+            self.read_list()
             took = time.monotonic() - began_at
             if seen():
                 self.say(f"  {what} ({took:.1f} s)")
                 return took
-            require(took < within_seconds, f"not seen within {within_seconds:g} s: {what}")
+            require(took < within_seconds, f"not within {within_seconds:g} s: {what}")
             time.sleep(POLL_SECONDS)
 
-    def stay_the_same(self, seconds: float) -> None:
+    def expect_no_change(self, seconds: float) -> None:
         began_at = time.monotonic()
         self.wait(
-            "all beat, nothing changes", lambda: time.monotonic() - began_at > seconds, seconds + POLL_SECONDS * 5
+            "all send heartbeats and nothing changes",
+            lambda: time.monotonic() - began_at > seconds,
+            seconds + POLL_SECONDS * 5,
         )
 
     def as_expected(self) -> bool:
         return set(self.listed) == self.expected
 
-    def look(self) -> None:
-        """Read the list and show it when it has changed. Raises UnexpectedError when one is missing that lives."""
+    def read_list(self) -> None:
+        """Read the list and print its changes.
+
+        Raises UnexpectedError when a running instance is missing.
+        """
         before, self.listed = self.listed, self.discovered()
         for gone in sorted(before.keys() - self.listed.keys()):
             self.say(f"  - {gone}")
         for new in sorted(self.listed.keys() - before.keys()):
             self.say(f"  + {new}  {self.listed[new]}")
         lost = before.keys() & self.expected - self.listed.keys()
-        require(not lost, f"taken off the list though alive: {', '.join(sorted(lost))}")
+        require(not lost, f"no longer listed, but running: {', '.join(sorted(lost))}")
 
     def discovered(self) -> dict[str, str]:
-        """The address of each instance of this run, as discovery gives them to anybody."""
+        """Return the address of each instance of this run, by discovery."""
         found: dict[str, str] = {}
         for service in SERVICES:
             status, answer = call("GET", f"{self.registry.url}/registry/services/{service}", self.token)
@@ -138,19 +149,21 @@ class Story:
                 continue
             require(status == 200, f"discovery answered {status}: {answer}")
             found |= {
-                item["instance_id"]: item["url"] for item in answer["instances"] if self.ours(item["instance_id"])
+                item["instance_id"]: item["url"] for item in answer["instances"] if self.is_ours(item["instance_id"])
             }
         return found
 
-    def ours(self, instance_id: str) -> bool:
-        """Not those of another demo, nor those that an earlier one has left to expire."""
+    def is_ours(self, instance_id: str) -> bool:
+        """Return whether this run has started the instance, and not an earlier demo."""
         return instance_id in self.processes
 
     def call_all(self, unanswered: set[str] | None = None) -> None:
-        """Call whoever is listed, as a caller would."""
+        """Send a request to each listed instance, as a client does."""
         silent = {name for name, url in self.listed.items() if not answers(name, url)}
-        self.say(f"  called {len(self.listed)}, answered {len(self.listed) - len(silent)}")
-        require(silent == (unanswered or set()), f"unexpected: no answer from {', '.join(sorted(silent)) or 'nobody'}")
+        self.say(f"  called {len(self.listed)} instances, {len(self.listed) - len(silent)} answered")
+        require(
+            silent == (unanswered or set()), f"unexpected: no answer from {', '.join(sorted(silent)) or 'no instance'}"
+        )
 
     def state_of(self, instance_id: str) -> str:
         service = f"demo-{instance_id.split('-', maxsplit=1)[0]}"

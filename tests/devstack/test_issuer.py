@@ -1,4 +1,4 @@
-"""The development issuer: what a client of it sees, and what it refuses."""
+"""The development issuer: its endpoints, and the requests that it refuses."""
 
 import base64
 import html
@@ -11,15 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
-from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 import pytest
-from django.conf import settings
-from django.core.management import CommandError, call_command
 
 from registry_project.devstack import issuer
 from registry_project.devstack.issuer import clients, codes
@@ -31,7 +28,7 @@ VERIFIER = "v" * 43
 
 
 class Client:
-    """A client of a running issuer: requests, and what came back."""
+    """A client of a running issuer."""
 
     def __init__(self, server: Server, data_dir: Path) -> None:
         self.server = server
@@ -59,16 +56,16 @@ class Client:
         return self.document("/token", {"client_id": client_id, "client_secret": self.secret(client_id), **form})
 
     def claims(self, token: str, audience: str) -> dict[str, Any]:
-        """The claims of a token, verified with what the issuer publishes."""
+        """Return the claims of a token, verified with the keys that the issuer publishes."""
         published = {key["kid"]: jwt.PyJWK(key) for key in self.document("/jwks")["keys"]}
         key = published[jwt.get_unverified_header(token)["kid"]]
         claims: dict[str, Any] = jwt.decode(token, key, algorithms=["RS256"], audience=audience, issuer=self.url)
         return claims
 
     def login(self, subject: str = "alice", **changed: str) -> dict[str, str]:
-        """Pick a person on the login page, and return what the client is sent back with."""
+        """Pick a person on the login page, and return the parameters of the redirect."""
         _, headers, _ = self.send("POST", "/authorize", {**REQUEST, "subject": subject, **changed})
-        return sent_back(headers)
+        return redirected(headers)
 
     def exchange(self, code: str, **changed: str) -> Any:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER}
@@ -87,7 +84,7 @@ REQUEST = {
 }
 
 
-def sent_back(headers: dict[str, str]) -> dict[str, str]:
+def redirected(headers: dict[str, str]) -> dict[str, str]:
     assert headers["location"].startswith(CALLBACK)
     return {name: values[0] for name, values in parse_qs(urlsplit(headers["location"]).query).items()}
 
@@ -101,18 +98,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         server.shutdown()
 
 
-def test_discovery_names_its_endpoints(client: Client) -> None:
+def test_discovery_document_lists_the_endpoints(client: Client) -> None:
     document = client.document("/.well-known/openid-configuration")
     assert document["issuer"] == client.url
     assert document["jwks_uri"] == f"{client.url}/jwks"
     assert document["code_challenge_methods_supported"] == ["S256"]
 
 
-def test_the_settings_know_it_by_its_path() -> None:
-    assert issuer.PATH == settings.DEVELOPMENT_ISSUER_PATH
-
-
-def test_client_credentials_speak_for_whom_the_form_says(client: Client) -> None:
+def test_client_credentials_return_a_token_for_the_subject_in_the_form(client: Client) -> None:
     answer = client.token(grant_type="client_credentials", subject="billing", groups="registry-services team-billing")
     claims = client.claims(answer["access_token"], AUDIENCE)
     assert jwt.get_unverified_header(answer["access_token"])["typ"] == "at+jwt"
@@ -121,7 +114,7 @@ def test_client_credentials_speak_for_whom_the_form_says(client: Client) -> None
     assert claims["exp"] - claims["iat"] == answer["expires_in"]
 
 
-def test_a_client_may_name_itself_in_the_authorization_header(client: Client) -> None:
+def test_client_in_the_authorization_header_gets_a_token(client: Client) -> None:
     basic = base64.b64encode(f"{clients.DEVELOPER}:{client.secret(clients.DEVELOPER)}".encode()).decode()
     answer = client.document("/token", {"grant_type": "client_credentials"}, {"Authorization": f"Basic {basic}"})
     assert client.claims(answer["access_token"], AUDIENCE)["sub"] == clients.DEVELOPER
@@ -136,18 +129,18 @@ def test_a_client_may_name_itself_in_the_authorization_header(client: Client) ->
         ({"grant_type": "authorization_code"}, "unauthorized_client"),
     ],
 )
-def test_the_token_endpoint_refuses(client: Client, form: dict[str, str], error: str) -> None:
+def test_token_request_that_is_wrong_gets_an_oauth_error(client: Client, form: dict[str, str], error: str) -> None:
     good = {"client_id": clients.DEVELOPER, "client_secret": client.secret(clients.DEVELOPER)}
     answer = client.document("/token", {**good, "grant_type": "client_credentials", **form})
     assert answer["error"] == error
 
 
-def test_a_refused_client_gets_a_challenge(client: Client) -> None:
+def test_unknown_client_gets_a_challenge(client: Client) -> None:
     status, headers, _ = client.send("POST", "/token", {"grant_type": "client_credentials"})
     assert (status, headers["www-authenticate"].split()[0]) == (HTTPStatus.UNAUTHORIZED, "Basic")
 
 
-def test_a_login_asks_who_it_is_with_everything_escaped(client: Client) -> None:
+def test_login_page_lists_the_people_and_escapes_the_request(client: Client) -> None:
     query = urlencode({**REQUEST, "state": '"><script>', "subject": "alice"})
     status, headers, page = client.send("GET", f"/authorize?{query}")
     assert status == HTTPStatus.OK
@@ -158,7 +151,7 @@ def test_a_login_asks_who_it_is_with_everything_escaped(client: Client) -> None:
     assert hidden == {**REQUEST, "state": '"><script>'}
 
 
-def test_a_login_ends_in_tokens_of_the_person_picked(client: Client) -> None:
+def test_login_returns_tokens_of_the_picked_person(client: Client) -> None:
     back = client.login("sam")
     assert (back["state"], back["iss"]) == ("the state", client.url)
     answer = client.exchange(back["code"])
@@ -169,22 +162,22 @@ def test_a_login_ends_in_tokens_of_the_person_picked(client: Client) -> None:
     assert (info["sub"], info["email"]) == ("sam", "sam@example.test")
 
 
-def test_a_code_is_good_once(client: Client) -> None:
+def test_code_used_twice_is_refused(client: Client) -> None:
     code = client.login()["code"]
     assert "access_token" in client.exchange(code)
     assert client.exchange(code)["error"] == "invalid_grant"
 
 
 @pytest.mark.parametrize("changed", [{"code_verifier": "w" * 43}, {"redirect_uri": CALLBACK + "x"}, {"code": "no"}])
-def test_a_code_is_bound_to_its_login(client: Client, changed: dict[str, str]) -> None:
+def test_code_of_another_login_is_refused(client: Client, changed: dict[str, str]) -> None:
     assert client.exchange(**{"code": client.login()["code"], **changed})["error"] == "invalid_grant"
 
 
-def test_a_code_grows_old() -> None:
-    agreed = codes.Authorization(clients.ADMIN, CALLBACK, codes.challenge_of(VERIFIER), "the nonce", "alice")
-    for seconds, taken in [(0, None), (60, agreed)]:
-        kept = codes.Codes(seconds)
-        assert kept.take(kept.give(agreed)) == taken
+def test_code_past_its_lifetime_is_refused() -> None:
+    authorization = codes.Authorization(clients.ADMIN, CALLBACK, codes.challenge_of(VERIFIER), "the nonce", "alice")
+    for seconds, redeemed in [(0, None), (60, authorization)]:
+        store = codes.Codes(seconds)
+        assert store.redeem(store.issue(authorization)) == redeemed
 
 
 @pytest.mark.parametrize(
@@ -198,7 +191,7 @@ def test_a_code_grows_old() -> None:
         ({"subject": "mallory"}, "access_denied"),
     ],
 )
-def test_a_login_that_cannot_be_is_sent_back_with_the_reason(
+def test_invalid_authorization_request_is_redirected_with_an_error(
     client: Client, changed: dict[str, str], error: str
 ) -> None:
     back = client.login(**changed)
@@ -216,12 +209,14 @@ def test_a_login_that_cannot_be_is_sent_back_with_the_reason(
         {"redirect_uri": "http://[::1/"},
     ],
 )
-def test_nobody_is_sent_to_an_address_that_is_not_ours(client: Client, changed: dict[str, str]) -> None:
+def test_authorization_request_for_a_foreign_redirect_uri_is_not_redirected(
+    client: Client, changed: dict[str, str]
+) -> None:
     status, headers, _ = client.send("POST", "/authorize", {**REQUEST, "subject": "alice", **changed})
     assert (status, headers.get("location")) == (HTTPStatus.BAD_REQUEST, None)
 
 
-def test_signing_out_goes_back_on_loopback_only(client: Client) -> None:
+def test_end_session_redirects_to_loopback_only(client: Client) -> None:
     _, headers, _ = client.send("GET", f"/end_session?{urlencode({'post_logout_redirect_uri': CALLBACK})}")
     assert headers["location"] == CALLBACK
     status, headers, _ = client.send("GET", "/end_session?post_logout_redirect_uri=https://evil.example/")
@@ -229,7 +224,7 @@ def test_signing_out_goes_back_on_loopback_only(client: Client) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "ID"])
-def test_userinfo_wants_an_access_token(client: Client, token: str) -> None:
+def test_userinfo_without_an_access_token_is_unauthorized(client: Client, token: str) -> None:
     bearer = client.exchange(client.login()["code"])["id_token"] if token == "ID" else token
     status, headers, _ = client.send("GET", "/userinfo", headers={"Authorization": f"Bearer {bearer}"})
     assert (status, headers["www-authenticate"].split()[0]) == (HTTPStatus.UNAUTHORIZED, "Bearer")
@@ -247,13 +242,13 @@ def test_userinfo_wants_an_access_token(client: Client, token: str) -> None:
         ("GET", "/authorize?" + "a&" * 200, {}, HTTPStatus.BAD_REQUEST),
     ],
 )
-def test_it_refuses_what_it_does_not_know(
+def test_malformed_request_is_refused(
     client: Client, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     assert client.send(method, path, headers=headers)[0] == status
 
 
-def test_key_and_secrets_are_kept_and_private(client: Client) -> None:
+def test_key_and_secrets_survive_a_restart_and_are_private(client: Client) -> None:
     before = client.document("/jwks"), client.secret(clients.ADMIN)
     with Server(0, client.data_dir, AUDIENCE) as again:
         assert json.loads(again.issuer.jwks().body) == before[0]
@@ -262,24 +257,10 @@ def test_key_and_secrets_are_kept_and_private(client: Client) -> None:
         assert (client.data_dir / "issuer" / name).stat().st_mode & 0o777 == 0o600
 
 
-def test_it_does_not_exist_in_production(tmp_path: Path) -> None:
+def test_issuer_with_debug_off_does_not_start(tmp_path: Path) -> None:
     variables = {**os.environ, "DEBUG": "false", "REGISTRY_DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "registry_project.devstack.issuer", "--port=0"]
     answer = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=20, check=False)
     assert answer.returncode == 1
     assert "DEBUG=true only" in answer.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_dev_token_prints_a_token_of_the_configured_issuer() -> None:
-    printed = StringIO()
-    call_command("dev_token", subject="you", groups=["registry-readers", "team-a"], ttl=60, stdout=printed)
-    claims = jwt.decode(printed.getvalue().strip(), options={"verify_signature": False})
-    assert (claims["iss"], claims["aud"], claims["sub"]) == (settings.OIDC_ISSUER, settings.OIDC_AUDIENCE, "you")
-    assert (claims["groups"], claims["exp"] - claims["iat"]) == (["registry-readers", "team-a"], 60)
-
-
-def test_dev_token_refuses_for_another_issuer(settings: Any) -> None:
-    settings.OIDC_ISSUER = "https://login.example/realms/company"
-    with pytest.raises(CommandError, match=r"login\.example"):
-        call_command("dev_token", subject="you")
