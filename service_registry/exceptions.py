@@ -211,8 +211,8 @@ class MethodNotAllowed(RegistryError):
 
     code = "method_not_allowed"
 
-    def __init__(self, method: str) -> None:
-        super().__init__(f'Method "{method}" not allowed.')
+    def __init__(self) -> None:
+        super().__init__("This path does not have this method; see the Allow header.")
 
 
 class RequestTimeout(RegistryError):

@@ -26,7 +26,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Turn every exception of a view into a problem. DRF calls it."""
     request = context["request"]
     entry = log_entry(request)
-    error = translate(error, request.method)
+    error = translate(error)
     if isinstance(error, drf.APIException):
         status, body = error.status_code, unknown_problem(error, entry.request_id)
     else:
@@ -36,12 +36,12 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     return Response(body, status, headers=headers_for_error(status, error), content_type=CONTENT_TYPE)
 
 
-def translate(error: Exception, method: str) -> Exception:
+def translate(error: Exception) -> Exception:
     """Return the registry's error for an exception of DRF's that has one."""
     if isinstance(error, drf.NotAuthenticated):
         return exceptions.NotAuthenticated()
     if isinstance(error, drf.MethodNotAllowed):
-        return exceptions.MethodNotAllowed(method)
+        return exceptions.MethodNotAllowed()
     if isinstance(error, drf.UnsupportedMediaType):
         return exceptions.UnsupportedMediaType()
     return error
@@ -54,16 +54,19 @@ def unknown_problem(error: drf.APIException, request_id: str) -> dict[str, Any]:
 
 def replace_error_page(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     """Return a problem in place of an error page of Django's: its 400, 403, 404 and 500, and those of DEBUG."""
-    if response.status_code < 400 or not response.get("Content-Type", "").startswith("text/html"):
-        return response
-    body = render(problem_for_status(response.status_code, log_entry(request).request_id))
-    return HttpResponse(body, status=response.status_code, content_type=CONTENT_TYPE)
+    if response.status_code >= 400 and response.get("Content-Type", "").startswith("text/"):
+        response.content = render(problem_for_status(response.status_code, log_entry(request).request_id))
+        response["Content-Type"] = CONTENT_TYPE
+        response["Content-Length"] = str(len(response.content))
+    return response
 
 
 def unknown_host_response(request: HttpRequest) -> HttpResponse:
     """Return the problem for a request whose Host header names another host."""
     status, body = problem_for_error(exceptions.UnknownHost(), log_entry(request).request_id)
-    return HttpResponse(render(body), status=status, content_type=CONTENT_TYPE)
+    content = render(body)
+    headers = {"Content-Length": str(len(content))}
+    return HttpResponse(content, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 
 def unavailable_page() -> HttpResponse:

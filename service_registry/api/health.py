@@ -5,6 +5,8 @@ from collections.abc import Callable
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from service_registry.database.outages import is_outage
 from service_registry.expiry import observation
@@ -15,6 +17,8 @@ SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FR
 SWEEP_OVERDUE_SECONDS = 30
 
 
+@csrf_exempt
+@require_safe
 def livez(_request: HttpRequest) -> JsonResponse:
     """Answer 200 while the process runs. Under ASGI the event loop answers instead of a thread (`asgi.app`)."""
     return JsonResponse({"status": "ok"})
@@ -42,6 +46,8 @@ migrations = Migrations()
 process_checks: dict[str, Callable[[], str]] = {}
 
 
+@csrf_exempt
+@require_safe
 def readyz(_request: HttpRequest) -> JsonResponse:
     """Answer 503 until this process may serve, then 200; `degraded` while something that all processes share fails."""
     checks = {"keys": "ok" if provider().ready else "no signing keys loaded yet"}

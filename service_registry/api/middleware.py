@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, problems in place of error pages, and the request log."""
+"""The outermost middleware: request ids, security headers, problems in place of error pages, the request log."""
 
 import contextlib
 import time
@@ -12,10 +12,11 @@ from service_registry.api.request_log import complete, log_entry
 from service_registry.database.outages import is_outage
 from service_registry.http.request_id import HEADER
 from service_registry.http.request_log import record
+from service_registry.http.security_headers import SECURITY_HEADERS
 
 
 class RegistryMiddleware:
-    """Give every response the request's id, and log it.
+    """Give every response the request's id and the security headers, and log the request.
 
     Under /registry/ no error is a page; elsewhere an unreachable database is a page that says so. It is outermost, so
     that it also sees what other middleware refuses.
@@ -32,6 +33,8 @@ class RegistryMiddleware:
             request.encoding = "utf-8"
         response = self.respond(request)
         response[HEADER] = log_entry(request).request_id
+        for name, value in SECURITY_HEADERS.items():
+            response.setdefault(name, value)
         record(complete(request, response), time.perf_counter() - started)
         return response
 

@@ -137,10 +137,14 @@ class ResponsesInFlight:
         return self.has_capacity(len(body)) or id(body) in self._shares
 
     def free_capacity(self, size: int) -> bool:
-        """Disconnect clients that have stalled, the longest first, until there is capacity. Return whether there is."""
+        """Disconnect clients that have stalled, the longest first, until there is capacity. Return whether there is.
+
+        A client that has read everything has not stalled, however late the event loop notices: after the process was
+        frozen every client looks stalled.
+        """
         while not self.has_capacity(size):
             slowest = next(iter(self.in_flight))
-            if now() - slowest.progress_at < STALLED_SECONDS:
+            if now() - slowest.progress_at < STALLED_SECONDS or not transport.unsent_bytes(slowest.send):
                 return False
             slowest.abort()
             self.release(slowest)
