@@ -1,4 +1,4 @@
-"""The shape of the code: imports point one way."""
+"""The structure of the code: imports point one way, and no package or module is part of a circle."""
 
 import ast
 from collections.abc import Iterator
@@ -8,50 +8,119 @@ import pytest
 
 import service_registry
 
-ROOT = Path(service_registry.__file__).parent
+ROOT = Path(service_registry.__file__).parents[1]
+PRODUCT = ("service_registry", "registry_project")
 
-DOORS = {"api", "live", "admin", "acting", "tasks", "management"}
-VERBS = {"manager", "expiry", "changes", "permissions", "caller", "catalogue", "filters", "past", "transfer"}
-GROUND = {"models", "schemas", "fields", "exceptions", "refusals", "documents", "logs", "metrics", "database"}
-
-# What each may import of the product besides itself.
-ALLOWED = {
-    **dict.fromkeys(DOORS, VERBS | GROUND | {"identity", "acting"}),
-    # The asynchronous doors answer as DRF's do: the same problems, models and lines in the log.
-    "live": VERBS | GROUND | {"identity", "api", "content_policy"},
-    **dict.fromkeys(VERBS, VERBS | GROUND),
-    **dict.fromkeys(GROUND, GROUND),
-    "identity": {"models"},
-    "apps": VERBS,
+# A package, or a module that stands alone, imports only from lower floors. So no two on one floor see each other:
+# the replica knows no HTTP, the ASGI handlers do not know the DRF views.
+FLOORS = (
+    {"choices", "exceptions", "gc_tuning", "json_text", "logs", "registry_project.env"},
+    {"models", "sql", "schemas", "database"},
+    {"identity", "metrics", "permissions", "registry_project.settings"},
+    {"caller"},
+    {"changelog"},
+    {"queries"},
+    {"manager"},
+    {"expiry", "replica", "transfer"},
+    {"http", "pulse"},
+    {"admin", "api", "apps", "asgi", "management", "tasks"},
+    {"registry_project.asgi", "registry_project.celery", "registry_project.urls", "registry_project.wsgi"},
+)
+FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+# What `make run` brings along starts the registry as a process of its own. No other package imports it.
+DEVSTACK = "registry_project.devstack"
+DEVSTACK_MAY_IMPORT = {"registry_project.env", "registry_project.settings"}
+# Rooms that may not see a library, however low its floor.
+FORBIDDEN_LIBRARIES = {
+    "identity": ("rest_framework", "uvicorn", "starlette"),
+    "http": ("rest_framework", "uvicorn"),
+    "asgi": ("rest_framework",),
+    "replica": ("rest_framework", "uvicorn", "django.http"),
+    "manager": ("rest_framework", "django.http"),
+    "expiry": ("rest_framework", "django.http"),
 }
 
 
+def sources() -> list[Path]:
+    return [path for name in PRODUCT for path in (ROOT / name).rglob("*.py") if "migrations" not in path.parts]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in sources()}
+
+
 def imports(path: Path) -> Iterator[str]:
+    """The names of the modules that a file imports, also within functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] if node.module != "service_registry" else [f"x.{alias.name}" for alias in node.names]
-            yield from names if node.module.split(".")[0] == "service_registry" else ()
+            for alias in node.names:
+                member = f"{node.module}.{alias.name}"
+                yield member if member in MODULES else node.module
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("service_registry."))
+            yield from (alias.name for alias in node.names)
 
 
-def sources() -> list[Path]:
-    return [path for path in ROOT.rglob("*.py") if "migrations" not in path.parts]
+def package_of(module: str) -> str:
+    """The package that a module belongs to, as FLOORS names it."""
+    top, _, rest = module.partition(".")
+    name = rest.split(".")[0]
+    return name if top == "service_registry" else f"{top}.{name}"
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    layer = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    imported = {name.split(".")[1] if "." in name else name for name in imports(path)}
-    assert imported - {layer} <= ALLOWED.get(layer, set())
+def product_imports(path: Path) -> set[str]:
+    return {module for module in imports(path) if module in MODULES and module not in PRODUCT}
 
 
-def test_no_door_asks_for_a_permission_itself() -> None:
-    """The table says who may try an action, and the rooms behind the doors who sees what: no two doors repeat it."""
-    of_doors = [path for path in sources() if path.relative_to(ROOT).parts[0].removesuffix(".py") in DOORS]
-    assert [str(path.relative_to(ROOT)) for path in of_doors if ".may(" in path.read_text()] == []
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in PRODUCT])
+def test_imports_point_one_way(module: str) -> None:
+    package = package_of(module)
+    imported = {package_of(each) for each in product_imports(MODULES[module])} - {package}
+    if package == DEVSTACK:
+        assert imported <= DEVSTACK_MAY_IMPORT
+    else:
+        assert {each for each in imported if each == DEVSTACK or FLOOR[each] >= FLOOR[package]} == set()
 
 
-def test_who_acts_by_a_command_is_said_once() -> None:
-    named = [path for path in sources() if '"system:command"' in path.read_text()]
-    assert [str(path.relative_to(ROOT)) for path in named] == ["management/command_line.py"]
+def test_every_package_has_a_floor() -> None:
+    assert {package_of(module) for module in MODULES if module not in PRODUCT} == {*FLOOR, DEVSTACK}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if package_of(name) in FORBIDDEN_LIBRARIES])
+def test_a_package_does_not_see_the_libraries_of_others(module: str) -> None:
+    libraries = FORBIDDEN_LIBRARIES[package_of(module)]
+    found = {each for each in imports(MODULES[module]) if each.startswith(libraries)}
+    assert found == set()
+
+
+def test_no_module_is_part_of_an_import_circle() -> None:
+    """Depth first: a module that is met again while its own imports are followed closes a circle."""
+    graph = {module: product_imports(path) - {module} for module, path in MODULES.items()}
+    finished: set[str] = set()
+    circles: list[str] = []
+
+    def follow(module: str, trail: list[str]) -> None:
+        if module in trail:
+            circles.append(" -> ".join([*trail[trail.index(module) :], module]))
+        elif module not in finished:
+            for each in sorted(graph[module]):
+                follow(each, [*trail, module])
+            finished.add(module)
+
+    for module in sorted(graph):
+        follow(module, [])
+    assert circles == []
+
+
+def test_front_ends_leave_permissions_to_the_table() -> None:
+    """Permissions are decided by `Action` and, for single items, by the operations: no front end repeats a rule."""
+    front_ends = FLOORS[-2] | {"http"}
+    asking = [name for name, path in MODULES.items() if package_of(name) in front_ends and ".may(" in path.read_text()]
+    assert asking == []
+
+
+def test_the_actor_of_commands_is_named_once() -> None:
+    named = [name for name, path in MODULES.items() if '"system:command"' in path.read_text()]
+    assert named == ["service_registry.management.command_line"]

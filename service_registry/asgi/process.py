@@ -12,11 +12,10 @@ from django.conf import settings
 from django.urls import get_resolver
 
 from service_registry import changelog, gc_tuning, metrics, pulse
-from service_registry.api import health
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.threads import ReadThreads
-from service_registry.http import memory_budget
+from service_registry.http import memory_budget, readiness
 from service_registry.identity.keys import provider
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
@@ -39,7 +38,7 @@ class WebProcess:
         self.limits = SubscriberLimits()
         self.feed: Feed | None = None
         self.replica_was_loaded = False
-        health.process_checks["replica"] = self.replica_state
+        readiness.process_checks["replica"] = self.replica_state
         memory_budget.capacity_checks.append(self.has_capacity)
 
     async def run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
