@@ -81,7 +81,7 @@ class OverrideForm(ActionForm):
     )
     operation, imperative, participle = "override", "override", "overridden"
     field_order = ("status", "until", "reason")
-    status = forms.ChoiceField(choices=Status.choices, initial=Status.OUT_OF_SERVICE)
+    status = forms.ChoiceField(choices=[(status, status) for status in Status.values], initial=Status.OUT_OF_SERVICE)
     until = forms.DateTimeField(required=False, help_text="UTC, e.g. 2026-12-31 23:59. Empty: until it is cleared.")
 
     def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:

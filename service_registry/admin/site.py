@@ -1,6 +1,5 @@
 """Pages of the admin: lists with search and filters, the history of an instance, and actions that need a reason."""
 
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -117,9 +116,9 @@ class InstanceAdmin(ReadOnlyAdmin):
     def state(self, instance: Instance) -> str:
         return instance.lease.state
 
-    @admin.display(description="last heartbeat")
-    def heartbeat_at(self, instance: Instance) -> datetime:
-        return instance.lease.heartbeat_at
+    @admin.display(description="last heartbeat (UTC)")
+    def heartbeat_at(self, instance: Instance) -> str:
+        return f"{instance.lease.heartbeat_at:%Y-%m-%d %H:%M:%S}"
 
     @admin.action(description="Remove (deregister) with a reason", permissions=["operate"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:

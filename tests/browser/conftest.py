@@ -1,4 +1,4 @@
-"""A registry of real processes, and a real Chromium."""
+"""Fixtures: a registry of real processes, and Chromium."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 from registry_project.devstack.issuer.clients import ADMIN, all_clients
-from tests.browser.person import Person
+from tests.browser.user import BrowserUser
 from tests.server.registry import Registry
 
 FLAGS = (
@@ -26,8 +26,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def person(registry: Registry, tmp_path: Path) -> Iterator[Person]:
-    """Somebody at a browser, not signed in."""
+def user(registry: Registry, tmp_path: Path) -> Iterator[BrowserUser]:
+    """A user with a new browser profile, not signed in."""
     options = ChromeOptions()
     for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(flag)
@@ -35,6 +35,6 @@ def person(registry: Registry, tmp_path: Path) -> Iterator[Person]:
     browser = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     browser.set_page_load_timeout(30)
     try:
-        yield Person(browser, f"http://127.0.0.1:{registry.ports[0]}", tmp_path)
+        yield BrowserUser(browser, f"http://127.0.0.1:{registry.ports[0]}", tmp_path)
     finally:
         browser.quit()

@@ -1,4 +1,4 @@
-"""What a person does at a browser."""
+"""A user at a browser."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,12 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 
 @dataclass
-class Person:
+class BrowserUser:
+    """A browser, the address of the registry, and a directory for screenshots."""
+
     browser: Chrome
     address: str
-    pictures: Path
+    screenshots: Path
 
     def open(self, path: str) -> None:
         self.browser.get(self.address + path)
@@ -26,7 +28,7 @@ class Person:
         WebDriverWait(self.browser, 20).until(expected.element_to_be_clickable((By.CSS_SELECTOR, css))).click()
 
     def follow(self, css: str) -> None:
-        """Click what leads to another page, and wait until that has taken the place of this one."""
+        """Click a link or button, and wait until the next page has replaced this one."""
         page = self.browser.find_element(By.TAG_NAME, "html")
         self.click(css)
         waiting = WebDriverWait(self.browser, 20)
@@ -40,7 +42,7 @@ class Person:
         WebDriverWait(self.browser, 20).until(expected.url_contains(self.address))
 
     def choose_action(self, action: str, name: str, model: str = "instance") -> None:
-        """Search a row in its list, tick it and begin an action."""
+        """Search for a row, select it and start an action."""
         self.open(f"/admin/service_registry/{model}/?q={name}")
         self.click("input.action-select")
         Select(self.find("select[name='action']")).select_by_value(action)
@@ -49,5 +51,10 @@ class Person:
     def text(self) -> str:
         return self.browser.find_element(By.TAG_NAME, "body").text
 
-    def picture(self, name: str) -> None:
-        self.browser.save_screenshot(str(self.pictures / f"{name}.png"))
+    def set_size(self, width: int, height: int) -> None:
+        """Emulate a screen of a phone; Chromium's own windows are at least 500 pixels wide."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def save_screenshot(self, name: str) -> None:
+        self.browser.save_screenshot(str(self.screenshots / f"{name}.png"))
