@@ -32,7 +32,7 @@ LAST_EVENT_ID = OpenApiParameter(
 
 
 class WatchViewSet(ViewSet):
-    """WatchResponse after an index."""
+    """The changes after an index."""
 
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.WATCH}

@@ -1,8 +1,9 @@
-"""The list from memory is the list that Django gives, byte for byte."""
+"""The list from memory equals the list from the database byte for byte, and bounds its queue."""
 
 import asyncio
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,16 +12,23 @@ from urllib.parse import urlencode
 import pytest
 from django.http import QueryDict
 
-from service_registry.asgi.flow_control import Answers
-from service_registry.asgi.reads.listing import Listing
-from service_registry.asgi.reads.response_cache import Texts
+from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.flow_control import ResponsesInFlight
+from service_registry.asgi.limits import SubscriberLimits
+from service_registry.asgi.reads.blocking import BlockingReads
+from service_registry.asgi.reads.listing import MAX_QUEUED, Listing
+from service_registry.asgi.reads.response_cache import ResponseCache
+from service_registry.asgi.threads import ReadThreads
+from service_registry.exceptions import TooBusy
 from service_registry.expiry.sweep import sweep
+from service_registry.http import cursors
+from service_registry.http.responses import Response
 from service_registry.http.validation import validate_query
 from service_registry.models import Override
 from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.hub import Hub
 from service_registry.replica.load import load_replica, read_changes
-from service_registry.replica.store import Replica
+from service_registry.replica.store import Replica, ServiceEntry
 from service_registry.schemas import ListQuery
 from tests import ageing
 from tests.client import Api, registration
@@ -28,8 +36,8 @@ from tests.fleets import register_fleet, set_heartbeat_age
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# From a query to the index at which the answer was read, and its text.
-Give = Callable[[str], tuple[str, bytes]]
+# Reads the list for a query string, and returns the index of the response and its body.
+ReadList = Callable[[str], tuple[str, bytes]]
 
 
 @pytest.fixture
@@ -44,47 +52,51 @@ def team() -> Api:
 
 
 @pytest.fixture
-def by_django(team: Api) -> Give:
-    def give(query: str) -> tuple[str, bytes]:
+def from_database(team: Api) -> ReadList:
+    def read(query: str) -> tuple[str, bytes]:
         answer = team.get(f"/registry/services?{query}")
         assert answer.status == 200, (query, answer.body)
         return answer.headers["x-registry-index"], answer.body
 
-    return give
+    return read
 
 
-def from_memory(replica: Replica) -> Give:
-    """What a process gives whose database was there last ten seconds ago."""
-    hub = Hub()
-    hub.replica, hub.read_at = replica, time.monotonic() - 10
-    pages = Listing(hub, Texts(), Answers())
-
-    def give(query: str) -> tuple[str, bytes]:
-        page = asyncio.run(pages.page(validate_query(ListQuery, QueryDict(query))))
-        assert page is not None
-        text, headers = page
-        assert int(headers["X-Registry-Stale"]) > 10
-        return headers["X-Registry-Index"], text
-
-    return give
+def listing_of(replica: Replica, stale: bool = False) -> Listing:
+    """Return the handler of a process whose replica is fresh, or that last read the log ten seconds ago."""
+    hub, threads = Hub(), ReadThreads()
+    hub.replica, hub.read_at = replica, time.monotonic() - 10 if stale else math.inf
+    blocking = BlockingReads(hub, threads, SubscriberLimits())
+    return Listing(Authenticator(threads), ResponsesInFlight(), blocking, ResponseCache())
 
 
-def walked(query: str, *places: Give) -> list[tuple[str, bytes]]:
-    """All pages, asked of the places in turn."""
+def from_memory(replica: Replica, stale: bool = False) -> ReadList:
+    listing = listing_of(replica, stale)
+
+    def read(query: str) -> tuple[str, bytes]:
+        parsed = validate_query(ListQuery, QueryDict(query))
+        response = asyncio.run(listing.page(replica, parsed, cursors.decode(parsed.after)))
+        assert (int(response.headers.get("X-Registry-Stale", "0")) > 10) == stale
+        return response.headers["X-Registry-Index"], response.body
+
+    return read
+
+
+def read_pages(query: str, *sources: ReadList) -> list[tuple[str, bytes]]:
+    """Read all pages, from the sources in turn."""
     pages: list[tuple[str, bytes]] = []
-    asked = query
-    for place in itertools.cycle(places):
-        pages.append(place(asked))
+    page_query = query
+    for read in itertools.cycle(sources):
+        pages.append(read(page_query))
         following = json.loads(pages[-1][1])["next"]
         if following is None:
             break
-        asked = f"{query}&{urlencode({'after': following})}"
+        page_query = f"{query}&{urlencode({'after': following})}"
         assert len(pages) < 100, query
     return pages
 
 
 def fill(team: Api) -> None:
-    """Every way in which services and instances can stand."""
+    """Create services and instances in every state."""
     team.register("api", "b", tags=["v2", "canary"], metadata={"version": "2", "q": 'a"\\é'}, host="2001:db8::1")
     team.register("api", "a", zone="eu", tags=["v2"], status="DOWN", weight=0)
     team.register("api", "B", zone="us", metadata={"version": "2", "tier": "front"})
@@ -130,8 +142,8 @@ def hold_and_expire(team: Api) -> None:
     assert (report.expired, report.protected) == (2, 4)
 
 
-def states(give: Give) -> set[str]:
-    services = json.loads(give("state=all&status=all")[1])["services"]
+def states(read: ReadList) -> set[str]:
+    services = json.loads(read("state=all&status=all")[1])["services"]
     return {instance["state"] for service in services for instance in service["instances"]}
 
 
@@ -149,28 +161,28 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("view", ["full", "summary"])
-def test_the_list_is_the_same_from_memory_as_by_django(
-    team: Api, feed: FeedConnection, by_django: Give, view: str
+def test_list_from_memory_equals_list_from_database(
+    team: Api, feed: FeedConnection, from_database: ReadList, view: str
 ) -> None:
-    """From one that was loaded, and from one that the log has told all of it; also where a walk changes its place."""
+    """For a replica loaded from the tables, for one fed by the log, and when a client changes between sources."""
     fed, _ = load_replica(feed)
     fill(team)
-    assert states(by_django) == {"live", "protected", "expired"}
+    assert states(from_database) == {"live", "protected", "expired"}
     changes = read_changes(feed, fed.index, fed.pk, 500, 0)
     assert changes
     for change in changes:
         fed.apply(change)
-    loaded, fed_too = from_memory(load_replica(feed)[0]), from_memory(fed)
+    loaded, from_log = from_memory(load_replica(feed)[0]), from_memory(fed, stale=True)
     for query, limit in itertools.product(QUERIES, (3, 500)):
-        asked = f"{query}&view={view}&limit={limit}"
-        pages = walked(asked, by_django)
-        for places in ([loaded], [fed_too], [loaded, by_django], [by_django, fed_too]):
-            assert walked(asked, *places) == pages, asked
+        page_query = f"{query}&view={view}&limit={limit}"
+        pages = read_pages(page_query, from_database)
+        for sources in ([loaded], [from_log], [loaded, from_database], [from_database, from_log]):
+            assert read_pages(page_query, *sources) == pages, page_query
 
 
 @pytest.mark.parametrize("sizes", [(1500, 600, 1), (2000, 1), (1999, 1, 1), (1, 2500)])
-def test_a_page_ends_with_the_instances_that_fill_it(
-    team: Api, feed: FeedConnection, by_django: Give, sizes: tuple[int, ...]
+def test_list_page_ends_with_the_service_that_fills_it(
+    team: Api, feed: FeedConnection, from_database: ReadList, sizes: tuple[int, ...]
 ) -> None:
     for name, size in zip("abc", sizes, strict=False):
         items = [registration(name, f"i-{number}") for number in range(size)]
@@ -178,17 +190,34 @@ def test_a_page_ends_with_the_instances_that_fill_it(
             assert team.post("/registry/register", items[start : start + 1000]).status == 200
     memory = from_memory(load_replica(feed)[0])
     for query in ("", "view=summary", "zone=nowhere"):
-        assert walked(query, memory) == walked(query, by_django)
-    assert len(walked("", memory)) == (1 if sizes == (1, 2500) else 2)
+        assert read_pages(query, memory) == read_pages(query, from_database)
+    assert len(read_pages("", memory)) == (1 if sizes == (1, 2500) else 2)
 
 
-def test_a_walk_keeps_the_index_it_began_with(team: Api, feed: FeedConnection, by_django: Give) -> None:
+def test_list_keeps_the_index_of_its_first_page(team: Api, feed: FeedConnection, from_database: ReadList) -> None:
     for name in "abc":
         team.register(name)
     began = from_memory(load_replica(feed)[0])
     team.register("d")
     ended = from_memory(load_replica(feed)[0])
-    pages = walked("limit=1", began, ended, by_django, ended)
+    pages = read_pages("limit=1", began, ended, from_database, ended)
     assert [json.loads(text)["services"][0]["name"] for _index, text in pages] == ["a", "b", "c", "d"]
     assert {json.loads(text)["index"] for _index, text in pages} == {pages[0][0]}
     assert {index for index, _text in pages[1:]}.isdisjoint({pages[0][0]})
+
+
+def test_equal_list_requests_share_one_body_and_too_many_are_refused() -> None:
+    replica = Replica("0123abcd-7", 7, {("default", "web"): ServiceEntry(("team",))})
+
+    async def read_many() -> list[object]:
+        listing = listing_of(replica)
+        requests = [listing.page(replica, ListQuery(), None) for _ in range(MAX_QUEUED + 1)]
+        responses = await asyncio.gather(*requests, return_exceptions=True)
+        assert (await listing.page(replica, ListQuery(), None)).status == 200
+        return list(responses)
+
+    *served, refused = asyncio.run(read_many())
+    assert isinstance(refused, TooBusy)
+    bodies = [response.body for response in served if isinstance(response, Response)]
+    assert len(bodies) == MAX_QUEUED
+    assert len({id(body) for body in bodies}) == 1

@@ -8,7 +8,7 @@ from service_registry.expiry.sweep import sweep
 from service_registry.models import Lease
 from tests import ageing
 from tests.client import Api
-from tests.queries.fleet import register_fleet
+from tests.queries.fleet import register_four_instances
 
 
 def test_discovery_returns_healthy_instances_by_id(payments: Api, reader: Api) -> None:
@@ -69,7 +69,7 @@ def test_discovery_of_an_unknown_service_is_not_found(reader: Api) -> None:
 def test_discovery_with_filters_returns_matching_instances(
     payments: Api, reader: Api, query: str, instances: list[str]
 ) -> None:
-    register_fleet(payments)
+    register_four_instances(payments)
     found = reader.get(f"/registry/services/api?{query}").json["instances"]
     assert [instance["instance_id"] for instance in found] == instances
 

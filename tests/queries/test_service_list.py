@@ -7,7 +7,7 @@ import pytest
 from service_registry.queries import catalogue
 from service_registry.schemas import ListQuery
 from tests.client import Api, registration
-from tests.queries.fleet import register_fleet
+from tests.queries.fleet import register_four_instances
 
 
 def test_list_counts_all_and_healthy_instances(payments: Api, reader: Api) -> None:
@@ -80,20 +80,20 @@ def test_list_of_one_namespace_excludes_others(payments: Api, reader: Api) -> No
 def test_list_with_filters_returns_matching_services_and_instances(
     payments: Api, reader: Api, query: str, names: list[str], instances: list[str]
 ) -> None:
-    register_fleet(payments)
+    register_four_instances(payments)
     services = reader.get(f"/registry/services?{query}").json["services"]
     assert [service["name"] for service in services] == names
     assert [instance["instance_id"] for service in services for instance in service["instances"]] == instances
 
 
 def test_list_counts_ignore_instance_filters(payments: Api, reader: Api) -> None:
-    register_fleet(payments)
+    register_four_instances(payments)
     (service,) = reader.get("/registry/services?tag=canary").json["services"]
     assert (service["instance_count"], service["healthy_count"], len(service["instances"])) == (2, 1, 1)
 
 
 def test_list_summary_has_no_instances(payments: Api, reader: Api) -> None:
-    register_fleet(payments)
+    register_four_instances(payments)
     services = reader.get("/registry/services?view=summary").json["services"]
     assert [service["instance_count"] for service in services] == [2, 1, 1]
     assert all("instances" not in service for service in services)

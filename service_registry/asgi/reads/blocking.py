@@ -67,7 +67,7 @@ class BlockingReads:
         known = self.hub.contains_index(replica, index)
         if known is None:
             known = index == newest_change(replica, topic)[1] or await self.is_in_log(index)
-        # WatchResponse that arrived while the log was read are newer than what the caller waits for.
+        # Changes that arrived while the log was read are newer than what the caller waits for.
         replica = self.hub.replica
         return pk if known and replica and pk >= newest_change(replica, topic)[0] else None
 

@@ -107,7 +107,7 @@ class Listing:
     async def build(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> PageBuilder:
         """Build a page part by part: the event loop copies a part of the replica, the thread filters it.
 
-        WatchResponse between two parts are newer than the page's index, as they may be where the database is read.
+        Changes between two parts are newer than the page's index, as they may be where the database is read.
         """
         builder = PageBuilder(query, replica.index)
         keys = await self.on_thread(partial(select_keys, list(replica.services), query, after))
