@@ -1,4 +1,4 @@
-"""The application, and what every migrated database holds from the start."""
+"""The Django application, and the initial rows of every migrated database."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ class ServiceRegistryConfig(AppConfig):
 
 
 def create_initial_rows(using: str, **_kwargs: Any) -> None:
-    """Make the role groups, the state row and the log's first row where they are missing, and touch none that exist.
+    """Create the role groups, the state row and the first row of the change log where they are missing.
 
-    Permissions do not exist yet while migrations of a new database run, and a flush empties these tables; after either
-    this signal is sent.
+    A migration could not: the permissions of a new database are created after all migrations, and a flush empties these
+    tables. Django sends this signal after both.
     """
     # The models are not loaded yet when this file is imported.
     from service_registry import changelog, permissions  # noqa: PLC0415

@@ -1,6 +1,6 @@
-"""The registry's tables. States are QuerySet methods; invariants are named constraints.
+"""The registry's tables. States are QuerySet methods, invariants are named constraints.
 
-Rows of `Service`, `Instance`, `Lease`, `Override` and `Change` are written by `manager`, `expiry` and `changes` alone.
+Only `manager`, `expiry` and `changelog` write rows of `Service`, `Instance`, `Lease`, `Override` and `Change`.
 """
 
 from django.contrib.auth.models import AbstractUser
@@ -14,9 +14,9 @@ from service_registry.choices import ChangeKind, Rule, Scheme, State, Status
 
 
 class User(AbstractUser):
-    """An operator of the admin. `issuer` and `subject` tie the row to the person at the OIDC provider."""
+    """An operator of the admin. `issuer` and `subject` identify the person at the OIDC provider."""
 
-    issuer = models.TextField(null=True, blank=True)  # noqa: DJ001 (a local user has none, and none is not a name)
+    issuer = models.TextField(null=True, blank=True)  # noqa: DJ001 (null: a local user)
     subject = models.TextField(null=True, blank=True)  # noqa: DJ001
 
     class Meta:
@@ -31,13 +31,8 @@ class User(AbstractUser):
         return f"{self.subject}@{self.issuer}" if self.subject else f"admin:{self.get_username()}"
 
 
-class ServiceQuerySet(QuerySet["Service"]):
-    def named(self, namespace: str, name: str) -> "ServiceQuerySet":
-        return self.filter(namespace=namespace, name=name)
-
-
 class Service(models.Model):
-    """A name under which instances are found, and the group names that own it."""
+    """A service: a name for its instances, and the names of the groups that own it."""
 
     namespace = models.TextField(db_collation="C")
     name = models.TextField(db_collation="C")
@@ -46,14 +41,12 @@ class Service(models.Model):
     # When an operator released the service: for 15 minutes no instance of it is protected.
     released_at = models.DateTimeField(null=True)
 
-    objects = ServiceQuerySet.as_manager()
-
     class Meta:
         default_permissions = ("view",)
         permissions = [("manage_service", "Can change the owners of services, provision and delete them")]
         constraints = [
             models.UniqueConstraint(fields=["namespace", "name"], name="service_unique_name"),
-            models.CheckConstraint(condition=Q(owners__len__gte=1, owners__len__lte=8), name="service_has_owners"),
+            models.CheckConstraint(condition=Q(owners__len__gte=1, owners__len__lte=8), name="service_owner_count"),
         ]
         indexes = [
             GinIndex(fields=["owners"], name="service_by_owner"),
@@ -65,7 +58,7 @@ class Service(models.Model):
 
 
 class InstanceQuerySet(QuerySet["Instance"]):
-    """The lease decides in which state an instance is; no other code filters on a lease's columns."""
+    """Instances by the state of their lease. The ORM filters on a lease's columns only here."""
 
     def listed(self) -> "InstanceQuerySet":
         return self.filter(lease__expired_at__isnull=True)
@@ -78,21 +71,21 @@ class InstanceQuerySet(QuerySet["Instance"]):
 
 
 class Instance(models.Model):
-    """What readers see of one running copy of a service. Written only when that changes; the lease beats beside it."""
+    """A running copy of a service, as readers see it. The row is written only when that changes, the lease often."""
 
     service = models.ForeignKey(Service, models.PROTECT, related_name="instances", db_index=False)
     instance_id = models.TextField(db_collation="C")
     host = models.TextField()
     port = models.IntegerField()
     scheme = models.TextField(default=Scheme.HTTP)
-    zone = models.TextField(null=True)  # noqa: DJ001 (absent and empty differ in the contract)
+    zone = models.TextField(null=True)  # noqa: DJ001 (null: not stated)
     weight = models.IntegerField(default=100)
     tags = ArrayField(models.TextField(), default=list)
     metadata = models.JSONField(default=dict)
     reported_status = models.TextField(default=Status.UP)
     registered_at = models.DateTimeField(db_default=Now())
     registered_by = models.TextField()
-    # An alternating instance is heard six times a minute; the word it said last waits for the minute's end.
+    # At most six reported statuses are applied in the minute that began then; a further one waits for its end.
     pending_status = models.TextField(null=True)  # noqa: DJ001
     status_minute_at = models.DateTimeField(null=True)
     status_changes = models.IntegerField(default=0)
@@ -119,7 +112,7 @@ class Instance(models.Model):
         indexes = [
             models.Index(fields=["instance_id"], name="instance_by_id"),
             models.Index(
-                fields=["status_minute_at"], name="instance_pending", condition=Q(pending_status__isnull=False)
+                fields=["status_minute_at"], name="instance_pending_status", condition=Q(pending_status__isnull=False)
             ),
         ]
 
@@ -134,10 +127,11 @@ class Instance(models.Model):
 
 
 class Lease(models.Model):
-    """The facts by which an instance is alive. Narrow, half-empty pages and no index on times: every heartbeat is HOT.
+    """The lease of an instance, written at every heartbeat.
 
-    `beats` counts heartbeats since `epoch` began; a lease with none is unproven. No deadline is kept: it follows from
-    `heartbeat_at`, `ttl_seconds` and `RegistryState.window_started_at`. `protected_by` is the rule of the
+    The table is narrow, its pages are half empty and its times have no index, so that every heartbeat is a HOT update.
+    `beats` counts heartbeats in the current `epoch`; a lease without any is unproven. The deadline is not stored: it
+    follows from `heartbeat_at`, `ttl_seconds` and `RegistryState.window_started_at`. `protected_by` is the rule of the
     protection that began at `protected_at`, or of the last one.
     """
 
@@ -175,7 +169,10 @@ class Lease(models.Model):
 
 
 class Override(models.Model):
-    """An operator's or owner's word over an instance's own status. Survives the instance, which need not exist."""
+    """A status that an operator or owner puts in place of the reported one.
+
+    It belongs to a service and an instance id: the instance need not exist, and may be registered again.
+    """
 
     service = models.ForeignKey(Service, models.PROTECT, related_name="overrides", db_index=False)
     instance_id = models.TextField(db_collation="C")
@@ -199,7 +196,7 @@ class Override(models.Model):
 
 
 class Reservation(models.Model):
-    """The name of a deleted service, which only its last owners may claim until then."""
+    """The reserved name of a deleted service: until `until` only its last owners can claim it."""
 
     namespace = models.TextField(db_collation="C")
     name = models.TextField(db_collation="C")
@@ -215,27 +212,29 @@ class Reservation(models.Model):
 
 
 class ChangeQuerySet(QuerySet["Change"]):
-    def of(self, instance: Instance) -> "ChangeQuerySet":
-        """Those of one instance, and of all that had its name before it; newest first, as the index has them."""
+    def of_instance(self, instance: Instance) -> "ChangeQuerySet":
+        """Return the changes of an instance and of earlier ones with its id, newest first as in the index."""
         service = instance.service
         named = self.filter(namespace=service.namespace, service_name=service.name, instance_id=instance.instance_id)
         return named.order_by(F("id") * Value(-1))
 
     def before(self, pk: str) -> "ChangeQuerySet":
-        """Those with lower ids than the text `pk` says; all of them when it is no id."""
+        """Return the changes with ids below the decimal number `pk`; all of them when it is not an id."""
         if not (pk.isascii() and pk.isdecimal() and len(pk) < 19):
             return self
         return self.alias(newness=F("id") * Value(-1)).filter(newness__gt=-int(pk))
 
 
 class Change(models.Model):
-    """One row of the log: append-only, ids in commit order. No foreign keys, since nothing may be locked after the
-    lock under which it is appended."""
+    """A change: one row of the append-only change log, with ids in commit order.
+
+    It has no foreign keys, because nothing may be locked after the change lock.
+    """
 
     mark = models.CharField(max_length=8)
     at = models.DateTimeField()
     kind = models.TextField()
-    namespace = models.TextField(null=True, db_collation="C")  # noqa: DJ001 (rows of the log itself belong to no service)
+    namespace = models.TextField(null=True, db_collation="C")  # noqa: DJ001 (null: `log_started`)
     service_name = models.TextField(null=True, db_collation="C")  # noqa: DJ001
     instance_id = models.TextField(null=True, db_collation="C")  # noqa: DJ001
     instance = models.JSONField(null=True)
@@ -250,8 +249,8 @@ class Change(models.Model):
         default_permissions = ("view",)
         constraints = [models.CheckConstraint(condition=Q(kind__in=ChangeKind.values), name="change_kind")]
         indexes = [
-            # Newest first, by an expression: asked for the newest of a quiet service by `id`, PostgreSQL may prefer to
-            # read the primary key backwards, past every change of all the others.
+            # Newest first, by an expression: for the newest change of a quiet service by `id` PostgreSQL may read the
+            # primary key backwards instead, through the changes of all other services.
             models.Index("namespace", "service_name", F("id") * Value(-1), name="change_by_service"),
             models.Index("namespace", "service_name", "instance_id", F("id") * Value(-1), name="change_by_instance"),
         ]
@@ -274,7 +273,7 @@ class RegistryState(models.Model):
     suspended_at = models.DateTimeField(null=True)
     suspended_until = models.DateTimeField(null=True)
     suspension_budget_full_at = models.DateTimeField(null=True)
-    # How things stood before this cannot be read from the log any more.
+    # The state of the registry before this time cannot be read from the log any more.
     pruned_before = models.DateTimeField(null=True)
     # By TTL, the rule and the time in seconds of an `expiry.protection.ExceededLimit`.
     exceeded_limits = models.JSONField(db_default={})
@@ -288,7 +287,7 @@ class RegistryState(models.Model):
 
 
 class SigningKeys(models.Model):
-    """The last good key set of an issuer, so that a start while the issuer is down still serves."""
+    """The last valid key set of an issuer, for a process that starts while the issuer is down."""
 
     issuer = models.TextField(unique=True)
     document = models.JSONField()

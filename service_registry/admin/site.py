@@ -97,7 +97,7 @@ class InstanceAdmin(ReadOnlyAdmin):
         instance = self.get_object(request, object_id)
         if instance is None:
             raise Http404
-        rows = list(Change.objects.of(instance).before(request.GET.get("before", ""))[: CHANGES_PER_PAGE + 1])
+        rows = list(Change.objects.of_instance(instance).before(request.GET.get("before", ""))[: CHANGES_PER_PAGE + 1])
         context = {
             **self.admin_site.each_context(request),
             "title": f"History of {instance.service} {instance}",

@@ -154,7 +154,7 @@ FIELD_OF_CONSTRAINT = {
     "instance_scheme": "scheme",
     "instance_reported_status": "status",
     "lease_ttl_seconds": "ttl_seconds",
-    "service_has_owners": "owner",
+    "service_owner_count": "owner",
 }
 
 

@@ -111,7 +111,7 @@ class Migration(migrations.Migration):
                 'permissions': [('manage_service', 'Can change the owners of services, provision and delete them')],
                 'default_permissions': ('view',),
                 'indexes': [django.contrib.postgres.indexes.GinIndex(fields=['owners'], name='service_by_owner'), models.Index(condition=models.Q(('released_at__isnull', False)), fields=['released_at'], name='service_released')],
-                'constraints': [models.UniqueConstraint(fields=('namespace', 'name'), name='service_unique_name'), models.CheckConstraint(condition=models.Q(('owners__len__gte', 1), ('owners__len__lte', 8)), name='service_has_owners')],
+                'constraints': [models.UniqueConstraint(fields=('namespace', 'name'), name='service_unique_name'), models.CheckConstraint(condition=models.Q(('owners__len__gte', 1), ('owners__len__lte', 8)), name='service_owner_count')],
             },
         ),
         migrations.CreateModel(
@@ -206,7 +206,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='instance',
-            index=models.Index(condition=models.Q(('pending_status__isnull', False)), fields=['status_minute_at'], name='instance_pending'),
+            index=models.Index(condition=models.Q(('pending_status__isnull', False)), fields=['status_minute_at'], name='instance_pending_status'),
         ),
         migrations.AddConstraint(
             model_name='instance',

@@ -227,7 +227,7 @@ def find_instance(namespace: str, service_name: str | None, instance_id: str) ->
 def explain_missing(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:
     if service_name is None:
         return InstanceNotFound("never_registered")
-    if not Service.objects.named(namespace, service_name).exists():
+    if not Service.objects.filter(namespace=namespace, name=service_name).exists():
         return ServiceNotFound()
     (last,) = changelog.read_last_lifecycle_kinds([(namespace, service_name, instance_id)])
     return InstanceNotFound.after(last)
