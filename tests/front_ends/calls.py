@@ -35,6 +35,7 @@ TEAM, OTHER_TEAM = "team-payments", "team-other"
 # Replaced by the names of a case, so that no case changes what another one finds.
 SERVICE = "CASE"
 INSTANCE = "i-1"
+OTHER_INSTANCE = f"of-{SERVICE}"  # its id is of this service alone
 KEY = {"namespace": NAMESPACE, "service_name": SERVICE, "instance_id": INSTANCE}
 REGISTRATION = registration(SERVICE, INSTANCE, namespace=NAMESPACE)
 STATUS_PATH = f"/registry/instance/{SERVICE}/{INSTANCE}/status?namespace={NAMESPACE}"
@@ -53,7 +54,7 @@ class Call:
         owned: whether the caller must own the service.
         owned_unless: the permission that does without an owner.
         succeeds: the status of the answer.
-        item: the status of an array's item.
+        item: the status of an array's item; 0 when the body is no array.
         of_empty: whether the service must have no instances.
         compared: whether the front ends' answers are the same to the last member when the call succeeds.
     """
@@ -66,7 +67,7 @@ class Call:
     owned: bool = False
     owned_unless: str | None = None
     succeeds: int = 200
-    item: int | None = None
+    item: int = 0
     of_empty: bool = False
     compared: bool = True
     headers: Pairs = field(default=())
@@ -111,7 +112,7 @@ CALLS = (
     Call("discovery of the past", "GET", f"{DISCOVERY_PATH}&at=2999-01-01T00:00:00Z", (READ,), succeeds=400),
     Call("head of discovery", "HEAD", DISCOVERY_PATH, (READ,)),
     Call("instance", "GET", f"/registry/instance/{SERVICE}/{INSTANCE}?namespace={NAMESPACE}", (READ,)),
-    Call("instance by id", "GET", f"/registry/instance/of-{SERVICE}?namespace={NAMESPACE}", (READ,)),
+    Call("instance by id", "GET", f"/registry/instance/{OTHER_INSTANCE}?namespace={NAMESPACE}", (READ,)),
     Call("watch", "GET", f"/registry/watch?namespace={NAMESPACE}", (READ,)),
     Call("watch of the past", "GET", "/registry/watch?index=00000000-1", (READ,), succeeds=410),
     Call("stream", "GET", "/registry/watch", (READ,), compared=False, headers=(("Accept", "text/event-stream"),)),

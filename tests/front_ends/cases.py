@@ -1,139 +1,135 @@
-"""Run cases through both front ends, and collect everything that is not as it should be."""
+"""The cases that are made from the tables of calls and inputs."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from tests.client import registration, token
-from tests.front_ends.calls import INSTANCE, SERVICE, TEAM, Call
-from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request, comparable, faults_of
+from tests.client import token
+from tests.front_ends import inputs
+from tests.front_ends.calls import CALLS, TEAM, Call
+from tests.front_ends.client import Answer, Request
+from tests.front_ends.running import Case, Check, expect, expect_items, request_of
 
-ARRAY_LIMIT = 1000
-FAILURES_SHOWN, CHARACTERS_SHOWN = 40, 600
-
-# Says what is wrong with an answer; nothing when it is right.
-Check = Callable[[Answer], str | None]
+WITH_BODY = [call for call in CALLS if call.body is not None]
+OBJECTS = [call for call in WITH_BODY if not call.item]
+ARRAYS = [call for call in WITH_BODY if call.item]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A request, and what its answer must be. `compared` is False where the contract lets the front ends differ."""
-
-    name: str
-    request: Request
-    check: Check
-    compared: bool = True
-    of_empty: bool = False
-
-
-def request_of(call: Call, bearer: str | None, **changed: Any) -> Request:
-    """A call's request, with some of its parts changed."""
-    arguments: dict[str, Any] = {"path": call.path, "body": call.body, "headers": call.headers}
-    return Request(call.method, bearer=bearer, **arguments | changed)
+def expected(call: Call, granted: frozenset[str], *, owns: bool) -> Check:
+    """What the table says of a call."""
+    missing = call.missing(granted)
+    if missing:
+        return expect(403, "permission_denied", permission=missing)
+    refused = call.needs_owner(granted) and not owns
+    if call.item:
+        return expect_items((403, "not_owner") if refused else (call.item, None))
+    return expect(403, "not_owner") if refused else expect(call.succeeds)
 
 
-def for_service(request: Request, name: str) -> Request:
-    """The request of one case, which has a service of its own."""
-    body = request.body
-    if isinstance(body, bytes):
-        body = body.replace(SERVICE.encode(), name.encode())
-    elif body is not None:
-        body = json.loads(json.dumps(body).replace(SERVICE, name))
-    return replace(request, path=request.path.replace(SERVICE, name), body=body)
+def permission_matrix(
+    granted_to: dict[str, frozenset[str]], team: str, calls: Sequence[Call] = CALLS
+) -> Iterator[Case]:
+    """Each call by a caller of each group who also is of `team`."""
+    for group, granted in granted_to.items():
+        bearer = token(group, team, subject=group)
+        for call in calls:
+            check = expected(call, granted, owns=team == TEAM)
+            yield Case(
+                f"{call.name} by {group} of {team}",
+                request_of(call, bearer),
+                check,
+                compared=call.compared or call.missing(granted) is not None,
+                of_empty=call.of_empty,
+            )
 
 
-def expect(status: int, code: str | None = None, **members: Any) -> Check:
-    """A check of the status, the problem's code and some members of it; `fields` are those that it names."""
-
-    def check(answer: Answer) -> str | None:
-        wanted: list[Any] = [status]
-        found: list[Any] = [answer.status]
-        if not answer.body:  # to HEAD
-            return None if found == wanted else f"expected {wanted}, and the answer is {answer}"
-        if code:
-            wanted.append(code)
-            found.append(answer.code)
-        if "fields" in members:
-            wanted.append(members["fields"])
-            found.append(answer.error_fields)
-        for name in members.keys() - {"fields"}:
-            wanted.append((name, members[name]))
-            found.append((name, answer.json.get(name) if answer.is_problem else None))
-        return None if found == wanted else f"expected {wanted}, and the answer is {answer}"
-
-    return check
+def is_operation(call: Call) -> bool:
+    """Whether the call takes arrays, too."""
+    return call.path in {"/registry/register", "/registry/heartbeat", "/registry/deregister"}
 
 
-def expect_items(*items: tuple[int, str | None]) -> Check:
-    """A check of an array's answer, item by item."""
-
-    def check(answer: Answer) -> str | None:
-        good = answer.status == 200 and answer.items == [*items]
-        return None if good else f"expected 200 with {[*items]}, and the answer is {answer}"
-
-    return check
+def with_field(body: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    return {**body, field: value}
 
 
-@dataclass
-class Run:
-    """Cases that are run through front ends, and their failures."""
-
-    fronts: Sequence[FrontEnd]
-    failures: list[str] = field(default_factory=list)
-    numbers: ClassVar[Iterator[int]] = count()
-
-    def run(self, cases: Sequence[Case]) -> None:
-        """Give each case a service of its own with one instance, and run it through every front end."""
-        names = [f"case-{next(self.numbers):05}" for _ in cases]
-        self.prepare(cases, names)
-        for case, name in zip(cases, names, strict=True):
-            self.run_one(case, name)
-
-    def prepare(self, cases: Sequence[Case], names: Sequence[str]) -> None:
-        team = token("registry-services", TEAM, subject="preparing")
-        items = [
-            registration(name, instance, namespace=NAMESPACE) for name in names for instance in (INSTANCE, f"of-{name}")
-        ]
-        empty = [
-            {"namespace": NAMESPACE, "service_name": name, "instance_id": instance}
-            for name, case in zip(names, cases, strict=True)
-            if case.of_empty
-            for instance in (INSTANCE, f"of-{name}")
-        ]
-        for front in self.fronts:
-            for operation, array, good in (("register", items, 201), ("deregister", empty, 204)):
-                for start in range(0, len(array), ARRAY_LIMIT):
-                    part = array[start : start + ARRAY_LIMIT]
-                    answer = front.ask(Request("POST", f"/registry/{operation}", part, team))
-                    assert answer.items == [(good, None)] * len(part), str(answer)
-
-    def run_one(self, case: Case, service_name: str) -> None:
-        request = for_service(case.request, service_name)
-        answers = [front.ask(request) for front in self.fronts]
-        for front, answer in zip(self.fronts, answers, strict=True):
-            found = [case.check(answer), *faults_of(answer)] if "metrics" not in request.path else [case.check(answer)]
-            self.failures += [f"{front.name}: {case.name}: {fault}" for fault in found if fault]
-        if case.compared:
-            compared = [comparable(front, answer) for front, answer in zip(self.fronts, answers, strict=True)]
-            self.failures += [
-                f"{front.name} differs: {case.name}: {difference(compared[0], other)}"
-                for front, other in zip(self.fronts[1:], compared[1:], strict=True)
-                if other != compared[0]
-            ]
-
-    def conclude(self) -> None:
-        """Fail with all that was found."""
-        shown = [failure[:CHARACTERS_SHOWN] for failure in self.failures[:FAILURES_SHOWN]]
-        shown.append(f"{len(self.failures)} failures")
-        assert not self.failures, "\n".join(shown)
-
-
-def difference(one: tuple[int, dict[str, str], Any], other: tuple[int, dict[str, str], Any]) -> str:
-    parts = [
-        f"{name}: {mine!r} / {theirs!r}"
-        for name, mine, theirs in zip(("status", "headers", "body"), one, other, strict=True)
-        if mine != theirs
+def bad_fields(bearer: str) -> list[Case]:
+    """Each bad field of an object."""
+    return [
+        Case(
+            f"{call.name} with {field}={value!r}",
+            request_of(call, bearer, body=with_field(call.body, field, value)),
+            expect(400, "invalid", fields=[field]),
+        )
+        for call in OBJECTS
+        for field, value in inputs.FIELDS_OF[call.name]
     ]
-    return "; ".join(parts)
+
+
+def refused_items(fields: inputs.Fields, item: int) -> Check:
+    """A check that each item is refused by its own field, and the good one behind them is not."""
+    refused = expect_items(*[(400, "invalid")] * len(fields), (item, None))
+
+    def check(answer: Answer) -> str | None:
+        fault = refused(answer)
+        if fault:
+            return fault
+        named = [
+            sorted({path.partition(".")[0] for path in result["error"]["errors"]})
+            for result in answer.json["results"][:-1]
+        ]
+        wanted = [[field] for field, _value in fields]
+        wrong = [(want, found) for want, found in zip(wanted, named, strict=True) if want != found]
+        return f"expected and named: {wrong}" if wrong else None
+
+    return check
+
+
+def bad_items(bearer: str) -> list[Case]:
+    """Arrays in which each item has a bad field, but for the last one."""
+    cases = []
+    for call in ARRAYS:
+        (good,) = call.body
+        fields = inputs.FIELDS_OF[call.path.rpartition("/")[2]]
+        array = [*(with_field(good, field, value) for field, value in fields), good]
+        cases.append(Case(call.name, request_of(call, bearer, body=array), refused_items(fields, call.item)))
+    return cases
+
+
+def bad_json(bearer: str) -> list[Case]:
+    """Bodies that are no JSON of ours."""
+    return [
+        Case(
+            f"{call.name}: {name}",
+            request_of(call, bearer, body=changed(inputs.as_json(call.body))),
+            expect(400, "invalid"),
+        )
+        for call in WITH_BODY
+        for name, changed in inputs.JSON_DEFECTS.items()
+    ]
+
+
+def bad_queries(bearer: str) -> list[Case]:
+    """Each bad parameter of a query."""
+    bodies = {(call.method, call.path.partition("?")[0]): call.body for call in OBJECTS}
+    return [
+        Case(
+            f"{method} {path}?{query[:80]}",
+            Request(method, f"{path}?{query}", bodies.get((method, path)), bearer),
+            expect(400, "invalid", fields=[field]),
+        )
+        for (method, path), queries in inputs.QUERIES.items()
+        for field, query in queries
+    ]
+
+
+def superfluous_queries(bearer: str) -> list[Case]:
+    """Queries of operations that take none."""
+    return [
+        Case(
+            f"{call.name}?{query}",
+            request_of(call, bearer, path=f"{call.path}?{query}"),
+            expect(400, "invalid", fields=[field]),
+        )
+        for call in WITH_BODY
+        if is_operation(call)
+        for field, query in inputs.NO_PARAMETERS
+    ]

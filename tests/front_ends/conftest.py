@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.front_ends.calls import groups
-from tests.front_ends.cases import Run
 from tests.front_ends.client import FrontEnd
+from tests.front_ends.running import Run
 from tests.front_ends.servers import migrated_database, serving
 
 

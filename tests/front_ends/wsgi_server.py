@@ -8,6 +8,7 @@ import io
 import sys
 from socketserver import ThreadingMixIn
 from typing import Any, cast
+from wsgiref.headers import Headers
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIApplication
 
@@ -26,7 +27,16 @@ class Answer(ServerHandler):
 
     http_version = "1.1"
     environ: dict[str, Any]
-    request_handler: WSGIRequestHandler
+    headers: Headers
+    request_handler: Any
+
+    def cleanup_headers(self) -> None:
+        """Say so when the connection ends with the answer, as one without a length does."""
+        super().cleanup_headers()
+        if "Content-Length" not in self.headers:
+            self.request_handler.close_connection = True
+        if self.request_handler.close_connection:
+            self.headers["Connection"] = "close"
 
     def write(self, data: bytes) -> None:
         super().write(b"" if self.environ["REQUEST_METHOD"] == "HEAD" else data)
@@ -35,6 +45,7 @@ class Answer(ServerHandler):
 class Connection(WSGIRequestHandler):
     """The requests of one connection, one after the other."""
 
+    close_connection: bool
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are written apart, and the second would wait 40 ms
 

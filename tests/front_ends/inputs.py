@@ -1,0 +1,359 @@
+"""What the registry refuses to read, by the part of a request in which it stands."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tests.front_ends.calls import INSTANCE, SERVICE
+
+Fields = list[tuple[str, Any]]
+
+LONE_SURROGATE = "\ud800"
+
+KEY_FIELDS: Fields = [
+    ("namespace", "Shop"),
+    ("namespace", ""),
+    ("namespace", "a" * 64),
+    ("namespace", LONE_SURROGATE),
+    ("namespace", 1),
+    ("service_name", "a..b"),
+    ("service_name", "-web"),
+    ("service_name", "web\n"),
+    ("service_name", "a" * 129),
+    ("service_name", ""),
+    ("service_name", LONE_SURROGATE),
+    ("service_name", None),
+    ("service_name", ["web"]),
+    ("instance_id", "_x"),
+    ("instance_id", "a" * 256),
+    ("instance_id", "web\u0000"),
+    ("instance_id", ""),
+    ("instance_id", LONE_SURROGATE),
+    ("instance_id", None),
+    ("instance_id", 7),
+    ("bogus", 1),
+    ("bogus", None),
+]
+EPOCHS: Fields = [("epoch", value) for value in (0, -1, "1", 1.0, True, 2**53 + 1, 2**64, [1])]
+REGISTRATION_FIELDS: Fields = [
+    *KEY_FIELDS,
+    ("host", "127.1"),
+    ("host", "0x7f.1"),
+    ("host", "2130706433"),
+    ("host", "fe80::1%eth0"),
+    ("host", "http://a"),
+    ("host", "bücher.example"),
+    ("host", "a_b"),
+    ("host", "\u212aexample.com"),
+    ("host", "256.1.1.1"),
+    ("host", "10.0.0.1\u0000"),
+    ("host", ""),
+    ("host", None),
+    ("port", 0),
+    ("port", 65536),
+    ("port", -1),
+    ("port", 80.0),
+    ("port", "80"),
+    ("port", "\u0668\u0660"),
+    ("port", True),
+    ("port", 2**63),
+    ("port", None),
+    ("scheme", "ftp"),
+    ("zone", "a b"),
+    ("zone", ""),
+    ("zone", "z" * 65),
+    ("weight", -1),
+    ("weight", 65536),
+    ("weight", 0.5),
+    ("tags", ["a", "a"]),
+    ("tags", ["é"]),
+    ("tags", ["a" * 256]),
+    ("tags", [""]),
+    ("tags", [LONE_SURROGATE]),
+    ("tags", [None]),
+    ("tags", [str(number) for number in range(65)]),
+    ("tags", "a"),
+    ("metadata", {"a": 1}),
+    ("metadata", {"a": None}),
+    ("metadata", {"a": {"b": "c"}}),
+    ("metadata", {"a": "x" * 513}),
+    ("metadata", {"a": "ü" * 257}),
+    ("metadata", {"a": "\u0085"}),
+    ("metadata", {"a": LONE_SURROGATE}),
+    ("metadata", {LONE_SURROGATE: "a"}),
+    ("metadata", {"a b": "x"}),
+    ("metadata", {"": "x"}),
+    ("metadata", {str(number): "x" for number in range(65)}),
+    ("metadata", {str(number): "x" * 512 for number in range(17)}),
+    ("metadata", []),
+    ("ttl_seconds", 4),
+    ("ttl_seconds", 86401),
+    ("ttl_seconds", "30"),
+    ("status", "up"),
+    ("status", "EXPIRED"),
+    ("owner", ""),
+    ("owner", "a\u0000"),
+    ("owner", "x" * 256),
+    ("health_check", {}),
+    ("health_check", None),
+    ("epoch", 1),
+]
+HEARTBEAT_FIELDS: Fields = [*KEY_FIELDS, *EPOCHS, ("status", "GONE"), ("status", ""), ("host", "10.0.0.1")]
+DEREGISTRATION_FIELDS: Fields = [*KEY_FIELDS, *EPOCHS, ("status", "UP"), ("reason", "x")]
+
+REASONS: Fields = [("reason", value) for value in ("", "   ", "a\u0000", "\u0085", "x" * 513, LONE_SURROGATE, 1)]
+OVERRIDE_FIELDS: Fields = [
+    *REASONS,
+    ("reason", None),
+    ("status", "up"),
+    ("status", None),
+    ("until", "tomorrow"),
+    ("until", "2026-01-01"),
+    ("until", "2026-01-01T00:00:00"),
+    ("until", "2026-01-01T00:00:00Z"),
+    ("until", "9999-12-31T23:59:59-23:59"),
+    ("until", 5),
+    ("actor", "me"),
+    ("namespace", "default"),
+]
+OWNERS_FIELDS: Fields = [
+    *REASONS,
+    ("owners", []),
+    ("owners", [""]),
+    ("owners", ["a", "a"]),
+    ("owners", ["a\u0000"]),
+    ("owners", [LONE_SURROGATE]),
+    ("owners", ["x" * 256]),
+    ("owners", [str(number) for number in range(9)]),
+    ("owners", "a"),
+    ("owners", None),
+    ("owners", ["registry-services"]),
+    ("owners", ["team-b", "offline_access"]),
+    ("owners", ["default-roles-shop"]),
+    ("namespace", "default"),
+]
+RELEASE_FIELDS: Fields = [*REASONS, ("reason", None), ("more", 1), ("namespace", "default")]
+
+FIELDS_OF = {
+    "register": REGISTRATION_FIELDS,
+    "heartbeat": HEARTBEAT_FIELDS,
+    "deregister": DEREGISTRATION_FIELDS,
+    "override": OVERRIDE_FIELDS,
+    "owners": OWNERS_FIELDS,
+    "release": RELEASE_FIELDS,
+}
+
+SECRET_KEYS = (
+    *("password", "db.PASSWORD", "userpwd", "api-key", "x/private-key", "access_key:x", "auth_token", "secret"),
+)
+NO_OBJECTS: tuple[Any, ...] = (None, 17, "web", True, [[]], [None], 1.5)
+
+# What a query may hold, by the field that the answer names. The first part says of which calls.
+NAMESPACES: Fields = [("namespace", "namespace=A"), ("namespace", "namespace=%00"), ("namespace", "namespace=")]
+NAMESPACES += [("namespace", "namespace=a&namespace=b"), ("namespace", "namespace=%FF")]
+UNKNOWN: Fields = [("nonsense", "nonsense=1"), ("nonsense", "nonsense"), ("format", "format=json"), ("?", "a%20b=1")]
+INSTANCE_FILTERS: Fields = [
+    ("status", "status=up"),
+    ("status", "status="),
+    ("state", "state=dead"),
+    ("protected", "protected=yes"),
+    ("zone", "zone=a%20b"),
+    ("tag", "tag=%C3%A9"),
+    ("tag", "tag="),
+    ("metadata", "metadata.a=%00"),
+    ("metadata", "metadata.a=1&metadata.a=2"),
+    ("metadata", "metadata.a%20b=1"),
+    ("metadata", "metadata=1"),
+    ("metadata", "metadata=1&metadata.a=b"),
+]
+INDEXES: Fields = [
+    ("index", "index="),
+    ("index", "index=-1"),
+    ("index", "index=abc"),
+    ("index", "index=12345678-"),
+    ("index", "index=12345678-0"),
+    ("index", f"index=12345678-{2**63}"),
+    ("index", "index=12345678-1&index=12345678-2"),
+    ("wait", "index=12345678-1&wait=301s"),
+    ("wait", "index=12345678-1&wait=-1s"),
+    ("wait", "index=12345678-1&wait=soon"),
+    ("wait", "index=12345678-1&wait=%D9%A3s"),
+    ("wait", "index=12345678-1&wait=1s&wait=2s"),
+    ("wait", "wait=1h"),
+]
+LIMITS: Fields = [
+    ("limit", f"limit={value}") for value in ("0", "501", "-1", "1e2", "%D9%A1", "9223372036854775808", "", "1.0")
+]
+LIMITS += [("limit", "limit=1&limit=2")]
+CURSORS: Fields = [("after", f"after={value}") for value in ("nonsense", "WyJhIl0", "1", "", "x" * 1025)]
+CURSORS += [("after", "after=WyIwMDAwMDAwMC0xIiwiXHVkODAwIiwiYSJd")]
+MOMENTS = ("yesterday", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00%2B23:59")
+
+SERVICE_PATH, INSTANCE_PATH = f"/registry/services/{SERVICE}", f"/registry/instance/{SERVICE}/{INSTANCE}"
+QUERIES: dict[tuple[str, str], Fields] = {
+    ("GET", "/registry/services"): [
+        *NAMESPACES,
+        *UNKNOWN,
+        *INSTANCE_FILTERS,
+        *INDEXES,
+        *LIMITS,
+        *CURSORS,
+        ("name", "name=a*b"),
+        ("name", "name="),
+        ("view", "view=half"),
+        ("owner", "owner="),
+        ("owner", "owner=%0A"),
+    ],
+    ("GET", SERVICE_PATH): [
+        *NAMESPACES,
+        *UNKNOWN,
+        *INSTANCE_FILTERS,
+        *INDEXES,
+        ("name", "name=x"),
+        ("limit", "limit=1"),
+        *[("at", f"at={moment}") for moment in (*MOMENTS, "2999-01-01T00:00:00Z", "", "1")],
+    ],
+    ("GET", "/registry/watch"): [
+        *NAMESPACES,
+        *UNKNOWN,
+        *INDEXES,
+        ("service", "service=-"),
+        ("service", "service="),
+        ("instance_id", "instance_id=a"),
+    ],
+    ("GET", "/registry/changes"): [
+        *NAMESPACES,
+        *UNKNOWN,
+        *LIMITS,
+        *CURSORS,
+        ("service", "service=Web!"),
+        ("service", "service=a&service=b"),
+        ("service", "service=%00"),
+        ("instance_id", "instance_id=%00"),
+        ("kind", "kind=vanished"),
+        ("actor", "actor="),
+        ("actor", "actor=%0a"),
+        *[(name, f"{name}={moment}") for name in ("since", "until") for moment in MOMENTS],
+        ("at", "at=1"),
+    ],
+    ("GET", INSTANCE_PATH): [*NAMESPACES, *UNKNOWN, ("status", "status=all")],
+    ("GET", f"/registry/instance/{INSTANCE}"): [*NAMESPACES, *UNKNOWN, ("service_name", "service_name=web")],
+    ("DELETE", SERVICE_PATH): [*NAMESPACES, *UNKNOWN, ("reason", "reason="), ("reason", "reason=%00")],
+    ("PUT", f"{SERVICE_PATH}/owners"): [*NAMESPACES, *UNKNOWN],
+    ("POST", f"{SERVICE_PATH}/release"): [*NAMESPACES, *UNKNOWN],
+    ("PUT", f"{INSTANCE_PATH}/status"): [*NAMESPACES, *UNKNOWN, ("instance_id", "instance_id=x")],
+    ("DELETE", f"{INSTANCE_PATH}/status"): [*NAMESPACES, *UNKNOWN],
+}
+# The operations take no parameters at all.
+NO_PARAMETERS: Fields = [
+    *UNKNOWN,
+    ("namespace", "namespace=test"),
+    ("metadata", "metadata.a=b"),
+    ("service_name", "service_name=web"),
+]
+
+# Values in the path, by the field that the answer names.
+PATHS: list[tuple[str, str, str]] = [
+    ("GET", "/registry/services/W%00b", "name"),
+    ("GET", "/registry/services/%FF", "name"),
+    ("GET", "/registry/services/a..b", "name"),
+    ("GET", "/registry/services/a%0A", "name"),
+    ("GET", "/registry/instance/a%20b", "instance_id"),
+    ("GET", "/registry/instance/web/a%20b", "instance_id"),
+    ("GET", "/registry/instance/web/%FF", "instance_id"),
+    ("GET", "/registry/instance/-/a", "service_name"),
+    ("DELETE", "/registry/services/-", "name"),
+    ("PUT", "/registry/services/-/owners", "name"),
+    ("POST", "/registry/services/-/release", "name"),
+    ("PUT", "/registry/instance/-/a/status", "service_name"),
+    ("DELETE", "/registry/instance/web/a%00/status", "instance_id"),
+]
+
+
+def with_member(member: bytes) -> Callable[[bytes], bytes]:
+    """Adds a member to an object, or an item to an array."""
+
+    def changed(text: bytes) -> bytes:
+        return text[:-1] + b", " + (b'"x": ' if text.endswith(b"}") else b"") + member + text[-1:]
+
+    return changed
+
+
+def within_a_string(content: bytes) -> Callable[[bytes], bytes]:
+    """Adds bytes to the first value that is a string."""
+    return lambda text: re.sub(rb'(: \[?")', lambda found: found[1] + content, text, count=1)
+
+
+# What makes a good body one that is refused whole.
+JSON_DEFECTS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _text: b"",
+    "blank": lambda _text: b"  \n",
+    "cut": lambda text: text[:-1],
+    "byte order mark": lambda text: b"\xef\xbb\xbf" + text,
+    "UTF-16 with a mark": lambda text: text.decode().encode("utf-16"),
+    "UTF-16": lambda text: text.decode().encode("utf-16-le"),
+    "UTF-32": lambda text: text.decode().encode("utf-32-be"),
+    "no UTF-8": within_a_string(b"\xff"),
+    "overlong UTF-8": within_a_string(b"\xc1\xa1"),
+    "surrogate in UTF-8": within_a_string(b"\xed\xa0\x80"),
+    "a second document": lambda text: text + b" {}",
+    "text behind it": lambda text: text + b" x",
+    "NUL behind it": lambda text: text + b"\x00",
+    "comment": lambda text: b"/* */ " + text,
+    "single quotes": lambda text: text.replace(b'"', b"'"),
+    "comma at the end": lambda text: text[:-1] + b"," + text[-1:],
+    "control character": within_a_string(b"\n"),
+    "half an escape": within_a_string(b"\\u1"),
+    "no escape": within_a_string(b"\\x41"),
+    "key twice": lambda text: text.replace(b"}", b', "namespace": "a", "namespace": "a"}', 1),
+    "key twice further in": with_member(b'{"a": 1, "a": 1}'),
+    "NaN": with_member(b"NaN"),
+    "Infinity": with_member(b"Infinity"),
+    "minus Infinity": with_member(b"-Infinity"),
+    "zero before a number": with_member(b"01"),
+    "plus before a number": with_member(b"+1"),
+    "endless digits": with_member(b"9" * 5000),
+    "nested too deeply": with_member(b"[" * 9 + b"]" * 9),
+    "nested objects": with_member(b'{"a":' * 2000 + b"1" + b"}" * 2000),
+    "nested endlessly": lambda _text: b"[" * 50_000,
+    "form": lambda _text: b"service_name=web&instance_id=web-1",
+}
+
+MEDIA_TYPES = {
+    **dict.fromkeys(
+        [
+            *("text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"),
+            *("application/json-patch+json", "application/*", "json", "application/jsonx"),
+        ],
+        False,
+    ),
+    **dict.fromkeys(["application/json;charset=utf-8", "Application/JSON", "application/json; charset=latin-1"], True),
+}
+
+# Every path with the methods it has.
+METHODS = {
+    "/registry/register": {"POST"},
+    "/registry/heartbeat": {"POST"},
+    "/registry/deregister": {"POST"},
+    "/registry/services": {"GET", "HEAD"},
+    "/registry/services/web": {"GET", "HEAD", "DELETE"},
+    "/registry/services/web/owners": {"PUT"},
+    "/registry/services/web/release": {"POST"},
+    "/registry/instance/web-1": {"GET", "HEAD"},
+    "/registry/instance/web/web-1": {"GET", "HEAD"},
+    "/registry/instance/web/web-1/status": {"PUT", "DELETE"},
+    "/registry/watch": {"GET", "HEAD"},
+    "/registry/changes": {"GET", "HEAD"},
+}
+ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+BAD_HOSTS = ("localhost.evil.example", "evil.example:80", "a b", "[::1", "localhost:x")
+UNKNOWN_PATHS = (
+    *("/registry/", "/registry/nowhere", "/registry//services", "/registry/services//", "/registry/services/a/b"),
+    *("/registry/services/a%2Fb/c", "/registry/register/x", "/registry/Register", "/registry/instance"),
+    *("/registry/instance/a/b/c", "/registry/instance/a/b/status/x", "/registry/watch/x", "/registry/register.json"),
+)
+
+
+def as_json(document: Any) -> bytes:
+    return json.dumps(document).encode()

@@ -1,0 +1,155 @@
+"""Run cases through both front ends, and collect everything that is not as it should be."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, ClassVar
+
+from tests.client import registration, token
+from tests.front_ends.calls import INSTANCE, OTHER_INSTANCE, SERVICE, TEAM, Call
+from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request, comparable, faults_of
+
+ARRAY_LIMIT = 1000
+FAILURES_SHOWN, CHARACTERS_SHOWN = 40, 600
+
+# Says what is wrong with an answer; nothing when it is right.
+Check = Callable[[Answer], str | None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, and what its answer must be.
+
+    Arguments:
+        compared: False where the contract lets the front ends differ.
+        of_empty: whether the service has no instances.
+        bare: whether the answer is one for which no view was found, which has not all headers.
+    """
+
+    name: str
+    request: Request
+    check: Check
+    compared: bool = True
+    of_empty: bool = False
+    bare: bool = False
+
+
+def request_of(call: Call, bearer: str | None, **changed: Any) -> Request:
+    """A call's request, with some of its parts changed."""
+    arguments: dict[str, Any] = {"path": call.path, "body": call.body, "headers": call.headers}
+    return Request(call.method, bearer=bearer, **arguments | changed)
+
+
+def for_service(request: Request, name: str) -> Request:
+    """The request of one case, which has a service of its own."""
+    body = request.body
+    if isinstance(body, bytes):
+        body = body.replace(SERVICE.encode(), name.encode())
+    elif body is not None:
+        body = json.loads(json.dumps(body).replace(SERVICE, name))
+    return replace(request, path=request.path.replace(SERVICE, name), body=body)
+
+
+def expect(status: int, code: str | None = None, **members: Any) -> Check:
+    """A check of the status, the problem's code and some members of it; `fields` are those that it names."""
+
+    def check(answer: Answer) -> str | None:
+        wanted: list[Any] = [status]
+        found: list[Any] = [answer.status]
+        if not answer.body:  # to HEAD
+            return None if found == wanted else f"expected {wanted}, and the answer is {answer}"
+        if code:
+            wanted.append(code)
+            found.append(answer.code)
+        if "fields" in members:
+            wanted.append(members["fields"])
+            found.append(answer.error_fields)
+        for name in members.keys() - {"fields"}:
+            wanted.append((name, members[name]))
+            found.append((name, answer.json.get(name) if answer.is_problem else None))
+        return None if found == wanted else f"expected {wanted}, and the answer is {answer}"
+
+    return check
+
+
+def expect_items(*items: tuple[int, str | None]) -> Check:
+    """A check of an array's answer, item by item."""
+
+    def check(answer: Answer) -> str | None:
+        good = answer.status == 200 and answer.items == [*items]
+        return None if good else f"expected 200 with {[*items]}, and the answer is {answer}"
+
+    return check
+
+
+def succeeds(call: Call) -> Check:
+    """A check that an allowed call is done."""
+    return expect_items((call.item, None)) if call.item else expect(call.succeeds)
+
+
+def instances_of(request: Request) -> list[str]:
+    """What the request's service must hold: nothing when it names none."""
+    text = f"{request.path} {request.body}"
+    return [INSTANCE, OTHER_INSTANCE] if OTHER_INSTANCE in text else [INSTANCE] if SERVICE in text else []
+
+
+@dataclass
+class Run:
+    """Cases that are run through front ends, and their failures."""
+
+    fronts: Sequence[FrontEnd]
+    failures: list[str] = field(default_factory=list)
+    numbers: ClassVar[Iterator[int]] = count()
+
+    def run(self, cases: Sequence[Case]) -> None:
+        """Give each case the service and the instances that it names, and run it through every front end."""
+        named = [(f"case-{next(self.numbers):05}", case) for case in cases]
+        self.prepare(named)
+        for name, case in named:
+            self.run_one(case, name)
+
+    def prepare(self, named: Sequence[tuple[str, Case]]) -> None:
+        team = token("registry-services", TEAM, subject="preparing")
+        items = [
+            (case, {"namespace": NAMESPACE, "service_name": name, "instance_id": instance.replace(SERVICE, name)})
+            for name, case in named
+            for instance in instances_of(case.request)
+        ]
+        registered = [registration(**key) for _case, key in items]
+        left = [key for case, key in items if case.of_empty]
+        for front in self.fronts:
+            for operation, array, good in (("register", registered, 201), ("deregister", left, 204)):
+                for start in range(0, len(array), ARRAY_LIMIT):
+                    part = array[start : start + ARRAY_LIMIT]
+                    answer = front.ask(Request("POST", f"/registry/{operation}", part, team))
+                    assert answer.items == [(good, None)] * len(part), str(answer)
+
+    def run_one(self, case: Case, service_name: str) -> None:
+        request = for_service(case.request, service_name)
+        answers = [front.ask(request) for front in self.fronts]
+        for front, answer in zip(self.fronts, answers, strict=True):
+            found = [case.check(answer), *faults_of(answer, bare=case.bare)]
+            self.failures += [f"{front.name}: {case.name}: {fault}" for fault in found if fault]
+        if case.compared:
+            compared = [comparable(front, answer) for front, answer in zip(self.fronts, answers, strict=True)]
+            self.failures += [
+                f"{front.name} differs: {case.name}: {difference(compared[0], other)}"
+                for front, other in zip(self.fronts[1:], compared[1:], strict=True)
+                if other != compared[0]
+            ]
+
+    def conclude(self) -> None:
+        """Fail with all that was found."""
+        shown = [failure[:CHARACTERS_SHOWN] for failure in self.failures[:FAILURES_SHOWN]]
+        shown.append(f"{len(self.failures)} failures")
+        assert not self.failures, "\n".join(shown)
+
+
+def difference(one: tuple[int, dict[str, str], Any], other: tuple[int, dict[str, str], Any]) -> str:
+    parts = [
+        f"{name}: {mine!r} / {theirs!r}"
+        for name, mine, theirs in zip(("status", "headers", "body"), one, other, strict=True)
+        if mine != theirs
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,241 @@
+"""What is sent and breaks the contract, through every front end: each is refused by name, and nothing is done."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.client import token
+from tests.front_ends import inputs
+from tests.front_ends.calls import CALLS, KEY, SERVICE, TEAM, Call
+from tests.front_ends.cases import (
+    ARRAYS,
+    OBJECTS,
+    WITH_BODY,
+    bad_fields,
+    bad_items,
+    bad_json,
+    bad_queries,
+    is_operation,
+    superfluous_queries,
+    with_field,
+)
+from tests.front_ends.client import NAMESPACE, Answer, Request
+from tests.front_ends.running import Case, Check, Run, expect, expect_items, request_of, succeeds
+
+BY_NAME = {call.name: call for call in CALLS}
+UNKNOWN_HOST = 400, "invalid"
+OBJECT_BYTES, BODY_BYTES = 64 * 1024, 1024 * 1024
+
+
+@pytest.fixture
+def bearer() -> str:
+    """Of somebody who may do everything with the service."""
+    return token("registry-admins", TEAM, subject="admin")
+
+
+def test_a_bad_field_is_refused_by_name(run: Run, bearer: str) -> None:
+    run.run(bad_fields(bearer))
+    run.conclude()
+
+
+def test_a_bad_field_of_an_item_is_refused_for_that_item(run: Run, bearer: str) -> None:
+    run.run(bad_items(bearer))
+    run.conclude()
+
+
+def test_a_body_that_is_no_json_of_ours_is_refused(run: Run, bearer: str) -> None:
+    run.run(bad_json(bearer))
+    run.conclude()
+
+
+def test_a_bad_query_is_refused_by_name(run: Run, bearer: str) -> None:
+    run.run(bad_queries(bearer))
+    run.conclude()
+
+
+def test_an_operation_takes_no_parameters(run: Run, bearer: str) -> None:
+    run.run(superfluous_queries(bearer))
+    run.conclude()
+
+
+def test_a_missing_field_is_refused_by_name(run: Run, bearer: str) -> None:
+    required = {"service_name", "instance_id", "host", "port", "owners", "reason", "status"}
+    cases = [
+        Case(
+            f"{call.name} without {field}",
+            request_of(call, bearer, body={name: value for name, value in call.body.items() if name != field}),
+            expect(400, "invalid", fields=[field]),
+        )
+        for call in OBJECTS
+        for field in required & call.body.keys()
+    ]
+    run.run(cases)
+    run.conclude()
+
+
+def test_an_array_is_judged_item_by_item(run: Run, bearer: str) -> None:
+    cases = []
+    for call in ARRAYS:
+        (good,) = call.body
+        no_objects = [17, "web", None, [], True]
+        array = [*no_objects, good, good, {}]
+        items = [*[(400, "invalid")] * len(no_objects), (call.item, None), (400, "invalid"), (400, "invalid")]
+        cases += [
+            Case(f"{call.name}, mixed", request_of(call, bearer, body=array), expect_items(*items)),
+            Case(f"{call.name}, all bad", request_of(call, bearer, body=[{}, {}]), expect_items(*items[:2])),
+            Case(f"{call.name}, empty", request_of(call, bearer, body=[]), expect(400, "invalid", fields=["body"])),
+            Case(
+                f"{call.name}, of 1,001",
+                request_of(call, bearer, body=[{}] * 1001),
+                expect(400, "invalid", fields=["body"]),
+            ),
+        ]
+    run.run(cases)
+    run.conclude()
+
+
+def test_metadata_that_looks_secret_is_refused(run: Run, bearer: str) -> None:
+    call = BY_NAME["register"]
+    cases = [
+        Case(
+            f"metadata {key}",
+            request_of(call, bearer, body=with_field(call.body, "metadata", {key: "sesame"})),
+            expect(400, "invalid", fields=["metadata"]),
+        )
+        for key in inputs.SECRET_KEYS
+    ]
+    run.run(cases)
+    run.conclude()
+
+
+def test_a_body_that_is_no_object_is_refused(run: Run, bearer: str) -> None:
+    cases = []
+    for call in OBJECTS:
+        documents = [each for each in inputs.NO_OBJECTS if not (isinstance(each, list) and is_operation(call))]
+        cases += [
+            Case(
+                f"{call.name} with {document!r}",
+                request_of(call, bearer, body=inputs.as_json(document)),
+                expect(400, "invalid"),
+            )
+            for document in documents
+        ]
+    run.run(cases)
+    run.conclude()
+
+
+def padded(document: Any, size: int) -> bytes:
+    """A document of this many bytes once the placeholders are replaced: space is no part of JSON's meaning."""
+    text = inputs.as_json(document)
+    growth = text.count(SERVICE.encode()) * (len("case-00000") - len(SERVICE))
+    growth += text.count(NAMESPACE.encode()) * (len("asgi") - len(NAMESPACE))
+    return text + b" " * (size - len(text) - growth)
+
+
+def sizes(call: Call, bearer: str) -> Iterator[Case]:
+    """The longest body, one that is a byte longer, and those that the registry does not read to their end."""
+    longest = OBJECT_BYTES if not call.item else BODY_BYTES
+    good = succeeds(call)
+    too_large = expect(413, "too_large")
+    plain = request_of(call, bearer)
+    whole = inputs.as_json(call.body)
+    yield Case(f"{call.name}, longest", replace(plain, body=padded(call.body, longest)), good)
+    yield Case(f"{call.name}, too long", replace(plain, body=padded(call.body, longest + 1)), too_large)
+    announced = replace(
+        plain, body=None, headers=(("Content-Length", "99999999"), ("Content-Type", "application/json"))
+    )
+    yield Case(f"{call.name}, announced", announced, too_large)
+    chunks = [b" " * OBJECT_BYTES] * (BODY_BYTES // OBJECT_BYTES) + [b" "]
+    yield Case(f"{call.name}, too long in chunks", replace(plain, body=None, chunks=[*chunks, whole]), too_large)
+
+
+def test_a_body_that_is_too_large_is_refused(run: Run, bearer: str) -> None:
+    run.run([case for call in WITH_BODY for case in sizes(call, bearer)])
+    run.conclude()
+
+
+def test_a_body_in_chunks_is_read(run: Run, bearer: str) -> None:
+    body = inputs.as_json(KEY | {"service_name": "nowhere"})
+    request = Request("POST", "/registry/heartbeat", bearer=bearer, chunks=[body[:9], body[9:]])
+    run.run([Case("a heartbeat in chunks", request, expect(404, "instance_not_found", reason="never_registered"))])
+    run.conclude()
+
+
+def test_a_body_of_another_media_type_is_refused(run: Run, bearer: str) -> None:
+    cases = []
+    for call in WITH_BODY:
+        good = succeeds(call)
+        for media_type, is_read in inputs.MEDIA_TYPES.items():
+            request = request_of(call, bearer, headers=(("Content-Type", media_type),))
+            check = good if is_read else expect(415, "unsupported_media_type")
+            cases.append(Case(f"{call.name} of {media_type}", request, check))
+        without = request_of(call, bearer, headers=(("Content-Type", ""),))
+        cases.append(Case(f"{call.name} of no media type", without, expect(415, "unsupported_media_type")))
+    run.run(cases)
+    run.conclude()
+
+
+def test_a_bad_name_in_the_path_is_refused_by_name(run: Run, bearer: str) -> None:
+    bodies = {"owners": {"owners": [TEAM]}, "release": {"reason": "x"}, "status": {"status": "UP", "reason": "x"}}
+    cases = [
+        Case(
+            f"{method} {path}",
+            Request(method, path, bodies.get(path.rpartition("/")[2]) if method != "DELETE" else None, bearer),
+            expect(400, "invalid", fields=[field]),
+        )
+        for method, path, field in inputs.PATHS
+    ]
+    run.run(cases)
+    run.conclude()
+
+
+def test_another_method_is_refused(run: Run, bearer: str) -> None:
+    cases = [
+        Case(f"{method} {path}{slash}", Request(method, path + slash, None, bearer), allows(allowed))
+        for path, allowed in inputs.METHODS.items()
+        for method in inputs.ALL_METHODS
+        if method not in allowed
+        for slash in ("", "/")
+    ]
+    run.run(cases)
+    run.conclude()
+
+
+def allows(methods: set[str]) -> Check:
+    """A check that the answer is 405 and names these methods."""
+    refused = expect(405, "method_not_allowed")
+
+    def check(answer: Answer) -> str | None:
+        named = {each.strip() for each in answer.headers.get("allow", "").split(",")}
+        return refused(answer) or (f"Allow is {named}" if named != methods else None)
+
+    return check
+
+
+def test_an_unknown_path_is_not_found(run: Run, bearer: str) -> None:
+    cases = [
+        Case(f"{method} {path}", Request(method, path, None, sent), expect(404, "not_found"), bare=True)
+        for path in inputs.UNKNOWN_PATHS
+        for method in ("GET", "POST")
+        for sent in (bearer, None)
+    ]
+    run.run(cases)
+    run.conclude()
+
+
+def test_an_unknown_host_is_refused(run: Run, bearer: str) -> None:
+    tried = [(call, "evil.example") for call in CALLS if call.path.startswith("/registry/")]
+    tried += [(BY_NAME[name], host) for name in ("heartbeat", "discovery") for host in inputs.BAD_HOSTS]
+    cases = [
+        Case(
+            f"{call.name} at {host}",
+            request_of(call, bearer, headers=(("Host", host),)),
+            expect(*UNKNOWN_HOST),
+            bare=True,
+        )
+        for call, host in tried
+    ]
+    run.run(cases)
+    run.conclude()

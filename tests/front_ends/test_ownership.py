@@ -1,0 +1,193 @@
+"""Whose services are whose, through every front end."""
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.client import registration, token
+from tests.front_ends.calls import (
+    CALLS,
+    INSTANCE,
+    KEY,
+    OTHER_INSTANCE,
+    OTHER_TEAM,
+    REGISTRATION,
+    SERVICE,
+    STATUS_PATH,
+    TEAM,
+)
+from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request
+from tests.front_ends.running import Case, Run, expect, expect_items, request_of
+
+OVERRIDE = {"status": "DOWN", "reason": "disk"}
+FOREIGN = (403, "not_owner")
+numbers = count()
+
+
+def team(name: str = TEAM) -> str:
+    return token("registry-services", name, subject=name)
+
+
+def test_a_foreign_service_is_refused_whether_or_not_the_instance_exists(run: Run) -> None:
+    stranger = team(OTHER_TEAM)
+    absent = KEY | {"instance_id": "absent"}
+    run.run(
+        [
+            Case("register", Request("POST", "/registry/register", REGISTRATION | absent, stranger), expect(*FOREIGN)),
+            *(
+                Case(f"{name} {key}", Request("POST", f"/registry/{name}", key, stranger), expect(*FOREIGN))
+                for name in ("heartbeat", "deregister")
+                for key in (KEY, absent, KEY | {"epoch": 2**50})
+            ),
+            *(
+                Case(f"{method} {path}", Request(method, path, body, stranger), expect(*FOREIGN))
+                for method, body in (("PUT", OVERRIDE), ("DELETE", None))
+                for path in (STATUS_PATH, STATUS_PATH.replace(INSTANCE, "absent"))
+            ),
+        ]
+    )
+    run.conclude()
+
+
+def test_an_array_is_judged_item_by_item(run: Run) -> None:
+    """The first and the last item are the caller's own, one is foreign, and one service does not exist."""
+    items: dict[str, list[tuple[int, str | None]]] = {
+        "register": [(200, None), FOREIGN, (201, None), (200, None)],
+        "heartbeat": [(200, None), FOREIGN, (404, "instance_not_found"), (200, None)],
+        "deregister": [(204, None), FOREIGN, (404, "instance_not_found"), (204, None)],
+    }
+    for front in run.fronts:
+        foreign = registration("foreign", INSTANCE, namespace=NAMESPACE)
+        assert front.ask(Request("POST", "/registry/register", foreign, team(OTHER_TEAM))).status in {200, 201}
+    cases = []
+    for name, outcomes in items.items():
+        keys = [
+            (SERVICE, INSTANCE),
+            ("foreign", INSTANCE),
+            (f"new-{SERVICE}", INSTANCE),
+            (SERVICE, OTHER_INSTANCE),
+        ]
+        body: list[dict[str, Any]] = [
+            registration(service_name, instance_id, namespace=NAMESPACE)
+            if name == "register"
+            else {"namespace": NAMESPACE, "service_name": service_name, "instance_id": instance_id}
+            for service_name, instance_id in keys
+        ]
+        cases.append(Case(name, Request("POST", f"/registry/{name}", body, team()), expect_items(*outcomes)))
+    run.run(cases)
+    run.conclude()
+
+
+def test_an_operator_may_deregister_and_override_what_others_own(run: Run) -> None:
+    operator = token("registry-operators", OTHER_TEAM, subject="operator")
+    permitted = {"deregister": 204, "deregister in an array": None, "override": 200, "clear override": 200}
+    run.run(
+        [
+            Case(
+                call.name,
+                request_of(call, operator),
+                expect(call.succeeds) if not call.item else expect_items((call.item, None)),
+            )
+            for call in CALLS
+            if call.name in permitted
+        ]
+    )
+    run.conclude()
+
+
+def claims(instance_id: str = INSTANCE, **fields: Any) -> dict[str, Any]:
+    """A registration that creates its service."""
+    return registration(f"new-{SERVICE}", instance_id, namespace=NAMESPACE, **fields)
+
+
+def test_the_first_registration_claims_a_service(run: Run) -> None:
+    one, several = team(), token("registry-services", TEAM, OTHER_TEAM, "offline_access", subject="several")
+    none = token("registry-services", "uma_authorization", "default-roles-shop", subject="none")
+    cases = [
+        ("a caller of one team", one, {}, expect(201)),
+        ("a caller of one team who names it", one, {"owner": TEAM}, expect(201)),
+        ("a caller of several", several, {}, expect(400, "owner_required", fields=["owner"])),
+        ("a caller of several who names one", several, {"owner": OTHER_TEAM}, expect(201)),
+        ("a caller of none", none, {}, expect(*FOREIGN)),
+        ("a team of somebody else", one, {"owner": OTHER_TEAM}, expect(*FOREIGN)),
+        ("a role", one, {"owner": "registry-services"}, expect(*FOREIGN)),
+        ("a group that everybody has", several, {"owner": "offline_access"}, expect(*FOREIGN)),
+    ]
+    run.run(
+        [
+            Case(name, Request("POST", "/registry/register", claims(**more), bearer), check)
+            for name, bearer, more, check in cases
+        ]
+    )
+    array = [claims("a", owner="nobodys"), claims("b", owner=TEAM), claims("c"), claims("d", owner=OTHER_TEAM)]
+    outcomes = ((403, "not_owner"), (201, None), (201, None), (201, None))
+    unnamed = [claims("a"), claims("b")]
+    required = (400, "owner_required")
+    run.run(
+        [
+            Case("an array", Request("POST", "/registry/register", array, several), expect_items(*outcomes)),
+            Case(
+                "without owner",
+                Request("POST", "/registry/register", unnamed, several),
+                expect_items(required, required),
+            ),
+        ]
+    )
+    run.conclude()
+
+
+class Service:
+    """A service of its own for a story that is told through both front ends."""
+
+    def __init__(self, fronts: tuple[FrontEnd, FrontEnd]) -> None:
+        self.fronts = fronts
+        self.name = f"story-{next(numbers)}"
+        self.admin = token("registry-admins", subject="admin")
+
+    def ask(self, front: FrontEnd, method: str, path: str, body: Any, bearer: str) -> Answer:
+        return front.ask(Request(method, path, body, bearer))
+
+    def give(self, front: FrontEnd, *owners: str) -> int:
+        return self.ask(front, "PUT", f"/registry/services/{self.name}/owners", {"owners": owners}, self.admin).status
+
+    def words(self, front: FrontEnd, bearer: str) -> list[tuple[int, str | None]]:
+        """What becomes of a registration and a heartbeat, alone and in an array."""
+        register, beat = registration(self.name, INSTANCE), {"service_name": self.name, "instance_id": INSTANCE}
+        found: list[tuple[int, str | None]] = []
+        for path, body in (("register", register), ("heartbeat", beat)):
+            alone = self.ask(front, "POST", f"/registry/{path}", body, bearer)
+            array = self.ask(front, "POST", f"/registry/{path}", [body], bearer)
+            found += [(alone.status, alone.code), *array.items]
+        return found
+
+
+OWN = [(200, None)] * 4
+
+
+@pytest.mark.parametrize("giver", [0, 1], ids=["asgi", "wsgi"])
+def test_new_owners_are_the_owners_at_once_everywhere(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
+    service, first, second = Service(fronts), team("team-first"), team("team-second")
+    assert service.give(fronts[giver], "team-first") == 201
+    assert service.words(fronts[0], first)[0] == (201, None)
+    for owners, ours, theirs in (
+        (["team-first"], OWN, [FOREIGN] * 4),
+        (["team-first", "team-second"], OWN, OWN),
+        (["team-second"], [FOREIGN] * 4, OWN),
+    ):
+        assert service.give(fronts[giver], *owners) == 200
+        for front in fronts:
+            assert (service.words(front, first), service.words(front, second)) == (ours, theirs), (front.name, owners)
+
+
+@pytest.mark.parametrize("giver", [0, 1], ids=["asgi", "wsgi"])
+def test_a_service_is_never_without_an_owner(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
+    service, first, second = Service(fronts), team("team-first"), team("team-second")
+    assert service.give(fronts[giver], "team-first") == 201
+    assert service.give(fronts[giver]) == 400
+    assert service.words(fronts[1 - giver], second) == [FOREIGN] * 4
+    deleted = service.ask(fronts[giver], "DELETE", f"/registry/services/{service.name}", None, service.admin)
+    assert deleted.status == 204
+    for front in fronts:  # the name is kept for its last owner
+        assert service.words(front, second)[:2] == [FOREIGN] * 2
+    assert service.words(fronts[giver], first) == [(201, None), *OWN[1:]]

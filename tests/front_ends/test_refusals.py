@@ -1,0 +1,233 @@
+"""Who is refused, in which order, and how, through every front end."""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from django.conf import settings
+
+from registry_project.devstack.issuer.tokens import issue_token
+from tests.client import token
+from tests.front_ends.calls import CALLS, KEY, OTHER_TEAM, REGISTRATION, ROLES, SERVICE, TEAM, Call
+from tests.front_ends.cases import WITH_BODY
+from tests.front_ends.client import Answer, Request
+from tests.front_ends.running import Case, Run, expect, request_of
+from tests.leaks import note_token
+
+CANARY = "sesame"
+
+
+def changed_token(bearer: str, **header: Any) -> str:
+    """The token with another header, and so with a signature that is not its own."""
+    _header, payload, signature = bearer.split(".")
+    text = json.dumps({"typ": "at+jwt", "kid": "unknown", "alg": "RS256"} | header).encode()
+    return note_token(f"{base64.urlsafe_b64encode(text).decode().rstrip('=')}.{payload}.{signature}")
+
+
+def of_another(audience: str, issuer: str) -> str:
+    return note_token(issue_token(settings.REGISTRY_DATA_DIR, issuer, "x", ["registry-admins", TEAM], audience))
+
+
+def credentials() -> dict[str, tuple[str, str]]:
+    """What stands in Authorization, and the code of the refusal."""
+    good = token("registry-admins", TEAM, subject="admin")
+    tokens = {
+        "garbage": "a.b.c",
+        "no parts": "garbage",
+        "expired": token("registry-admins", TEAM, ttl_seconds=-60),
+        "without its signature": note_token(good.rpartition(".")[0] + "."),
+        "unsigned": changed_token(good, alg="none").rpartition(".")[0] + ".",
+        "signed with the public key": changed_token(good, alg="HS256"),
+        "of an unknown key": changed_token(good),
+        "for another audience": of_another("another", settings.OIDC_ISSUER),
+        "of another issuer": of_another(settings.OIDC_AUDIENCE, "https://issuer.example.test"),
+        "too long": "x" * 9000,
+        "with a space": f"{good} {good}",
+    }
+    schemes = {"Basic": "Basic dXNlcjpwYXNzd29yZA==", "no token": "Bearer", "token alone": good, "blank": "Bearer   "}
+    refused = {name: f"Bearer {value}" for name, value in tokens.items()} | schemes
+    return {"nothing": ("", "not_authenticated")} | {name: (value, "token_invalid") for name, value in refused.items()}
+
+
+def test_nobody_is_served_without_a_good_token(run: Run) -> None:
+    run.run(
+        [
+            Case(
+                f"{call.name} with {name}",
+                request_of(call, None, headers=(*call.headers, ("Authorization", value))),
+                expect(401, code),
+            )
+            for call in CALLS
+            for name, (value, code) in credentials().items()
+        ]
+    )
+    run.conclude()
+
+
+def test_the_scheme_is_read_without_case(run: Run) -> None:
+    good = token("registry-admins", TEAM, subject="admin")
+    served = expect(200)
+    run.run(
+        [
+            Case(
+                f"{call.name} with {scheme}",
+                request_of(call, None, headers=(*call.headers, ("Authorization", f"{scheme} {good}"))),
+                served,
+            )
+            for call in CALLS
+            if call.succeeds == 200 and call.compared
+            for scheme in ("bearer", "BEARER", "Bearer ")
+        ]
+    )
+    run.conclude()
+
+
+def separator_of(call: Call) -> str:
+    """What goes before another parameter."""
+    return "&" if "?" in call.path else "?"
+
+
+def wrong_requests(call: Call, bearer: str | None) -> Iterator[tuple[str, Request]]:
+    """The call with everything wrong that is looked at after the token and the permission."""
+    plain = request_of(call, bearer)
+    yield "a service that is not there", replace(plain, path=call.path.replace(SERVICE, "nowhere"))
+    yield "a bad query", replace(plain, path=f"{call.path}{separator_of(call)}nonsense=1")
+    if call.body is None:
+        return
+    yield "a bad field", replace(plain, body={"bogus": 1} if not call.item else [{"bogus": 1}])
+    yield "no JSON", replace(plain, body=b"{")
+    yield "an empty array", replace(plain, body=[])
+    yield "another media type", replace(plain, headers=(("Content-Type", "text/plain"),))
+    yield "too large a body", replace(plain, body=b" " * (1024 * 1024 + 1))
+    announced = (("Content-Length", "99999999"), ("Content-Type", "application/json"))
+    yield "a body that is announced", replace(plain, body=None, headers=announced)
+
+
+def test_a_token_is_looked_at_before_all_else(run: Run) -> None:
+    run.run(
+        [
+            Case(f"{call.name} with {name}", request, expect(401, code))
+            for call in CALLS
+            for bearer, code in ((None, "not_authenticated"), ("a.b.c", "token_invalid"))
+            for name, request in wrong_requests(call, bearer)
+        ]
+    )
+    run.conclude()
+
+
+def test_a_permission_is_looked_at_before_the_request(run: Run) -> None:
+    bearer = token("no-role", TEAM, subject="nobody")
+    run.run(
+        [
+            Case(
+                f"{call.name} with {name}",
+                request,
+                expect(403, "permission_denied", permission=call.missing(frozenset())),
+            )
+            for call in CALLS
+            for name, request in wrong_requests(call, bearer)
+        ]
+    )
+    run.conclude()
+
+
+def test_a_request_is_read_before_anything_is_looked_up(run: Run) -> None:
+    """Neither a foreign service nor one that is not there hides what is wrong with a body or a query."""
+    bearer = token("registry-services", OTHER_TEAM, subject="stranger")
+    cases = []
+    for call in CALLS:
+        if call.missing(ROLES["registry-services"]) or not call.path.startswith("/registry/") or call.item:
+            continue
+        for service in (SERVICE, "nowhere"):
+            path = call.path.replace(SERVICE, service)
+            request = request_of(call, bearer, path=f"{path}{separator_of(call)}nonsense=1")
+            cases.append(Case(f"{call.name} of {service} with a bad query", request, expect(400, "invalid")))
+            if call.body is not None:
+                body = json.loads(json.dumps(call.body).replace(SERVICE, service)) | {"bogus": 1}
+                request = request_of(call, bearer, path=path, body=body)
+                cases.append(Case(f"{call.name} of {service} with a bad field", request, expect(400, "invalid")))
+    run.run(cases)
+    run.conclude()
+
+
+def never_repeats(answer: Answer) -> str | None:
+    if not 400 <= answer.status < 500:
+        return f"it is not refused: {answer}"
+    shown = [name for name, value in answer.headers.items() if CANARY in value.lower()]
+    if CANARY.encode() in answer.body.lower():
+        shown.append("body")
+    return f"what was sent comes back in {shown}: {answer}" if shown else None
+
+
+def with_canaries() -> Iterator[tuple[str, Request]]:
+    """Requests that are refused, with the canary in every place that a client fills."""
+    admin = token("registry-admins", TEAM, subject="admin")
+    for field in ("namespace", "service_name", "instance_id", "host", "scheme", "zone", "status", "owner"):
+        yield (
+            f"register with {field}",
+            Request("POST", "/registry/register", REGISTRATION | {field: f"{CANARY}\u0000"}, admin),
+        )
+    for field, value in (
+        ("port", CANARY),
+        ("tags", [f"{CANARY}\u0000"]),
+        ("tags", CANARY),
+        ("metadata", {"a": f"{CANARY}\u0000"}),
+        ("metadata", {"password": CANARY}),
+        ("metadata", {f"{CANARY} !": "a"}),
+        ("ttl_seconds", CANARY),
+        ("weight", CANARY),
+    ):
+        yield f"register with {field}", Request("POST", "/registry/register", REGISTRATION | {field: value}, admin)
+    for name in ("heartbeat", "deregister"):
+        for field in ("epoch", "status", "namespace"):
+            yield f"{name} with {field}", Request("POST", f"/registry/{name}", KEY | {field: f"{CANARY}!"}, admin)
+        yield f"{name} of another", Request("POST", f"/registry/{name}", KEY | {"service_name": CANARY}, admin)
+    override = {"status": f"{CANARY}", "reason": f"{CANARY}\u0000", "until": CANARY}
+    yield "override", Request("PUT", f"/registry/instance/{CANARY}/{CANARY}/status", override, admin)
+    yield "owners", Request("PUT", f"/registry/services/{CANARY}/owners", {"owners": [f"{CANARY}\u0000"]}, admin)
+    yield "release", Request("POST", f"/registry/services/{CANARY}/release", {"reason": f"{CANARY}\u0000"}, admin)
+    yield "release of none", Request("POST", f"/registry/services/{CANARY}/release", {"reason": CANARY}, admin)
+    for call in WITH_BODY:
+        yield f"{call.name}, syntax", request_of(call, admin, body=f'{{"{CANARY}": {CANARY}'.encode())
+        yield f"{call.name}, key twice", request_of(call, admin, body=f'{{"{CANARY}":1,"{CANARY}":1}}'.encode())
+        yield f"{call.name}, media type", request_of(call, admin, headers=(("Content-Type", f"text/{CANARY}"),))
+        yield (
+            f"{call.name}, charset",
+            request_of(call, admin, body=b"{", headers=(("Content-Type", f"application/json; charset={CANARY}"),)),
+        )
+    for path in ("services", "services/web", "changes", "watch", "instance/web", "instance/web/a"):
+        for query in (f"status={CANARY}%00", f"{CANARY}%20=1", f"limit={CANARY}", f"index={CANARY}", f"wait={CANARY}"):
+            yield f"{path}?{query}", Request("GET", f"/registry/{path}?{query}", None, admin)
+    yield "cursor", Request("GET", f"/registry/services?after={CANARY}", None, admin)
+    yield "path", Request("GET", f"/registry/{CANARY}", None, admin)
+    yield "name", Request("GET", f"/registry/services/{CANARY}", None, admin)
+    yield "bad name", Request("GET", f"/registry/services/{CANARY}%00", None, admin)
+    yield "instance", Request("GET", f"/registry/instance/{CANARY}", None, admin)
+    yield "host", Request("GET", "/registry/services", None, admin, headers=(("Host", f"{CANARY}.example"),))
+    yield "token", Request("GET", "/registry/services", None, CANARY)
+    yield "scheme", Request("GET", "/registry/services", headers=(("Authorization", f"{CANARY} {CANARY}"),))
+
+
+def test_nothing_that_was_sent_comes_back_in_a_problem(run: Run) -> None:
+    run.run([Case(name, request, never_repeats, bare=name in {"path", "host"}) for name, request in with_canaries()])
+    run.conclude()
+
+
+REPEATED = "of-somebody.else:1"
+
+
+def test_a_request_id_is_kept_when_it_is_sane(run: Run) -> None:
+    bearer = token("registry-admins", TEAM, subject="admin")
+    for call in CALLS:
+        for sent, kept in ((REPEATED, True), ("a b", False), ("x" * 129, False), ("", False), ("\u00e9", False)):
+            request = request_of(
+                call, bearer, path=f"{call.path}{separator_of(call)}nonsense=1", headers=(("X-Request-Id", sent),)
+            )
+            for front in run.fronts:
+                answer = front.ask(request)
+                found = answer.headers.get("x-request-id", "")
+                if (found == sent) != kept or not found or (answer.is_problem and answer.json["request_id"] != found):
+                    run.failures.append(f"{front.name}: {call.name} with {sent!r}: {found!r}, {answer}")
+    run.conclude()
