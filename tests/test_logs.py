@@ -14,7 +14,7 @@ from django.test import Client
 
 from registry_project import settings as project_settings
 from service_registry import logs
-from service_registry.api.reporting import readable
+from service_registry.api.request_log import readable_route
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Instance, User
 from tests.ageing import age_expiries, age_leases
@@ -43,7 +43,7 @@ def test_registration_logs_one_line_with_all_fields(payments: Api, read_lines: A
     assert line.pop("actor").startswith("payments@http://")
     assert line == {
         "level": "info",
-        "logger": "service_registry.api.reporting",
+        "logger": "service_registry.http.request_log",
         "event": "register",
         "request_id": answer.headers["x-request-id"],
         "method": "POST",
@@ -245,7 +245,7 @@ def test_loggers_of_libraries_use_the_same_format(read_lines: Any) -> None:
     ],
 )
 def test_route_is_logged_as_the_readme_writes_it(route: str, shown: str) -> None:
-    assert readable(route) == shown
+    assert readable_route(route) == shown
 
 
 def test_timestamp_of_a_second_is_formatted_once() -> None:
@@ -278,7 +278,19 @@ def test_output_of_all_processes_has_no_token_and_no_metadata(tmp_path: Path) ->
         line["event"] for line in lines
     }
     assert [line for line in lines if line.get("status") == 500] == []
-    assert {line["status"] for line in lines if "status" in line} == {200, 201, 204, 302, 400, 401, 403, 404, 405, 503}
+    assert {line["status"] for line in lines if "status" in line} == {
+        200,
+        201,
+        204,
+        302,
+        400,
+        401,
+        403,
+        404,
+        405,
+        421,
+        503,
+    }
     assert [line for line in output.splitlines() if not line.startswith("{")] == []
 
 

@@ -27,12 +27,13 @@ class RegistryMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.perf_counter()
+        request_id = log_entry(request).request_id
         # Queries and bodies are UTF-8. Django would decode the query with any codec that Content-Type names as charset.
         # The setter reads the query, which may have more parameters than Django accepts: the view refuses that.
         with contextlib.suppress(SuspiciousOperation):
             request.encoding = "utf-8"
         response = self.respond(request)
-        response[HEADER] = log_entry(request).request_id
+        response[HEADER] = request_id
         for name, value in SECURITY_HEADERS.items():
             response.setdefault(name, value)
         record(complete(request, response), time.perf_counter() - started)

@@ -35,6 +35,7 @@ def log_entry(request: Any) -> RequestLogEntry:
         request_id = safe_or_new(django_request.headers.get("X-Request-Id", ""))
         entry = RequestLogEntry(operation="unknown", route=None, method=django_request.method, request_id=request_id)
         django_request.log_entry = entry
+        django_request.request_id = request_id  # for lines that Django's loggers and the admin's actions write
     return entry
 
 
