@@ -22,14 +22,14 @@ FLOORS = (
     {"queries"},
     {"manager"},
     {"expiry", "replica", "transfer"},
-    {"http", "pulse"},
+    {"checks", "http", "pulse"},
     {"admin", "api", "apps", "asgi", "management", "tasks"},
     {"registry_project.asgi", "registry_project.celery", "registry_project.urls", "registry_project.wsgi"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
 # What `make run` brings along starts the registry as a process of its own. No other package imports it.
 DEVSTACK = "registry_project.devstack"
-DEVSTACK_MAY_IMPORT = {"registry_project.env", "registry_project.settings"}
+DEVSTACK_MAY_IMPORT = {"checks", "registry_project.env", "registry_project.settings"}
 # Rooms that may not see a library, however low its floor.
 FORBIDDEN_LIBRARIES = {
     "identity": ("rest_framework", "uvicorn", "starlette"),
