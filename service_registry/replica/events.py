@@ -1,22 +1,23 @@
-"""Render changes as events of the watch, once for all subscribers."""
+"""Share the renderings of a change among its subscribers."""
 
-from functools import cached_property
+from collections.abc import Callable
 
 from service_registry.replica.store import Change
 
-TOKEN_EXPIRED_EVENT = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
-RESYNC_EVENT = b'event: resync\ndata: {"code":"index_gone"}\n\n'
+# Returns a change in the format of a protocol, given its index and its JSON text.
+Formatter = Callable[[str, bytes], bytes]
 
 
 class ChangeEvent:
     """A change on its way to the subscribers.
 
-    The first subscriber that needs a rendered form creates it, and the others share it. The renderings are freed with
-    the event, when the last subscriber has taken it; the changes in the change buffer carry none.
+    The first subscriber that needs a rendering creates it, and the others share it. The renderings are freed with the
+    event, when the last subscriber has taken it; the changes in the change buffer carry none.
     """
 
     def __init__(self, change: Change) -> None:
         self.change = change
+        self._renderings: dict[tuple[Formatter, bool], bytes] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -24,31 +25,16 @@ class ChangeEvent:
 
     def document(self, with_author: bool) -> bytes:
         """Return the change as JSON."""
-        return self.full_document if with_author else self.change.public
+        return self.render(format_json, with_author)
 
-    def event(self, with_author: bool) -> bytes:
-        """Return the change as a server-sent event."""
-        return self.full_event if with_author else self.public_event
-
-    @cached_property
-    def full_document(self) -> bytes:
-        return self.change.full
-
-    @cached_property
-    def public_event(self) -> bytes:
-        return format_event(self.change.index, self.change.public)
-
-    @cached_property
-    def full_event(self) -> bytes:
-        return format_event(self.change.index, self.change.full)
+    def render(self, formatter: Formatter, with_author: bool) -> bytes:
+        """Return the change in the format of a protocol."""
+        key = formatter, with_author
+        if key not in self._renderings:
+            document = self.change.full if with_author else self.change.public
+            self._renderings[key] = formatter(self.change.index, document)
+        return self._renderings[key]
 
 
-def format_event(index: str, document: bytes) -> bytes:
-    """Format a server-sent event (HTML standard, section 9.2). PostgreSQL's JSON has no line breaks."""
-    return b"id: %b\nevent: change\ndata: %b\n\n" % (index.encode(), document)
-
-
-def sync_event(index: str) -> bytes:
-    """Format the event that tells a client up to which index it has received everything."""
-    text = index.encode()
-    return b'id: %b\nevent: sync\ndata: {"index":"%b"}\n\n' % (text, text)
+def format_json(_index: str, document: bytes) -> bytes:
+    return document

@@ -12,6 +12,11 @@ from service_registry.replica.subscribers import ALL_CHANGES, Subscriber, Subscr
 CHANGE = Change(7, "0123abcd-7", "updated", "default", "web", "a", b'{"kind": "updated"}', b'{"actor": "me"}')
 
 
+def frame(index: str, document: bytes) -> bytes:
+    """Format a change for a protocol."""
+    return b"%b: %b" % (index.encode(), document)
+
+
 def test_event_is_rendered_once_for_all_subscribers() -> None:
     subscribers = Subscribers()
     two = [Subscriber([ALL_CHANGES], 0), Subscriber([("default", "web")], 0)]
@@ -20,7 +25,7 @@ def test_event_is_rendered_once_for_all_subscribers() -> None:
     subscribers.publish([CHANGE])
     (one,), (other,) = (subscriber.take(10) for subscriber in two)
     for with_author in (False, True):
-        assert one.event(with_author) is other.event(with_author)
+        assert one.render(frame, with_author) is other.render(frame, with_author)
         assert one.document(with_author) is other.document(with_author)
 
 
@@ -30,7 +35,7 @@ def test_event_is_freed_when_the_last_subscriber_takes_it() -> None:
     subscribers.subscribe(subscriber)
     subscribers.publish([CHANGE])
     event = weakref.ref(subscriber.pending[0])
-    subscriber.pending[0].event(True)
+    subscriber.pending[0].render(frame, True)
     subscriber.take(10)
     gc.collect()
     assert event() is None
@@ -41,8 +46,8 @@ def test_event_contains_its_author_only_on_request() -> None:
     assert json.loads(event.document(False)) == {"kind": "updated"}
     assert json.loads(event.document(True)) == {"kind": "updated", "actor": "me"}
     for with_author in (False, True):
-        expected = b"id: 0123abcd-7\nevent: change\ndata: %b\n\n" % event.document(with_author)
-        assert event.event(with_author) == expected
+        expected = b"0123abcd-7: %b" % event.document(with_author)
+        assert event.render(frame, with_author) == expected
 
 
 def test_take_ends_at_the_number_or_at_enough_bytes() -> None:

@@ -14,7 +14,6 @@ from service_registry.asgi.watch.subscription import Subscription
 from service_registry.exceptions import IndexGone, RegistryError
 from service_registry.identity.errors import KeysUnavailable, TokenInvalid
 from service_registry.permissions import WATCH
-from service_registry.replica.events import RESYNC_EVENT, TOKEN_EXPIRED_EVENT, sync_event
 from service_registry.replica.subscribers import EndReason
 
 SYNC_SECONDS = 15.0
@@ -27,6 +26,8 @@ HEADERS: Headers = [
     # nginx would buffer the response and hold events back.
     (b"x-accel-buffering", b"no"),
 ]
+TOKEN_EXPIRED_EVENT = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
+RESYNC_EVENT = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 # The last event for each end reason. A client that was too slow or has disconnected gets none.
 LAST_EVENTS = {EndReason.RESYNC: RESYNC_EVENT, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
 
@@ -100,7 +101,7 @@ class EventStream:
         """Return the next events as this caller may see them; empty when all have been sent."""
         caller = self.identity.caller
         events = await self.subscription.next(EVENTS_PER_WRITE, WRITE_BYTES)
-        return [event.event(self.subscription.shows_author(event, caller)) for event in events]
+        return [event.render(change_event, self.subscription.shows_author(event, caller)) for event in events]
 
     async def is_still_allowed(self) -> bool:
         """Authenticate again once the token has expired."""
@@ -127,3 +128,14 @@ class EventStream:
         self.caught_up = True
         await self.writer.write(sync_event(self.subscription.index))
         self.sync_at = now() + SYNC_SECONDS
+
+
+def change_event(index: str, document: bytes) -> bytes:
+    """Return the event of a change. PostgreSQL's JSON has no line breaks."""
+    return b"id: %b\nevent: change\ndata: %b\n\n" % (index.encode(), document)
+
+
+def sync_event(index: str) -> bytes:
+    """Return the event that tells a client up to which index it has received everything."""
+    text = index.encode()
+    return b'id: %b\nevent: sync\ndata: {"index":"%b"}\n\n' % (text, text)
