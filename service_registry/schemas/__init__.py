@@ -1,5 +1,6 @@
-"""Every shape that goes over the wire, once: what a caller sends, and what the registry answers."""
+"""The shapes on the wire, each stated once: requests, queries and responses."""
 
+from service_registry.schemas.fields import ARRAY_LIMIT
 from service_registry.schemas.queries import (
     ChangesQuery,
     DiscoveryQuery,
@@ -57,12 +58,10 @@ from service_registry.schemas.responses import (
     ServicePage,
     WatchResponse,
 )
-from service_registry.schemas.shape import ARRAY_LIMIT, STRICT
 
 __all__ = [
     "ARRAY_LIMIT",
     "RFC_3339",
-    "STRICT",
     "ActiveOverride",
     "Candidate",
     "Change",

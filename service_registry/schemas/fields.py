@@ -1,4 +1,4 @@
-"""The fields of the wire: what each may hold, once. `schemas` puts them together into shapes."""
+"""The fields on the wire and their limits, each stated once, and the base of the shapes made of them."""
 
 import ipaddress
 import re
@@ -7,14 +7,14 @@ from typing import Annotated, Any, LiteralString
 
 from django.conf import settings
 from django.db.models import TextChoices
-from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, StringConstraints
 from pydantic_core import PydanticCustomError, core_schema
 
 from service_registry import choices
 
 
 def one_of(enumeration: type[TextChoices]) -> GetPydanticSchema:
-    """Accept the values of an enumeration and nothing else."""
+    """Accept the values of an enumeration alone. They stay strings, so that JSON and SQL take them as they are."""
     return GetPydanticSchema(lambda _source, _handler: core_schema.literal_schema(enumeration.values))
 
 
@@ -23,15 +23,28 @@ Scheme = Annotated[str, one_of(choices.Scheme)]
 State = Annotated[str, one_of(choices.State)]
 ChangeKind = Annotated[str, one_of(choices.ChangeKind)]
 
+ARRAY_LIMIT = 1000
+
+
+# Behind a name, pydantic's mypy plugin does not see `strict`, and does not refuse the strings that queries are made of.
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Shape(BaseModel):
+    """The base of all shapes on the wire."""
+
+    model_config = STRICT
+
+
 INDEX = re.compile(r"[0-9a-f]{8}-([1-9][0-9]{0,18})", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,7})(ms|s|m)", re.ASCII)
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-LONGEST_WAIT_SECONDS = 300.0
+MAX_WAIT_SECONDS = 300.0
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
-def no_empty_part(name: str) -> str:
+def refuse_double_dot(name: str) -> str:
     if ".." in name:
         raise PydanticCustomError("double_dot", "must not contain two dots in a row")
     return name
@@ -40,38 +53,39 @@ def no_empty_part(name: str) -> str:
 Namespace = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
-    Field(description="The space in which service names are unique."),
+    Field(description="The namespace in which the name of the service is unique."),
 ]
 ServiceName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$"),
-    AfterValidator(no_empty_part),
-    Field(description="The name under which callers find the service."),
+    AfterValidator(refuse_double_dot),
+    Field(description="The name of the service."),
 ]
 InstanceId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}$"),
-    Field(description="Unique within the service; the instance chooses it."),
+    Field(description="The id of the instance, which it chooses; unique within the service."),
 ]
 GroupName = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255, pattern=NO_CONTROLS),
-    Field(description="The name of a group, as it stands in callers' tokens."),
+    Field(description="The name of a group, as in the callers' tokens."),
 ]
 
 HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 NUMBER_LIKE = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
-def canonical_host(host: str) -> str:
-    """An IP address in its canonical text (RFC 5952), a v4-mapped one as IPv4, or a host name in lower case.
+def canonicalize_host(host: str) -> str:
+    """Return an IP address in canonical form (RFC 5952), or a host name in lower case.
 
-    Names that resolvers would read as numbers (`127.1`, `0x7f.1`) are refused, so that one address has one spelling.
+    A v4-mapped IPv6 address becomes IPv4. Names that resolvers read as numbers (`127.1`, `0x7f.1`) are refused, so that
+    an address has one spelling.
     """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host_name(host)
+        return canonicalize_host_name(host)
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id:
             raise PydanticCustomError("host", "an IPv6 address must not carry a zone id")
@@ -80,7 +94,7 @@ def canonical_host(host: str) -> str:
     return str(address)
 
 
-def host_name(host: str) -> str:
+def canonicalize_host_name(host: str) -> str:
     labels = host.lower().split(".")
     if not host.isascii() or len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
         raise PydanticCustomError("host", "must be an IP address or a host name of letters, digits and hyphens")
@@ -92,34 +106,36 @@ def host_name(host: str) -> str:
 Host = Annotated[
     str,
     StringConstraints(min_length=1, max_length=253),
-    AfterValidator(canonical_host),
-    Field(description="IPv4, IPv6 or host name at which the instance listens."),
+    AfterValidator(canonicalize_host),
+    Field(description="The IPv4 address, IPv6 address or host name on which the instance listens."),
 ]
-Port = Annotated[int, Field(ge=1, le=65535, description="The port at which it listens.")]
+Port = Annotated[int, Field(ge=1, le=65535, description="The port on which the instance listens.")]
 Zone = Annotated[
     str,
     StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$"),
-    Field(description="Where the instance runs, for callers that prefer near ones."),
+    Field(description="The zone in which the instance runs, for callers that prefer a near one."),
 ]
-Weight = Annotated[int, Field(ge=0, le=65535, description="Its share of traffic beside the other instances.")]
-TtlSeconds = Annotated[int, Field(ge=5, le=86400, description="Seconds of silence after which it counts as gone.")]
-Epoch = Annotated[int, Field(ge=1, le=2**53, description="The number given to this process at its registration.")]
+Weight = Annotated[int, Field(ge=0, le=65535, description="The share of traffic relative to the other instances.")]
+TtlSeconds = Annotated[
+    int, Field(ge=5, le=86400, description="The TTL of the lease: seconds without a heartbeat until it can expire.")
+]
+Epoch = Annotated[int, Field(ge=1, le=2**53, description="The epoch from the response to the registration.")]
 
 
-def distinct(what: LiteralString) -> AfterValidator:
-    def checked(texts: list[str]) -> list[str]:
+def refuse_repeats(what: LiteralString) -> AfterValidator:
+    def check(texts: list[str]) -> list[str]:
         if len(set(texts)) != len(texts):
             raise PydanticCustomError("not_distinct", f"must not hold the same {what} twice")
         return texts
 
-    return AfterValidator(checked)
+    return AfterValidator(check)
 
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 Tags = Annotated[
     list[Tag],
-    Field(max_length=64, description="Distinct words by which callers choose; their order is kept."),
-    distinct("tag"),
+    Field(max_length=64, description="Distinct strings by which callers select instances; their order is kept."),
+    refuse_repeats("tag"),
 ]
 
 METADATA_VALUE_BYTES = 512
@@ -132,14 +148,14 @@ REDACTED = "[redacted]"
 
 
 def looks_secret(key: str) -> bool:
-    """Whether a metadata key names something that must not be stored where every reader sees it."""
+    """Return whether a metadata key names a secret, which every reader would see."""
     parts = re.split(r"[._:/@-]", key.lower())
     return any(part.endswith(SECRET_ENDINGS) for part in parts) or any(
         pair in SECRET_NEIGHBOURS for pair in pairwise(parts)
     )
 
 
-def no_secrets(metadata: dict[str, str]) -> dict[str, str]:
+def apply_secret_policy(metadata: dict[str, str]) -> dict[str, str]:
     if settings.REGISTRY_SECRET_METADATA == "allow":  # noqa: S105 (a policy)
         return metadata
     found = [key for key in metadata if looks_secret(key)]
@@ -152,50 +168,50 @@ def no_secrets(metadata: dict[str, str]) -> dict[str, str]:
     return {**metadata, **dict.fromkeys(found, REDACTED)}
 
 
-def small_value(value: str) -> str:
+def limit_value(value: str) -> str:
     if len(value.encode()) > METADATA_VALUE_BYTES:
         raise PydanticCustomError("too_long", "must be at most 512 bytes in UTF-8")
     return value
 
 
-def small_metadata(metadata: dict[str, str]) -> dict[str, str]:
+def limit_metadata(metadata: dict[str, str]) -> dict[str, str]:
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > METADATA_BYTES:
         raise PydanticCustomError("too_long", "keys and values must be at most 8 KiB together in UTF-8")
     return metadata
 
 
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,64}$")]
-MetadataValue = Annotated[str, StringConstraints(pattern=NO_CONTROLS), AfterValidator(small_value)]
+MetadataValue = Annotated[str, StringConstraints(pattern=NO_CONTROLS), AfterValidator(limit_value)]
 Metadata = Annotated[
     dict[MetadataKey, MetadataValue],
-    Field(max_length=64, description="What else callers should know: names and values, 8 KiB in all, no secrets."),
-    AfterValidator(small_metadata),
-    AfterValidator(no_secrets),
+    Field(
+        max_length=64,
+        description="Names and values for callers, at most 8 KiB together. No secrets: every reader sees them.",
+    ),
+    AfterValidator(limit_metadata),
+    AfterValidator(apply_secret_policy),
 ]
 
 
-def index_text(value: Any) -> str:
+def parse_index(value: Any) -> str:
     found = INDEX.fullmatch(value) if isinstance(value, str) else None
     if not found or int(found[1]) >= 2**63:
         raise PydanticCustomError("index", "must be the index of an earlier answer")
     return str(value)
 
 
-def duration(value: Any) -> float:
-    """The seconds of 500ms, 30s or 5m."""
+def parse_duration(value: Any) -> float:
+    """Return the seconds of 500ms, 30s or 5m."""
     found = DURATION.fullmatch(value) if isinstance(value, str) else None
-    seconds = int(found[1]) * UNIT_SECONDS[found[2]] if found else LONGEST_WAIT_SECONDS + 1
-    if seconds > LONGEST_WAIT_SECONDS:
+    seconds = int(found[1]) * UNIT_SECONDS[found[2]] if found else MAX_WAIT_SECONDS + 1
+    if seconds > MAX_WAIT_SECONDS:
         raise PydanticCustomError("duration", "must be a duration like 500ms, 30s or 5m, and at most 5m")
     return seconds
 
 
-Index = Annotated[
-    str,
-    BeforeValidator(index_text),
-]
+Index = Annotated[str, BeforeValidator(parse_index)]
 WaitSeconds = Annotated[
     float,
-    BeforeValidator(duration, json_schema_input_type=str),
-    Field(description="How long to wait for a change at most: 500ms, 30s or 5m; only together with `index`."),
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    Field(description="The longest wait for a change, as in 500ms, 30s or 5m. Only with `index`."),
 ]

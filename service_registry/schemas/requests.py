@@ -1,4 +1,4 @@
-"""What callers send in bodies, and the orders that are made of it."""
+"""Request bodies, and the items that the operations take."""
 
 import re
 from datetime import UTC, datetime
@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from django.conf import settings
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     RootModel,
@@ -15,6 +14,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from service_registry.schemas.fields import (
+    ARRAY_LIMIT,
     Epoch,
     GroupName,
     Host,
@@ -24,67 +24,66 @@ from service_registry.schemas.fields import (
     Port,
     Scheme,
     ServiceName,
+    Shape,
     Status,
     Tags,
     TtlSeconds,
     Weight,
     Zone,
-    distinct,
+    refuse_repeats,
 )
-from service_registry.schemas.shape import ARRAY_LIMIT, STRICT
 
 
-class Registration(BaseModel):
-    """A full statement of an instance: a field left out, or null, has its default."""
+class Registration(Shape):
+    """The complete description of an instance. A field that is absent or null has its default."""
 
-    model_config = STRICT
     namespace: Namespace = "default"
     service_name: ServiceName
     instance_id: InstanceId
     host: Host
     port: Port
-    scheme: Scheme = Field(default="http", description="How the port is spoken to.")
-    zone: Zone | None = Field(default=None, description="Where the instance runs, for callers that prefer near ones.")
+    scheme: Scheme = Field(default="http", description="The protocol on the port.")
+    zone: Zone | None = Field(
+        default=None, description="The zone in which the instance runs, for callers that prefer a near one."
+    )
     weight: Weight = 100
     tags: Tags = []
     metadata: Metadata = {}
     ttl_seconds: TtlSeconds = Field(default_factory=lambda: settings.REGISTRY_DEFAULT_TTL_SECONDS)
-    status: Status = Field(default="UP", description="What the instance reports of itself.")
+    status: Status = Field(default="UP", description="The status that the instance reports.")
     owner: GroupName | None = Field(
-        default=None, description="The caller's group that shall own the service, when this registration creates it."
+        default=None, description="The caller's group that owns the service, when this registration creates it."
     )
 
 
-class Heartbeat(BaseModel):
-    """The word of an instance that it is still there."""
+class Heartbeat(Shape):
+    """A heartbeat, by which an instance renews its lease."""
 
-    model_config = STRICT
     namespace: Namespace = "default"
     service_name: ServiceName
     instance_id: InstanceId
-    epoch: Epoch | None = Field(default=None, description="When given, the beat is refused if another process has it.")
-    status: Status | None = Field(default=None, description="A new status that the instance reports of itself.")
+    epoch: Epoch | None = Field(default=None, description="Refuse the heartbeat unless this is the current epoch.")
+    status: Status | None = Field(default=None, description="A new status that the instance reports.")
 
 
-class Deregistration(BaseModel):
-    """The word of an instance, its owner or an operator that it is leaving."""
+class Deregistration(Shape):
+    """The deregistration of an instance by itself, its owner or an operator."""
 
-    model_config = STRICT
     namespace: Namespace = "default"
     service_name: ServiceName
     instance_id: InstanceId
-    epoch: Epoch | None = Field(default=None, description="When given, only this registration is taken off.")
+    epoch: Epoch | None = Field(default=None, description="Refuse the deregistration unless this is the current epoch.")
 
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def parse_timestamp(value: Any) -> Any:
-    """A time as it is written in JSON (RFC 3339); whether it has passed is for the database to say."""
+    """Return a time in UTC from RFC 3339. Whether it has passed is decided by the database's clock."""
     try:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None or not RFC_3339.fullmatch(value):
-            raise ValueError("not as RFC 3339 has it")
+            raise ValueError("not RFC 3339")
         return moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise PydanticCustomError("time", "must be a time as in 2026-12-31T23:59:59Z (RFC 3339)") from error
@@ -95,24 +94,22 @@ Reason = Annotated[
     StringConstraints(
         min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     ),
-    Field(description="Why; kept with the change."),
+    Field(description="The reason, kept with the change."),
 ]
 Timestamp = Annotated[datetime, BeforeValidator(parse_timestamp)]
 
 
-class OverrideRequest(BaseModel):
+class OverrideRequest(Shape):
     """The body that sets an override."""
 
-    model_config = STRICT
-    status: Status = Field(description="What shall stand over the status that the instance reports.")
+    status: Status = Field(description="The status in place of the reported one.")
     reason: Reason
-    until: Timestamp | None = Field(default=None, description="When it ends by itself; a time in the future.")
+    until: Timestamp | None = Field(default=None, description="When the override ends; a time in the future.")
 
 
-class InstanceOverride(BaseModel):
-    """An override to set, or with no status to clear."""
+class InstanceOverride(Shape):
+    """An override to set, or to clear when `status` is None."""
 
-    model_config = STRICT
     namespace: Namespace = "default"
     service_name: ServiceName
     instance_id: InstanceId
@@ -121,32 +118,30 @@ class InstanceOverride(BaseModel):
     until: datetime | None = None
 
 
-class OwnersRequest(BaseModel):
-    """The body that gives a service its owners."""
+class OwnersRequest(Shape):
+    """The body that sets the owners of a service."""
 
-    model_config = STRICT
-    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), distinct("owner")] = Field(
+    owners: Annotated[list[GroupName], Field(min_length=1, max_length=8), refuse_repeats("owner")] = Field(
         description="The groups whose members may register, renew and deregister its instances."
     )
-    reason: Reason | None = Field(default=None, description="Why; kept with the change.")
+    reason: Reason | None = Field(default=None, description="The reason, kept with the change.")
 
 
 class ServiceOwners(OwnersRequest):
-    """Which service gets which owners."""
+    """A service with the owners to set."""
 
     namespace: Namespace = "default"
     name: ServiceName
 
 
-class ReleaseRequest(BaseModel):
-    """The body that releases what is held in a service."""
+class ReleaseRequest(Shape):
+    """The body that ends the protection of a service."""
 
-    model_config = STRICT
     reason: Reason
 
 
 class ServiceRelease(ReleaseRequest):
-    """Which service is released."""
+    """A service to release."""
 
     namespace: Namespace = "default"
     name: ServiceName
@@ -157,7 +152,7 @@ class Registrations(RootModel[Registration | Annotated[list[Registration], Field
 
 
 class Heartbeats(RootModel[Heartbeat | Annotated[list[Heartbeat], Field(max_length=ARRAY_LIMIT)]]):
-    """One beat, or an array of 1 to 1,000."""
+    """One heartbeat, or an array of 1 to 1,000."""
 
 
 class Deregistrations(RootModel[Deregistration | Annotated[list[Deregistration], Field(max_length=ARRAY_LIMIT)]]):

@@ -1,9 +1,8 @@
-"""What the registry answers."""
+"""Response bodies."""
 
 from typing import Any
 
 from pydantic import (
-    BaseModel,
     Field,
     RootModel,
 )
@@ -11,26 +10,24 @@ from pydantic import (
 from service_registry.schemas.fields import (
     ChangeKind,
     Scheme,
+    Shape,
     State,
     Status,
 )
-from service_registry.schemas.shape import STRICT
 
 
-class ActiveOverride(BaseModel):
-    """An operator's or owner's word over the status. Reason and actor only for those who may see changes."""
+class ActiveOverride(Shape):
+    """An override in force. Reason and actor are only for callers who may read changes."""
 
-    model_config = STRICT
     status: Status
     until: str | None
     reason: str | None = None
     actor: str | None = None
 
 
-class Instance(BaseModel):
-    """An instance as every reader sees it. Nothing in it moves with a heartbeat."""
+class Instance(Shape):
+    """An instance as all readers see it. A heartbeat changes nothing in it."""
 
-    model_config = STRICT
     namespace: str
     service_name: str
     instance_id: str
@@ -41,7 +38,7 @@ class Instance(BaseModel):
     weight: int
     tags: list[str]
     metadata: dict[str, str]
-    status: Status = Field(description="The effective status: the override's, else the reported one.")
+    status: Status = Field(description="The effective status: of the override, else the reported one.")
     reported_status: Status
     override: ActiveOverride | None
     state: State
@@ -52,8 +49,7 @@ class Instance(BaseModel):
     url: str
 
 
-class Lease(BaseModel):
-    model_config = STRICT
+class Lease(Shape):
     heartbeat_at: str
     expires_at: str = Field(description="The deadline: 1.1 TTL, and at least TTL + 1 s, after the last heartbeat.")
     heartbeat_interval_seconds: float
@@ -62,26 +58,24 @@ class Lease(BaseModel):
 
 
 class LeasedInstance(Instance):
-    """An instance with its lease, and for those who may see changes who registered it."""
+    """An instance with its lease. `registered_by` is only for callers who may read changes."""
 
     lease: Lease
     registered_by: str | None = None
 
 
-class RenewedLease(BaseModel):
-    model_config = STRICT
+class RenewedLease(Shape):
     namespace: str
     service_name: str
     instance_id: str
     status: Status
-    recovered: bool = Field(default=False, description="True when this beat brought an expired instance back.")
+    recovered: bool = Field(default=False, description="True when this heartbeat brought back an expired instance.")
     lease: Lease
 
 
-class ServiceInstances(BaseModel):
-    """Discovery: the instances of one service that should get traffic."""
+class ServiceInstances(Shape):
+    """The instances of one service that should get traffic."""
 
-    model_config = STRICT
     index: str
     namespace: str
     name: str
@@ -90,73 +84,67 @@ class ServiceInstances(BaseModel):
     instances: list[Instance]
 
 
-class ListedService(BaseModel):
-    model_config = STRICT
+class ListedService(Shape):
     namespace: str
     name: str
     owners: list[str]
     instance_count: int = Field(description="Live and protected instances.")
-    healthy_count: int = Field(description="The instances that discovery would give.")
+    healthy_count: int = Field(description="The instances that should get traffic.")
     protected: bool
     index: str
-    instances: list[Instance] | None = Field(default=None, description="Left out of a summary.")
+    instances: list[Instance] | None = Field(default=None, description="Absent in a summary.")
 
 
-class ServicePage(BaseModel):
-    model_config = STRICT
+class ServicePage(Shape):
     index: str
     services: list[ListedService]
-    next: str | None = Field(description="Where the next page begins: send it back as `after`.")
+    next: str | None = Field(description="The cursor of the next page: send it as `after`.")
 
 
-class Change(BaseModel):
-    """A row of the log. Actor, reason and evidence only for those who may see them."""
+class Change(Shape):
+    """A row of the change log. Actor, reason and evidence are only for callers who may read them."""
 
-    model_config = STRICT
     index: str
     at: str
     kind: ChangeKind
-    namespace: str | None = Field(description="Null for rows of the log itself.")
+    namespace: str | None = Field(description="Null for `log_started`.")
     service_name: str | None
     instance_id: str | None = Field(description="Null for a change of a service as a whole.")
-    instance: Instance | None = Field(description="As it stood after the change; null where it was taken off.")
-    changed: list[str] | None = Field(default=None, description="The fields that the change was about.")
+    instance: Instance | None = Field(
+        description="The instance after the change; null when it is no longer registered."
+    )
+    changed: list[str] | None = Field(default=None, description="The fields that changed.")
     actor: str | None = None
     reason: str | None = None
-    evidence: dict[str, Any] | None = Field(default=None, description="What the registry knew when it did this.")
+    evidence: dict[str, Any] | None = Field(default=None, description="The facts on which the registry decided.")
 
 
-class ChangePage(BaseModel):
-    model_config = STRICT
+class ChangePage(Shape):
     changes: list[Change] = Field(description="Newest last.")
-    next: str | None = Field(description="Where the next page begins: send it back as `after`.")
+    next: str | None = Field(description="The cursor of the next page: send it as `after`.")
 
 
-class WatchResponse(BaseModel):
-    """What came after the index that was sent, oldest first, at most 500. `index` is where to go on from."""
+class WatchResponse(Shape):
+    """The changes after the index of the query, oldest first, at most 500. Continue from `index`."""
 
-    model_config = STRICT
     index: str
     changes: list[Change]
 
 
-class Candidate(BaseModel):
-    model_config = STRICT
+class Candidate(Shape):
     namespace: str
     service_name: str
     instance_id: str
 
 
-class FieldError(BaseModel):
-    model_config = STRICT
+class FieldError(Shape):
     code: str
     message: str
 
 
-class OverriddenInstance(BaseModel):
-    """What stands over an instance now. The instance is null where none of this id is registered."""
+class OverriddenInstance(Shape):
+    """The override in force. The instance is null where none of this id is registered."""
 
-    model_config = STRICT
     namespace: str
     service_name: str
     instance_id: str
@@ -164,22 +152,19 @@ class OverriddenInstance(BaseModel):
     instance: Instance | None
 
 
-class OwnedService(BaseModel):
-    model_config = STRICT
+class OwnedService(Shape):
     namespace: str
     name: str
     owners: list[str]
 
 
-class ReleasedService(BaseModel):
-    model_config = STRICT
-    released: int = Field(description="How many were held.")
+class ReleasedService(Shape):
+    released: int = Field(description="The number of protected instances.")
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457). `code` is stable, and what programs should look at."""
+class Problem(Shape):
+    """An error (RFC 9457). `code` is stable: programs should read it."""
 
-    model_config = STRICT
     type: str
     title: str
     status: int
@@ -192,10 +177,9 @@ class Problem(BaseModel):
     request_id: str
 
 
-class ItemError(BaseModel):
-    """An error of one item of an array: a problem without the fields that belong to the whole answer."""
+class ItemError(Shape):
+    """The error of one item of an array: a problem without the fields of the whole response."""
 
-    model_config = STRICT
     code: str
     detail: str
     errors: dict[str, list[FieldError]] | None = None
@@ -203,30 +187,27 @@ class ItemError(BaseModel):
     reason: str | None = None
 
 
-class ItemResult(BaseModel):
-    model_config = STRICT
+class ItemResult(Shape):
     status: int
     instance: LeasedInstance | None = None
     lease: Lease | None = None
     error: ItemError | None = None
 
 
-class Results(BaseModel):
-    """One outcome an item, in the order of the array that was sent."""
+class Results(Shape):
+    """One outcome per item, in the order of the request."""
 
-    model_config = STRICT
     results: list[ItemResult]
 
 
 class RegisterResponse(RootModel[LeasedInstance | Results]):
-    """The instance, or one outcome an item of an array."""
+    """The instance, or one outcome per item of an array."""
 
 
 class HeartbeatResponse(RootModel[RenewedLease | Results]):
-    """The renewed lease, or one outcome an item of an array."""
+    """The renewed lease, or one outcome per item of an array."""
 
 
-class Readiness(BaseModel):
-    model_config = STRICT
+class Readiness(Shape):
     status: str
     checks: dict[str, Any]
