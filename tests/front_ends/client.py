@@ -33,6 +33,7 @@ CODES = {
     410: {"index_gone", "history_gone"},
     413: {"too_large"},
     415: {"unsupported_media_type"},
+    421: {"unknown_host"},
     429: {"rate_limited"},
     503: {"unavailable"},
 }
@@ -114,6 +115,10 @@ class Answer:
         return bool(self.body) and self.headers.get("content-type") == "application/problem+json"
 
     @property
+    def is_stream(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    @property
     def error_fields(self) -> list[str]:
         """The first part of the path of each field that a problem names."""
         return sorted({path.partition(".")[0] for path in self.json.get("errors", {})}) if self.is_problem else []
@@ -172,21 +177,24 @@ class FrontEnd:
     def answer(self) -> Answer:
         response = self.connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        if headers.get("content-type", "").startswith("text/event-stream"):
+        head = Answer(response.status, headers, b"")
+        if head.is_stream:
             self.connection.close()  # it has no end
-            return Answer(response.status, headers, b"")
+            return head
         body = response.read()
         self.asked_at = time.monotonic()
         return Answer(response.status, headers, body)
 
 
-def faults_of(answer: Answer, *, bare: bool = False) -> Iterator[str]:
-    """What an answer under /registry/ lacks of what every answer has; a `bare` one needs not have browsers' headers."""
+def faults_of(answer: Answer) -> Iterator[str]:
+    """What an answer lacks of what every answer has."""
     for name, value in ON_EVERY_ANSWER.items():
-        if not bare and answer.headers.get(name) != value:
+        if answer.headers.get(name) != value:
             yield f"{name} is {answer.headers.get(name)}"
     if answer.headers.get("x-request-id") != REQUEST_ID:
         yield f"x-request-id is {answer.headers.get('x-request-id')}"
+    if "content-length" not in answer.headers and answer.status not in {204, 304} and not answer.is_stream:
+        yield "there is no content-length"
     if answer.status >= 400:
         yield from faults_of_problem(answer)
 

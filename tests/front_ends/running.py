@@ -24,7 +24,6 @@ class Case:
     Arguments:
         compared: False where the contract lets the front ends differ.
         of_empty: whether the service has no instances.
-        bare: whether the answer is one for which no view was found, which has not all headers.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Case:
     check: Check
     compared: bool = True
     of_empty: bool = False
-    bare: bool = False
 
 
 def request_of(call: Call, bearer: str | None, **changed: Any) -> Request:
@@ -129,7 +127,7 @@ class Run:
         request = for_service(case.request, service_name)
         answers = [front.ask(request) for front in self.fronts]
         for front, answer in zip(self.fronts, answers, strict=True):
-            found = [case.check(answer), *faults_of(answer, bare=case.bare)]
+            found = [case.check(answer), *faults_of(answer)]
             self.failures += [f"{front.name}: {case.name}: {fault}" for fault in found if fault]
         if case.compared:
             compared = [comparable(front, answer) for front, answer in zip(self.fronts, answers, strict=True)]
