@@ -265,10 +265,14 @@ def test_output_of_all_processes_has_no_token_and_no_metadata(tmp_path: Path) ->
         tokens = [str(caller.headers["Authorization"]).removeprefix("Bearer ") for caller in callers]
         for caller in callers:
             send_requests(caller)
-        for caller in (registry.with_bearer(tokens[0][:-3]), registry.with_bearer(f"{tokens[0]}.x"), registry.nobody()):
+        for caller in (
+            registry.caller_with_token(tokens[0][:-3]),
+            registry.caller_with_token(f"{tokens[0]}.x"),
+            registry.anonymous_caller(),
+        ):
             send_requests(caller)
         registry.postgres.stop()
-        send_requests(registry.with_bearer(tokens[0]))
+        send_requests(registry.caller_with_token(tokens[0]))
         registry.postgres.start()
     output = (tmp_path / "output").read_text()
     assert CANARY not in output

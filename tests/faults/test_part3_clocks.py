@@ -43,7 +43,7 @@ def jump(clock: Path, seconds: int, ttls: int) -> None:
 
 def answers_503(at: Stage, place: int) -> bool:
     bearer = at.fleet.bearer
-    return at.registry.with_bearer(bearer, place).call("GET", "/registry/services?limit=1").status == 503
+    return at.registry.caller_with_token(bearer, place).call("GET", "/registry/services?limit=1").status == 503
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
@@ -56,7 +56,7 @@ def test_one_web_process_has_a_wrong_clock(tmp_path: Path, seconds: int) -> None
         at.registry.web[1].kill()
         at.registry.web[1].wait()
         at.registry.web[1] = at.registry.start_web(at.registry.ports[1])
-        wait_for(lambda: at.registry.ready(at.registry.ports[1]))
+        wait_for(lambda: at.registry.is_ready(at.registry.ports[1]))
         at.registry.environment = usual
         clock.write_text(f"{seconds:+d}")
         wait_for(lambda: answers_503(at, 1))
@@ -77,13 +77,13 @@ def test_all_processes_of_the_registry_have_a_wrong_clock(tmp_path: Path, second
 class WithBroker(Registry):
     """Worker and beat as in production, with a Redis between them that can be killed."""
 
-    def begin(self) -> None:
+    def start_all(self) -> None:
         program = shutil.which("redis-server")
         assert program, "redis-server is missing; on Debian, as root: apt-get install redis-server"
         self.redis = [program, "--port", str(free_port()), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
         self.variables["CELERY_BROKER_URL"] = f"redis://127.0.0.1:{self.redis[2]}/0"
         self.broker = self.start_broker()
-        super().begin()
+        super().start_all()
         self.start("-m", "celery", "-A", "registry_project", "beat", "-S", "celery.beat:Scheduler", "--pidfile=")
 
     def start_broker(self) -> subprocess.Popen[bytes]:

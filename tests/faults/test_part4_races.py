@@ -182,7 +182,7 @@ def test_a_reader_of_the_log_overlooks_nothing(tmp_path: Path) -> None:
         until = time.monotonic() + seconds(20, 8)
 
         def write(writer: int) -> None:
-            caller = registry.with_bearer(fleet.bearer, writer % 2)
+            caller = registry.caller_with_token(fleet.bearer, writer % 2)
             number = 0
             while time.monotonic() < until:
                 number += 1

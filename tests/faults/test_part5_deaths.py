@@ -92,7 +92,7 @@ def test_neither_a_crash_loop_nor_a_tenants_end_delays_anothers_death(tmp_path: 
     with stage(tmp_path, in_three(trials(600, 300)), per_host=10) as at:
         tenant = at.fleet.add("tenant", trials(200, 60), per_host=10)
         alone = at.fleet.add("alone", 1, per_host=1)
-        team = at.registry.with_bearer(at.fleet.bearer)
+        team = at.registry.caller_with_token(at.fleet.bearer)
         dead = kill(alone)
         kill(tenant)
         for loop in range(round(seconds(40, 20))):

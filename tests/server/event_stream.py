@@ -1,4 +1,4 @@
-"""Watchers as clients write them: a stream of server-sent events, and a poll."""
+"""Clients of the watch: an event stream, and one that a thread reads."""
 
 import contextlib
 import http.client
@@ -9,24 +9,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+CONNECTION_ERRORS = (OSError, http.client.HTTPException)
+
 
 @dataclass(frozen=True)
 class Event:
-    """A server-sent event. `data` is its JSON."""
+    """A server-sent event. `data` is its parsed JSON."""
 
     kind: str
     index: str | None
     data: Any
 
 
-class Stream:
-    """An open event stream. Ends by itself, or by `close`.
+class WatchRefused(Exception):
+    """The response to a watch was a problem."""
 
-    Raises Refused at once when the answer is a problem.
-    """
+    def __init__(self, status: int, problem: Any) -> None:
+        super().__init__(f"{status} {problem}")
+        self.status = status
+        self.problem = problem
+
+
+class EventStream:
+    """An open event stream. Raises WatchRefused at once when the response is a problem."""
 
     def __init__(
-        self, port: int, bearer: str, query: str = "", last_event_id: str | None = None, timeout_seconds: float = 30
+        self, port: int, bearer: str, query: str = "", last_event_id: str | None = None, timeout_seconds: float = 60
     ) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
         headers = {"Authorization": f"Bearer {bearer}", "Accept": "text/event-stream"}
@@ -38,7 +46,7 @@ class Stream:
         if self.response.status != 200:
             problem = json.loads(self.response.read())
             self.close()
-            raise Refused(self.response.status, problem)
+            raise WatchRefused(self.response.status, problem)
 
     def __enter__(self) -> Self:
         return self
@@ -50,13 +58,13 @@ class Stream:
         self.response.close()
         self.connection.close()
 
-    def hang_up(self) -> None:
-        """Let another thread that reads the stream find its end."""
+    def shut_down(self) -> None:
+        """End the connection under a thread that reads it."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def events(self) -> Iterator[Event]:
-        """All events until the stream ends. Raises OSError or http.client.HTTPException when it breaks off."""
+        """Yield events until the stream ends. Raises one of CONNECTION_ERRORS when it breaks off."""
         fields: dict[str, str] = {}
         while line := self.response.readline():
             text = line.decode().rstrip("\n")
@@ -68,35 +76,39 @@ class Stream:
                 fields = {}
 
     def changes(self) -> Iterator[Any]:
-        """The changes alone."""
+        """Yield the changes, without other events."""
         return (event.data for event in self.events() if event.kind == "change")
 
 
-class Refused(Exception):
-    """The watch was not begun."""
-
-    def __init__(self, status: int, problem: Any) -> None:
-        super().__init__(f"{status} {problem}")
-        self.status = status
-        self.problem = problem
-
-
-BROKEN = (OSError, http.client.HTTPException)
+def follow_changes(port: int, bearer: str, query: str, index: str) -> Iterator[Any]:
+    """Yield the changes after `index`, and resume wherever a stream ends or breaks off, as every client has to."""
+    while True:
+        with contextlib.suppress(*CONNECTION_ERRORS), EventStream(port, bearer, query, index) as stream:
+            for event in stream.events():
+                index = event.index or index
+                if event.kind == "change":
+                    yield event.data
 
 
-class Listening:
-    """A stream that is read on a thread. `ended` when it ended or broke off."""
+class BackgroundStream:
+    """A stream that a thread reads. `ended` is set when it has ended or broken off."""
 
     def __init__(self, port: int, bearer: str, query: str = "") -> None:
-        self.stream = Stream(port, bearer, query, timeout_seconds=120)
+        self.stream = EventStream(port, bearer, query, timeout_seconds=300)
         self.kinds: list[str] = []
         self.changes: list[Any] = []
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.listen)
+        self.thread = threading.Thread(target=self.read)
         self.thread.start()
 
-    def listen(self) -> None:
-        with contextlib.suppress(*BROKEN):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def read(self) -> None:
+        with contextlib.suppress(*CONNECTION_ERRORS):
             for event in self.stream.events():
                 self.kinds.append(event.kind)
                 if event.kind == "change":
@@ -104,6 +116,6 @@ class Listening:
         self.ended.set()
 
     def close(self) -> None:
-        self.stream.hang_up()
+        self.stream.shut_down()
         self.thread.join()
         self.stream.close()

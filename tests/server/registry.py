@@ -1,4 +1,4 @@
-"""A registry of real processes: its own durable PostgreSQL, web processes, and a worker."""
+"""A registry of real processes: a durable PostgreSQL of its own, web processes, and a worker."""
 
 import contextlib
 import http.client
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,40 +17,48 @@ import psycopg
 
 from registry_project.devstack.postgres import Server
 from registry_project.devstack.processes import free_port
-from tests.client import token
+from tests.client import registration, token
 from tests.waiting import wait_for
 
 KEEP_ALIVE_SECONDS = 300
+JSON_HEADER = {"Content-Type": "application/json"}
 ROOT = Path(__file__).parents[2]
 BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'service-registry'"
 
 
 @dataclass
 class Registry:
-    """Started by `with`. Ends only what it started, by process id."""
+    """A registry that `with` starts and ends, by the ids of the processes that it started.
+
+    Arguments:
+        worker: whether a Celery worker runs beside the web processes.
+        migrated: whether the database has tables. Without them the web processes are alive, and not ready.
+        variables: environment variables of all processes.
+        settings: of PostgreSQL.
+    """
 
     server: ClassVar[type[Server]] = Server
     directory: Path
     web_processes: int = 1
     worker: bool = False
-    migrated: bool = True  # when not, the web processes are not waited for either
+    migrated: bool = True
     variables: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)  # the server's
+    settings: dict[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
     callers: list["Caller"] = field(default_factory=list, repr=False)
 
     def __enter__(self) -> "Registry":
         try:
-            self.begin()
+            self.start_all()
         except BaseException:
-            self.end()
+            self.stop_all()
             raise
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.end()
+        self.stop_all()
 
-    def begin(self) -> None:
+    def start_all(self) -> None:
         self.postgres = self.server(self.directory / "postgres", durable=True, settings=self.settings)
         self.postgres.start()
         self.environment = os.environ | {"DATABASE_URL": self.postgres.url, "DEBUG": "true"} | self.variables
@@ -62,9 +70,9 @@ class Registry:
             self.start("-m", "celery", "-A", "registry_project", "worker", "-P", "solo") if self.worker else None
         )
         for port in self.ports:
-            wait_for(partial(self.ready if self.migrated else self.alive, port))
+            wait_for(partial(self.is_ready if self.migrated else self.is_alive, port))
 
-    def end(self) -> None:
+    def stop_all(self) -> None:
         for caller in self.callers:
             caller.connection.close()
         for process in self.started:
@@ -97,27 +105,38 @@ class Registry:
             f"--timeout-keep-alive={KEEP_ALIVE_SECONDS}",
         )
 
-    def ready(self, port: int) -> bool:
-        return self.says_ok(port, "/readyz")
+    def start_wsgi(self) -> int:
+        """Start Django under plain WSGI on the same database, and return its port."""
+        port = free_port()
+        self.start("-m", "tests.front_ends.wsgi_server", str(port))
+        wait_for(partial(self.is_ready, port))
+        return port
 
-    def alive(self, port: int) -> bool:
-        return self.says_ok(port, "/livez")
+    def is_ready(self, port: int) -> bool:
+        return self.is_ok(port, "/readyz")
 
-    def says_ok(self, port: int, path: str) -> bool:
+    def is_alive(self, port: int) -> bool:
+        return self.is_ok(port, "/livez")
+
+    def is_ok(self, port: int, path: str) -> bool:
         try:
-            return self.nobody(port).call("GET", path, Connection="close").status == 200
+            return self.anonymous_caller(port).call("GET", path, Connection="close").status == 200
         except (OSError, http.client.HTTPException):
             return False
 
-    def kill_web(self, place: int = 0) -> None:
-        """kill -9, and start another on the same port."""
-        self.web[place].kill()
+    def restart_web(self, place: int = 0) -> None:
+        """Start the web process again on its port, once it has ended."""
         self.web[place].wait()
         self.web[place] = self.start_web(self.ports[place])
-        wait_for(lambda: self.ready(self.ports[place]))
+        wait_for(lambda: self.is_ready(self.ports[place]))
+
+    def kill_web(self, place: int = 0) -> None:
+        """Kill a web process, and start another one on its port."""
+        self.web[place].kill()
+        self.restart_web(place)
 
     def kill_postgres(self) -> None:
-        """kill -9 the postmaster and all its children, and start again on the same directory and port."""
+        """Kill all processes of PostgreSQL, and start it again on the same directory and port."""
         self.signal_postgres(signal.SIGKILL)
         self.postgres.start()
 
@@ -132,27 +151,38 @@ class Registry:
 
     @contextlib.contextmanager
     def frozen_postgres(self) -> Iterator[None]:
-        """Stop every process of the server meanwhile: the kernel takes connections and bytes for it, nobody answers."""
+        """Stop every process of the server by SIGSTOP: the kernel accepts connections and bytes, nothing responds."""
         self.signal_postgres(signal.SIGSTOP)
         try:
             yield
         finally:
             self.signal_postgres(signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def stopped_postgres(self) -> Iterator[None]:
+        """End the server, and start it again afterwards."""
+        self.postgres.stop_immediately()
+        assert self.postgres.process is not None
+        self.postgres.process.wait()
+        try:
+            yield
+        finally:
+            self.postgres.start()
+
     def configure(self, name: str, value: str) -> None:
-        """Change a setting of the running server; its sessions take it up a moment later."""
+        """Change a setting of the running server. Its sessions read it a moment later."""
         with psycopg.connect(self.postgres.url, connect_timeout=5, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
             connection.execute("SELECT pg_reload_conf()")
 
     def kill_backend(self) -> None:
-        """kill -9 one backend of the web process: PostgreSQL then restarts all of them."""
+        """Kill one backend of the web process: PostgreSQL then restarts all of them."""
         (pid,) = wait_for(lambda: self.sql(BACKENDS))[0]
         os.kill(pid, signal.SIGKILL)
 
     def deadlocks(self) -> int:
-        """As PostgreSQL counted them, or wrote into its log: a connection's counters may be seconds late."""
+        """Count deadlocks by PostgreSQL's counter and its log: a session reports its counters seconds late."""
         counted: int = self.sql("SELECT sum(deadlocks)::int FROM pg_stat_database")[0][0]
         return max(counted, self.postgres.log.read_text().count("deadlock detected"))
 
@@ -161,7 +191,7 @@ class Registry:
             return connection.execute(query).fetchall()
 
     def try_sql(self, query: str) -> list[Any]:
-        """The rows; none while the server cannot be asked."""
+        """Return the rows, or none while the server does not respond."""
         try:
             return self.sql(query)
         except psycopg.OperationalError:
@@ -172,15 +202,34 @@ class Registry:
             connection.execute(statement)
 
     def caller(self, *groups: str, subject: str = "someone", place: int = 0) -> "Caller":
-        return self.with_bearer(token(*groups, subject=subject), place)
+        """Make a caller of the web process at `place`, whose token has these groups."""
+        return self.caller_with_token(token(*groups, subject=subject), place)
 
-    def with_bearer(self, bearer: str | None, place: int = 0) -> "Caller":
+    def caller_with_token(self, bearer: str | None, place: int = 0) -> "Caller":
         self.callers.append(Caller(self.ports[place], bearer))
         return self.callers[-1]
 
-    def nobody(self, port: int | None = None) -> "Caller":
+    def anonymous_caller(self, port: int | None = None) -> "Caller":
         self.callers.append(Caller(port or self.ports[0], None))
         return self.callers[-1]
+
+    def read_metric(self, name: str) -> float:
+        """Return a metric of the first web process, summed over all labels that `name` does not give."""
+        text = self.caller("registry-readers").call("GET", "/metrics").body.decode()
+        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    @contextlib.contextmanager
+    def blocked_request(self, caller: "Caller", path: str) -> Iterator[Callable[[], "Reply"]]:
+        """Send a request that waits for a change; within the block it waits. Gives what receives the response."""
+        kind = "poll" if "/watch" in path else "read"
+        before = self.read_metric(f'registry_subscribers{{kind="{kind}"}}')
+        caller.connection.request("GET", path, headers=caller.headers)
+        wait_for(lambda: self.read_metric(f'registry_subscribers{{kind="{kind}"}}') > before)
+        try:
+            yield caller.receive
+        finally:
+            caller.connection.close()
 
 
 @dataclass(frozen=True)
@@ -195,21 +244,33 @@ class Reply:
 
 
 class Caller:
-    """One keep-alive connection; made anew after a failure, which is raised."""
+    """A keep-alive connection with a token. It is made anew after a failure, which is raised."""
 
     def __init__(self, port: int, bearer: str | None, timeout_seconds: float = 60) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
         self.headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        """Raises OSError or http.client.HTTPException when there is no answer."""
+        """Send a request with a JSON body. Raises OSError or http.client.HTTPException when there is no response."""
         content = None if body is None else json.dumps(body).encode()
         try:
-            sent = {"Content-Type": "application/json"} | self.headers | headers
-            self.connection.request(method, path, content, sent)
-            response = self.connection.getresponse()
-            lowered = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, lowered, response.read())
+            self.connection.request(method, path, content, JSON_HEADER | self.headers | headers)
+            return self.receive()
         except (OSError, http.client.HTTPException):
             self.connection.close()
             raise
+
+    def receive(self) -> Reply:
+        response = self.connection.getresponse()
+        lowered = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, lowered, response.read())
+
+    def register(self, service_name: str, instance_id: str = "a", **fields: Any) -> str:
+        """Register an instance that does not expire during a test, and return the log's newest index."""
+        body = registration(service_name, instance_id, **{"ttl_seconds": 3600} | fields)
+        reply = self.call("POST", "/registry/register", body)
+        assert reply.status in {200, 201}, reply.body
+        return self.read_newest_index()
+
+    def read_newest_index(self) -> str:
+        return self.call("GET", "/registry/services?limit=1").headers["x-registry-index"]

@@ -32,7 +32,7 @@ def test_200_threads_that_register_the_same_50_instances(registry: Registry) -> 
     bearer = registry.caller("registry-services", "team-crowd").headers["Authorization"].removeprefix("Bearer ")
 
     def register(place: int) -> list[tuple[int, str, int]]:
-        caller = registry.with_bearer(bearer, place % 2)
+        caller = registry.caller_with_token(bearer, place % 2)
         answers = []
         for call in range(5):
             instance_id = f"i-{(place * 7 + call * 11) % 50}"

@@ -80,23 +80,23 @@ def test_a_frozen_database_is_503_and_does_not_stop_the_probe(registry: Registry
 
     def ask(place: int) -> None:
         method, path, body = calls[place % len(calls)]
-        answered.append(registry.with_bearer(bearer).call(method, path, body))
+        answered.append(registry.caller_with_token(bearer).call(method, path, body))
         passed.append(time.monotonic() - began)
 
     with ThreadPoolExecutor(48) as threads, registry.frozen_postgres():
         asked = [threads.submit(ask, place) for place in range(48)]
         time.sleep(0.5)
-        assert registry.nobody().call("GET", "/livez").status == 200
+        assert registry.anonymous_caller().call("GET", "/livez").status == 200
         assert answered == []  # all threads wait, and the probe was answered first
         for future in asked:
             future.result(60)
-        all_unavailable(registry.with_bearer(bearer), calls)
-        ready = registry.nobody().call("GET", "/readyz")
+        all_unavailable(registry.caller_with_token(bearer), calls)
+        ready = registry.anonymous_caller().call("GET", "/readyz")
         assert (ready.status, ready.json["status"]) == (200, "degraded")
     statuses = dict(Counter(reply.status for reply in answered))
     print(f"{len(answered)} calls of a frozen database: {statuses}, the last after {max(passed):.1f} s")
     assert [reply.body for reply in answered if not is_unavailable(reply)] == []
-    again = registry.with_bearer(bearer)
+    again = registry.caller_with_token(bearer)
     wait_for(lambda: again.call("POST", "/registry/heartbeat", KEY).status == 200)
 
 
@@ -129,10 +129,10 @@ def test_no_connection_to_be_had_is_503(registry: Registry, admin: Caller) -> No
     registry.web[0].wait()
     with every_slot_taken(registry):
         registry.web[0] = registry.start_web(registry.ports[0])
-        wait_for(lambda: registry.alive(registry.ports[0]))
+        wait_for(lambda: registry.is_alive(registry.ports[0]))
         again = registry.caller("registry-admins", "team")
         all_unavailable(again, WRITES + READS + FROM_MEMORY)
-    wait_for(lambda: registry.ready(registry.ports[0]))
+    wait_for(lambda: registry.is_ready(registry.ports[0]))
     wait_for(lambda: again.call("POST", "/registry/heartbeat", KEY).status == 200)
 
 

@@ -45,7 +45,7 @@ def test_nobody_expires_while_no_process_has_keys(tmp_path: Path, settings: Lazy
     with Registry(tmp_path, worker=True, migrated=False, variables={"OIDC_ISSUER": settings.OIDC_ISSUER}) as registry:
         registry.migrate()
         provider = registry.start(*serve_keys)
-        wait_for(lambda: registry.ready(registry.ports[0]))
+        wait_for(lambda: registry.is_ready(registry.ports[0]))
         team = registry.caller("registry-services", "team")
         assert team.call("POST", "/registry/register", registration(ttl_seconds=TTL_SECONDS)).status == 201
         wait_for(lambda: registry.sql("SELECT 1 FROM service_registry_signingkeys"))
@@ -54,7 +54,7 @@ def test_nobody_expires_while_no_process_has_keys(tmp_path: Path, settings: Lazy
             process.wait()
         registry.execute(AGE_KEYS)
         registry.start_web(registry.ports[0])
-        wait_for(lambda: registry.alive(registry.ports[0]))
+        wait_for(lambda: registry.is_alive(registry.ports[0]))
         team = registry.caller("registry-services", "team")
         beats = beat_in_vain(team, 4 * TTL_SECONDS)
         registry.start(*serve_keys)

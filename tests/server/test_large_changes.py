@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.client import registration, token
-from tests.server.event_stream import Listening
+from tests.server.event_stream import BackgroundStream
 from tests.server.registry import Registry
 from tests.waiting import wait_for
 
@@ -25,7 +25,7 @@ def test_it_gets_ready_and_follows(tmp_path: Path) -> None:
         assert team.call("POST", "/registry/register", registration(ttl_seconds=3600)).status == 201
         registry.execute(f"{APPEND}5000)")
         registry.kill_web()
-        listening = Listening(registry.ports[0], token("registry-readers"), "service=web")
+        listening = BackgroundStream(registry.ports[0], token("registry-readers"), "service=web")
         wait_for(lambda: "sync" in listening.kinds)
         registry.execute(f"{APPEND}1500)")
         wait_for(lambda: len(listening.changes) == 1500)

@@ -10,8 +10,6 @@ import pytest
 from tests.client import registration, token
 from tests.server.registry import Caller, Registry, Reply
 from tests.server.test_same_bytes import comparable
-from tests.server.test_watch import waiting
-from tests.server.test_watch_outages import killed
 from tests.waiting import wait_for
 
 PATH = "/registry/services"
@@ -57,11 +55,12 @@ def test_the_list_lives_through_an_outage(registry: Registry, team: Caller, read
     assert not any(STALE in reply.headers for reply in before.values())
     walked = walk(reader, before["?limit=2"])
     index = before[""].json["index"]
+    brief = registry.caller_with_token(token("registry-readers", ttl_seconds=-25))
     with (
-        waiting(registry, reader, f"{PATH}?index={index}&wait=6s") as answer,
+        registry.blocked_request(reader, f"{PATH}?index={index}&wait=6s") as answer,
         # The leeway is 30 s: this one runs out after 5.
-        waiting(registry, registry.with_bearer(brief()), f"{PATH}?index={index}&wait=6s") as answer_to_brief,
-        killed(registry) if outage == "killed" else registry.frozen_postgres(),
+        registry.blocked_request(brief, f"{PATH}?index={index}&wait=6s") as answer_to_brief,
+        registry.stopped_postgres() if outage == "killed" else registry.frozen_postgres(),
     ):
         wait_for(lambda: STALE in team.call("GET", PATH).headers)
         for query in queries:
@@ -83,10 +82,6 @@ def test_the_list_lives_through_an_outage(registry: Registry, team: Caller, read
     assert STALE not in after.headers
 
 
-def brief() -> str:
-    return token("registry-readers", ttl_seconds=-25)
-
-
 def refused(registry: Registry, team: Caller) -> None:
     """As with the database."""
     for query, field in [
@@ -99,7 +94,7 @@ def refused(registry: Registry, team: Caller) -> None:
     ]:
         reply = team.call("GET", f"{PATH}?{query}")
         assert (reply.status, reply.json["code"], list(reply.json["errors"])) == (400, "invalid", [field])
-    assert registry.nobody().call("GET", PATH).status == 401
+    assert registry.anonymous_caller().call("GET", PATH).status == 401
     assert registry.caller("team").call("GET", PATH).status == 403
 
 

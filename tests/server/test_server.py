@@ -99,7 +99,7 @@ def test_a_request_id_is_kept_when_it_is_sane(team: Caller, sent: str, kept: boo
 
 
 def test_nobody_may_without_a_token(registry: Registry) -> None:
-    reply = registry.nobody().call("GET", "/registry/services")
+    reply = registry.anonymous_caller().call("GET", "/registry/services")
     assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
     assert reply.headers["content-type"] == "application/problem+json"
 
@@ -125,7 +125,7 @@ def test_strange_paths_are_answered_with_problems(team: Caller, path: str, statu
 def test_a_charset_changes_nothing(registry: Registry, team: Caller, charset: str) -> None:
     content_type = {"Content-Type": f"application/json; charset={charset}"}
     assert team.call("GET", "/registry/services?limit=1", **content_type).status == 200
-    assert registry.nobody().call("GET", "/registry/services?limit=1", **content_type).status == 401
+    assert registry.anonymous_caller().call("GET", "/registry/services?limit=1", **content_type).status == 401
 
 
 def test_an_unknown_host_is_a_problem(team: Caller) -> None:
@@ -139,7 +139,7 @@ def test_head_has_no_body(team: Caller) -> None:
 
 
 def test_probes_need_no_token(registry: Registry) -> None:
-    caller = registry.nobody()
+    caller = registry.anonymous_caller()
     assert caller.call("GET", "/livez").status == 200
     ready = caller.call("GET", "/readyz")
     assert (ready.status, ready.json["status"]) == (200, "ok")
@@ -157,7 +157,7 @@ def test_a_database_that_is_away_is_503_and_comes_back(registry: Registry, team:
     ]:
         reply = team.call(method, path, body)
         assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "unavailable", "1")
-    ready = registry.nobody().call("GET", "/readyz")
+    ready = registry.anonymous_caller().call("GET", "/readyz")
     assert (ready.status, ready.json["status"]) == (200, "degraded")
     registry.postgres.start()
     assert team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}).status == 200
@@ -166,13 +166,13 @@ def test_a_database_that_is_away_is_503_and_comes_back(registry: Registry, team:
 def test_the_admin_says_so_while_the_database_is_away(registry: Registry) -> None:
     """Whoever is signed in has a session, and reading that is what fails."""
     session = "sessionid=" + "x" * 32
-    assert registry.nobody().call("GET", "/admin/", Cookie=session).status == 302
+    assert registry.anonymous_caller().call("GET", "/admin/", Cookie=session).status == 302
     registry.postgres.stop()
     try:
-        reply = registry.nobody().call("GET", "/admin/", Cookie=session)
+        reply = registry.anonymous_caller().call("GET", "/admin/", Cookie=session)
     finally:
         registry.postgres.start()
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
     assert b"<p>The registry cannot reach its database" in reply.body
-    wait_for(lambda: registry.nobody().call("GET", "/admin/", Cookie=session).status == 302)
+    wait_for(lambda: registry.anonymous_caller().call("GET", "/admin/", Cookie=session).status == 302)

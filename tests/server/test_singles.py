@@ -167,7 +167,7 @@ def test_callers_in_one_batch_are_judged_each_by_their_own_groups(registry: Regi
     bearers = {team: token("registry-services", team, subject=team) for team in teams}
 
     def talk(team: str) -> Counter[tuple[str, int]]:
-        caller, seen = registry.with_bearer(bearers[team]), Counter[tuple[str, int]]()
+        caller, seen = registry.caller_with_token(bearers[team]), Counter[tuple[str, int]]()
         other = teams[teams.index(team) - 1]
         for number in range(30):
             own = registration(f"of-{team}", f"i-{number}")
@@ -178,7 +178,9 @@ def test_callers_in_one_batch_are_judged_each_by_their_own_groups(registry: Regi
         return seen
 
     for team in teams:  # each has its service before the others knock at it
-        registry.with_bearer(bearers[team]).call("POST", "/registry/register", registration(f"of-{team}", "first"))
+        registry.caller_with_token(bearers[team]).call(
+            "POST", "/registry/register", registration(f"of-{team}", "first")
+        )
     before = registry.sql("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0]
     with ThreadPoolExecutor(len(teams)) as pool:
         seen = sum(pool.map(talk, teams), Counter[tuple[str, int]]())
@@ -199,7 +201,7 @@ def test_callers_in_one_batch_are_judged_each_by_their_own_groups(registry: Regi
 def test_beats_of_one_instance_at_once_all_count(registry: Registry) -> None:
     team = registry.caller("registry-services", "team")
     team.call("POST", "/registry/register", registration("same", "i-1"))
-    callers = [registry.with_bearer(team.headers["Authorization"].removeprefix("Bearer ")) for _ in range(16)]
+    callers = [registry.caller_with_token(team.headers["Authorization"].removeprefix("Bearer ")) for _ in range(16)]
     start = threading.Barrier(16)
 
     def talk(caller: Caller) -> list[int]:
@@ -235,7 +237,7 @@ def test_an_instance_that_somebody_holds_delays_nobody_for_long(
         holder.execute(HOLD.format(table=table, key=key, service=service))
 
         def talk(instance_id: str) -> int:
-            caller = registry.with_bearer(bearer)
+            caller = registry.caller_with_token(bearer)
             return caller.call("POST", f"/registry/{verb}", bodies[instance_id]).status
 
         with ThreadPoolExecutor(8) as pool:

@@ -17,10 +17,8 @@ import pytest
 
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SLICE_BYTES
 from tests.client import registration, token
-from tests.server.event_stream import Stream
+from tests.server.event_stream import EventStream
 from tests.server.registry import Caller, Registry, Reply
-from tests.server.test_watch import end, metric, register
-from tests.server.test_watch_outages import killed
 from tests.waiting import wait_for
 
 READERS = 50
@@ -77,7 +75,7 @@ class Probing:
     """Asks on a thread, again and again, whether the process lives."""
 
     def __init__(self, registry: Registry) -> None:
-        self.caller = registry.nobody()
+        self.caller = registry.anonymous_caller()
         self.seconds: list[float] = []
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.probe)
@@ -120,16 +118,16 @@ def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
     """All wait for one change, and then take nothing of 5 MB each. Who asks beside them for as much is served."""
     path = f"/registry/services/{NAME}"
     index = reader.call("GET", path).json["index"]
-    waiting = metric(registry, 'registry_subscribers{kind="read"}')
-    cut = metric(registry, "registry_slow_clients_disconnected_total")
+    waiting = registry.read_metric('registry_subscribers{kind="read"}')
+    cut = registry.read_metric("registry_slow_clients_disconnected_total")
     forget_highest(registry)
     before = highest_bytes(registry)
     with (
         slow_readers(reader, [f"{path}?index={index}&wait=5m&tag={tag}" for tag in TAGS]) as slow,
         Probing(registry) as probing,
     ):
-        wait_for(lambda: metric(registry, 'registry_subscribers{kind="read"}') == waiting + READERS)
-        register(team, NAME, "last")
+        wait_for(lambda: registry.read_metric('registry_subscribers{kind="read"}') == waiting + READERS)
+        team.register(NAME, "last")
         began = time.monotonic()
         answer = wait_for(lambda: served(reader, path))
         took = time.monotonic() - began
@@ -142,16 +140,16 @@ def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
     assert set(statuses) <= {200, 503}
     # Without a bound it is all that they ask for. Beside what is under way, 32 MB of answers are kept for the next.
     assert grown < READERS * ANSWER_BYTES * 0.6
-    assert metric(registry, "registry_slow_clients_disconnected_total") > cut
+    assert registry.read_metric("registry_slow_clients_disconnected_total") > cut
 
 
 @pytest.mark.parametrize("source", ["memory", "the database"])
 def test_slow_readers_of_lists_take_no_more_either(registry: Registry, reader: Caller, source: str) -> None:
     """All ask at once, while there is room, and each for another page."""
-    cut = metric(registry, "registry_slow_clients_disconnected_total")
+    cut = registry.read_metric("registry_slow_clients_disconnected_total")
     forget_highest(registry)
     before = highest_bytes(registry)
-    with killed(registry) if source == "memory" else contextlib.nullcontext():
+    with registry.stopped_postgres() if source == "memory" else contextlib.nullcontext():
         path = f"/registry/services?name={NAME}"
         wait_for(lambda: ("x-registry-stale" in reader.call("GET", path).headers) == (source == "memory"))
         with slow_readers(reader, [f"{path}&tag={tag}" for tag in TAGS]) as slow, Probing(registry) as probing:
@@ -161,7 +159,7 @@ def test_slow_readers_of_lists_take_no_more_either(registry: Registry, reader: C
     print(f"{READERS} slow readers of lists from {source}: +{grown / 1e6:.0f} MB, {dict(statuses)}; /livez: {probing}")
     assert set(statuses) <= {200, 503}
     assert grown < READERS * ANSWER_BYTES * 0.6
-    assert metric(registry, "registry_slow_clients_disconnected_total") > cut
+    assert registry.read_metric("registry_slow_clients_disconnected_total") > cut
     wait_for(lambda: "x-registry-stale" not in reader.call("GET", path).headers)
 
 
@@ -176,7 +174,7 @@ def served(caller: Caller, path: str) -> Reply | None:
 
 
 def test_a_small_answer_needs_no_room(registry: Registry, team: Caller, reader: Caller) -> None:
-    register(team, "small")
+    team.register("small")
     path = f"/registry/services/{NAME}"
     with slow_readers(reader, [f"{path}?tag={tag}" for tag in TAGS]) as slow:
         assert slow[0].begin() == 200
@@ -186,7 +184,7 @@ def test_a_small_answer_needs_no_room(registry: Registry, team: Caller, reader: 
 
 def test_slow_watchers_who_are_far_behind_take_no_more_either(registry: Registry, team: Caller) -> None:
     """Each would hold a page of the log of its own, of 12 MB. One who takes what he asks for gets all."""
-    start = end(team)
+    start = team.read_newest_index()
     large: dict[str, Any] = {
         "metadata": {f"key-{number}": "x" * 490 for number in range(16)},
         "tags": [f"{number:0255}" for number in range(64)],
@@ -203,7 +201,7 @@ def test_slow_watchers_who_are_far_behind_take_no_more_either(registry: Registry
     with slow_readers(watcher, [f"/registry/watch?index={start}"] * READERS, headers), Probing(registry) as probing:
         time.sleep(5)
         began = time.monotonic()
-        with Stream(registry.ports[0], token("registry-readers"), f"service=wide&index={start}") as quick:
+        with EventStream(registry.ports[0], token("registry-readers"), f"service=wide&index={start}") as quick:
             ids = [int(change["index"].partition("-")[2]) for change in itertools.islice(quick.changes(), 1_501)]
         assert ids == sorted(set(ids))
         took = time.monotonic() - began
@@ -220,4 +218,4 @@ def test_a_process_that_is_asked_to_end_lets_go_of_readers_who_take_nothing(regi
         registry.web[0].send_signal(signal.SIGTERM)
         registry.web[0].wait(timeout=20)
     registry.web[0] = registry.start_web(registry.ports[0])
-    wait_for(lambda: registry.ready(registry.ports[0]))
+    wait_for(lambda: registry.is_ready(registry.ports[0]))

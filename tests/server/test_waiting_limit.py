@@ -9,9 +9,8 @@ import pytest
 
 from service_registry.asgi.limits import SUBSCRIBERS_PER_PROCESS
 from tests.client import token
-from tests.server.event_stream import Refused, Stream
+from tests.server.event_stream import EventStream, WatchRefused
 from tests.server.registry import Caller, Registry
-from tests.server.test_watch import metric, register, waiting
 from tests.waiting import wait_for
 
 # What shells and service managers give a process that asks for nothing.
@@ -40,7 +39,7 @@ async def asking(caller: Caller, path: str) -> tuple[asyncio.StreamReader, async
 
 
 async def waits(registry: Registry, count: int) -> None:
-    await asyncio.to_thread(wait_for, lambda: metric(registry, "registry_subscribers") == count, 60)
+    await asyncio.to_thread(wait_for, lambda: registry.read_metric("registry_subscribers") == count, 60)
 
 
 async def crowd(registry: Registry, team: Caller, paths: list[str]) -> Counter[bytes]:
@@ -53,7 +52,7 @@ async def crowd(registry: Registry, team: Caller, paths: list[str]) -> Counter[b
             await waits(registry, number + 1)
     team.connection.close()  # it has been quiet for longer than the web server keeps it
     await asyncio.to_thread(refused, registry, team, paths[0])
-    await asyncio.to_thread(register, team, "one", weight=7)
+    await asyncio.to_thread(team.register, "one", weight=7)
     statuses = Counter([await reader.readexactly(12) for reader, _writer in clients[::2]])
     await waits(registry, SUBSCRIBERS_PER_PROCESS // 2)
     for _reader, writer in clients:
@@ -67,20 +66,20 @@ def refused(registry: Registry, team: Caller, path: str) -> None:
     for each in (path, f"/registry/watch?index={index}", f"/registry/services?index={index}"):
         answer = team.call("GET", each)
         assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (429, "rate_limited", "5"), each
-    with pytest.raises(Refused) as stream:
-        Stream(registry.ports[0], token("registry-readers"))
+    with pytest.raises(WatchRefused) as stream:
+        EventStream(registry.ports[0], token("registry-readers"))
     assert (stream.value.status, stream.value.problem["code"]) == (429, "rate_limited")
     for each in ("/registry/services/one", "/registry/services", "/livez"):
         assert team.call("GET", each).status == 200, each
-    assert metric(registry, "registry_subscribers") == SUBSCRIBERS_PER_PROCESS
+    assert registry.read_metric("registry_subscribers") == SUBSCRIBERS_PER_PROCESS
 
 
 def test_a_process_lets_so_many_wait(registry: Registry, team: Caller, reader: Caller) -> None:
-    register(team, "one")
-    index = register(team, "other")
+    team.register("one")
+    index = team.register("other")
     paths = [f"/registry/services/{name}?wait=5m&index={index}" for name in ("one", "other")]
     assert asyncio.run(crowd(registry, team, paths)) == {b"HTTP/1.1 200": SUBSCRIBERS_PER_PROCESS // 2}
-    wait_for(lambda: metric(registry, "registry_subscribers") == 0)
-    with waiting(registry, reader, f"/registry/services/other?wait=5m&index={index}") as answer:
-        register(team, "other", weight=7)
+    wait_for(lambda: registry.read_metric("registry_subscribers") == 0)
+    with registry.blocked_request(reader, f"/registry/services/other?wait=5m&index={index}") as answer:
+        team.register("other", weight=7)
         assert answer().status == 200

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 from tests.client import registration, token
-from tests.server.event_stream import Listening
+from tests.server.event_stream import BackgroundStream
 from tests.server.registry import Registry
-from tests.server.test_watch import end
 from tests.waiting import wait_for
 
 CHANGES = 100
@@ -25,7 +24,9 @@ class Direct(Registry):
 def median_delay(registry: Registry) -> float:
     """From the answer of one process to the arrival at a watcher of the other, in seconds."""
     team = registry.caller("registry-services", "team")
-    listening = Listening(registry.ports[1], token("registry-readers"), f"index={end(team)}&service=web")
+    listening = BackgroundStream(
+        registry.ports[1], token("registry-readers"), f"index={team.read_newest_index()}&service=web"
+    )
     delays = []
     try:
         for port in range(1, CHANGES + 1):

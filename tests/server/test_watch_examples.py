@@ -15,9 +15,8 @@ import pytest
 
 from service_registry.asgi.limits import WATCHES_PER_CALLER
 from tests.client import registration, token
-from tests.server.event_stream import Stream
+from tests.server.event_stream import EventStream
 from tests.server.registry import ROOT, Registry
-from tests.server.test_watch import register
 from tests.waiting import wait_for
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -62,13 +61,13 @@ def test_the_example_in_python_keeps_a_copy(registry: Registry, tmp_path: Path) 
     team = registry.caller("registry-services", "team")
     output = tmp_path / "output"
     for number in range(3):
-        register(team, "python", f"i-{number}")
+        team.register("python", f"i-{number}")
     with in_python(registry.ports[0], output):
-        wait_for(lambda: register(team, "python", "i-3", weight=int(time.time()) % 60_000) and output.read_text())
+        wait_for(lambda: team.register("python", "i-3", weight=int(time.time()) % 60_000) and output.read_text())
         assert "updated python i-3 4" in output.read_text() or "registered python i-3 4" in output.read_text()
         registry.kill_web()
         team = registry.caller("registry-services", "team")
-        register(team, "python", "i-4")
+        team.register("python", "i-4")
         team.call("POST", "/registry/deregister", {"service_name": "python", "instance_id": "i-0"})
         wait_for(lambda: output.read_text().endswith("registered python i-4 5\nderegistered python i-0 4\n"))
 
@@ -78,7 +77,7 @@ def test_the_example_in_python_starts_over_when_its_index_is_lost(registry: Regi
     team, output = registry.caller("registry-services", "team"), tmp_path / "output"
 
     def tells(last: str, instance_id: str) -> bool:
-        register(team, "lost", instance_id, weight=int(time.time()) % 60_000)
+        team.register("lost", instance_id, weight=int(time.time()) % 60_000)
         return output.read_text().endswith(last)
 
     with in_python(registry.ports[0], output):
@@ -100,10 +99,10 @@ def test_the_example_in_python_goes_on_with_a_new_token(registry: Registry, tmp_
     team = registry.caller("registry-services", "team")
     output = tmp_path / "output"
     with in_python(registry.ports[0], output, token("registry-readers", ttl_seconds=-24)) as kept:
-        wait_for(lambda: register(team, "renewed", weight=int(time.time()) % 60_000) and output.read_text())
+        wait_for(lambda: team.register("renewed", weight=int(time.time()) % 60_000) and output.read_text())
         wait_for(lambda: "401" in output.read_text())
         team = registry.caller("registry-services", "team")
-        register(team, "renewed", "meanwhile")
+        team.register("renewed", "meanwhile")
         kept.write_text(token("registry-readers"))
         wait_for(lambda: "registered renewed meanwhile 2" in output.read_text())
 
@@ -155,13 +154,13 @@ def test_the_example_in_python_outlasts_broken_answers_and_comes_back_when_it_is
     bearer, output = token("registry-readers", subject="crowd"), tmp_path / "output"
     with ExitStack() as others, relay(registry) as server:
         for _ in range(WATCHES_PER_CALLER):
-            others.enter_context(Stream(registry.ports[0], bearer))
+            others.enter_context(EventStream(registry.ports[0], bearer))
         with in_python(server.server_address[1], output, bearer):
             wait_for(lambda: len(server.watches) >= 2)
             first, second = server.watches[:2]
             assert second - first >= 5, "Retry-After says 5 s"
             others.close()
-            wait_for(lambda: register(team, "broken", weight=int(time.time()) % 60_000) and output.read_text())
+            wait_for(lambda: team.register("broken", weight=int(time.time()) % 60_000) and output.read_text())
     assert "Traceback" not in output.read_text()
 
 

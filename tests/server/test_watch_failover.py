@@ -12,9 +12,8 @@ import pytest
 from registry_project.devstack import binaries
 from registry_project.devstack.postgres import Server, variables
 from tests.client import registration, token
-from tests.server.event_stream import Listening
+from tests.server.event_stream import BackgroundStream
 from tests.server.registry import Caller, Registry
-from tests.server.test_watch import end, register
 from tests.waiting import wait_for
 
 
@@ -62,9 +61,9 @@ def _directory(tmp_path: Path) -> None:
 
 
 @contextmanager
-def listening(registry: Registry, index: str) -> Iterator[Listening]:
+def listening(registry: Registry, index: str) -> Iterator[BackgroundStream]:
     bearer = token("registry-readers", subject="listening")
-    opened = Listening(registry.ports[0], bearer, f"index={index}")
+    opened = BackgroundStream(registry.ports[0], bearer, f"index={index}")
     try:
         yield opened
     finally:
@@ -78,13 +77,13 @@ def watch(caller: Caller, index: str) -> int:
 def test_watch_after_a_failover_resumes_only_from_an_index_that_survived(registry: Registry, tmp_path: Path) -> None:
     """The replica stops receiving; three more changes are committed and seen; then the primary dies."""
     team = registry.caller("registry-services", "team")
-    register(team, "web")
+    team.register("web")
     standby = Standby(registry.postgres, tmp_path / "standby")
     try:
-        survived = register(team, "web", weight=1)
+        survived = team.register("web", weight=1)
         wait_for(lambda: standby.has_all(registry))
         standby.server.stop()
-        lost = [register(team, "web", f"lost-{number}") for number in range(3)]
+        lost = [team.register("web", f"lost-{number}") for number in range(3)]
         with listening(registry, survived) as open_stream:
             wait_for(lambda: len(open_stream.changes) == 3)
             standby.take_over(registry)
@@ -121,11 +120,11 @@ def converged(caller: Caller) -> list[str]:
 def test_a_restore_into_a_new_cluster_is_told_by_the_indexes(registry: Registry, tmp_path: Path) -> None:
     """Dumped, then three changes more that the dump lacks; restored, and written to anew."""
     team = registry.caller("registry-services", "team")
-    kept = register(team, "web")
+    kept = team.register("web")
     dump = tmp_path / "dump.sql"
     programs = binaries.directory(registry.postgres.version())
     run([programs / "pg_dump", "--file", dump, "--dbname", registry.postgres.url])
-    lost = [register(team, "web", f"lost-{number}") for number in range(3)]
+    lost = [team.register("web", f"lost-{number}") for number in range(3)]
     with listening(registry, lost[-1]) as open_stream:
         wait_for(lambda: "sync" in open_stream.kinds)
         restored = Server(tmp_path / "restored", durable=False)
@@ -147,7 +146,7 @@ def test_a_restore_into_a_new_cluster_is_told_by_the_indexes(registry: Registry,
     assert [watch(team, index) for index in lost] == [410, 410, 410]
     polled = team.call("GET", f"/registry/watch?index={kept}").json
     assert [change["instance_id"] for change in polled["changes"]] == [f"new-{number}" for number in range(4)]
-    assert polled["index"] == end(team)
+    assert polled["index"] == team.read_newest_index()
     assert converged(team) == ["a", *(f"new-{number}" for number in range(4))]
 
 

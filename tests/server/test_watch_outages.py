@@ -4,15 +4,13 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
 from tests.client import registration, token
-from tests.server.event_stream import Listening
+from tests.server.event_stream import BackgroundStream
 from tests.server.registry import Caller, Registry
-from tests.server.test_watch import end, register
 from tests.waiting import wait_for
 
 BACK_SECONDS = 5
@@ -31,31 +29,19 @@ def team(registry: Registry) -> Caller:
     return caller
 
 
-def listen(registry: Registry, query: str) -> Listening:
-    return Listening(registry.ports[0], token("registry-readers", subject="listening"), query)
-
-
-@contextmanager
-def killed(registry: Registry) -> Iterator[None]:
-    """The server is gone meanwhile."""
-    registry.postgres.stop_immediately()
-    assert registry.postgres.process is not None
-    registry.postgres.process.wait()
-    try:
-        yield
-    finally:
-        registry.postgres.start()
+def listen(registry: Registry, query: str) -> BackgroundStream:
+    return BackgroundStream(registry.ports[0], token("registry-readers", subject="listening"), query)
 
 
 @pytest.mark.parametrize("outage", ["killed", "frozen"])
 def test_reads_and_watchers_live_through_an_outage(registry: Registry, team: Caller, outage: str) -> None:
     path = "/registry/services/web"
-    register(team, "web", "web-1", weight=1)
+    team.register("web", "web-1", weight=1)
     before = team.call("GET", path)
     assert "x-registry-stale" not in before.headers
-    listening = listen(registry, f"index={end(team)}")
+    listening = listen(registry, f"index={team.read_newest_index()}")
     wait_for(lambda: "sync" in listening.kinds)
-    with killed(registry) if outage == "killed" else registry.frozen_postgres():
+    with registry.stopped_postgres() if outage == "killed" else registry.frozen_postgres():
         ages = []
         wait_for(lambda: "x-registry-stale" in team.call("GET", path).headers)
         for _ in range(20):
@@ -90,7 +76,7 @@ FEEDS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE applicatio
 
 def test_nothing_is_missed_or_repeated_while_the_feed_is_cut_off(registry: Registry, team: Caller) -> None:
     """Its connection is ended 20 times among 1,000 changes."""
-    listening = listen(registry, f"index={end(team)}&service=cut")
+    listening = listen(registry, f"index={team.read_newest_index()}&service=cut")
     ended = 0
     for number in range(1000):
         if number % 50 == 0:
@@ -108,7 +94,7 @@ def reached(items: list[str], size: int) -> bool:
 
 def test_the_database_killed_again_and_again_loses_watchers_nothing(registry: Registry, team: Caller) -> None:
     """kill -9 of all its processes, five times, while one writer writes on: what was acknowledged is seen once."""
-    listening = listen(registry, f"index={end(team)}&service=killed")
+    listening = listen(registry, f"index={team.read_newest_index()}&service=killed")
     acknowledged: list[str] = []
     numbers = itertools.count()
     done = threading.Event()
@@ -142,11 +128,11 @@ def test_an_open_write_transaction_elsewhere_does_not_delay_the_watch(registry: 
     """Snapshots by transaction ids would wait for it; the log's ids do not."""
     import psycopg
 
-    listening = listen(registry, f"index={end(team)}&service=open")
+    listening = listen(registry, f"index={team.read_newest_index()}&service=open")
     with psycopg.connect(registry.postgres.url) as connection:
         connection.execute("CREATE TABLE elsewhere (id int)")
         connection.execute("INSERT INTO elsewhere VALUES (1)")
-        register(team, "open")
+        team.register("open")
         wait_for(lambda: len(listening.changes) == 2, timeout_seconds=5)
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
         connection.rollback()

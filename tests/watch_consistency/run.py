@@ -48,7 +48,7 @@ def kill_all(registry: Registry, _chance: random.Random) -> None:
         process.wait()
     registry.web = [registry.start_web(port) for port in registry.ports]
     for port in registry.ports:
-        wait_for(partial(registry.ready, port))
+        wait_for(partial(registry.is_ready, port))
 
 
 @dataclass

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.server.event_stream import BROKEN, Refused, Stream
+from tests.server.event_stream import CONNECTION_ERRORS, EventStream, WatchRefused
 
 LISTED = {"live", "protected"}
 # Of the moments at which it leaves, those at which it reads the list again.
@@ -67,7 +67,7 @@ class Watcher:
         finally:
             connection.close()
         if answer.status != 200:
-            raise Refused(answer.status, document)
+            raise WatchRefused(answer.status, document)
         return document
 
     def list(self) -> Copy:
@@ -113,13 +113,13 @@ class Watcher:
         stays_for = self.random.randint(200, 5000)
         if self.way == "poll":
             return self.poll(copy, stays_for)
-        with Stream(self.random.choice(self.ports), self.bearer, last_event_id=copy.index) as stream:
+        with EventStream(self.random.choice(self.ports), self.bearer, last_event_id=copy.index) as stream:
             for event in stream.events():
                 if event.kind == "change":
                     self.take(copy, event.data)
                     stays_for -= 1
                 if event.kind == "resync":
-                    raise Refused(410, event.data)
+                    raise WatchRefused(410, event.data)
                 if stays_for == 0:
                     return None
         return None
@@ -141,11 +141,11 @@ class Watcher:
                     self.begin_second()
             except Finished:
                 return
-            except Refused as refused:
+            except WatchRefused as refused:
                 if refused.status == 410:
                     self.copy = None
                 time.sleep(0.1)
-            except BROKEN:
+            except CONNECTION_ERRORS:
                 time.sleep(0.1)
             self.resumes += 1
 
