@@ -78,7 +78,12 @@ def format_second(seconds: int) -> str:
 
 def request_fields(record: logging.LogRecord) -> Mapping[str, Any]:
     """Return the fields of a record that Django logged for a request."""
-    return {"request_id": getattr(getattr(record, "request", None), "request_id", None)}
+    return {"request_id": request_id_of(getattr(record, "request", None))}
+
+
+def request_id_of(request: Any) -> str | None:
+    """Return the id that the middleware has given to a Django request."""
+    return getattr(getattr(request, "log_entry", None), "request_id", None)
 
 
 def format_traceback(error: BaseException) -> str:

@@ -173,6 +173,15 @@ def test_admin_action_logs_a_line_besides_its_request(payments: Api, read_lines:
     assert (request["event"], request["request_id"]) == ("admin", action["request_id"])
 
 
+def test_line_of_django_for_a_request_has_the_request_id(payments: Api, read_lines: Any) -> None:
+    user = User.objects.create(username="oscar", is_staff=True)
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    client.post("/admin/service_registry/instance/", headers={"X-Request-Id": "find-me"})
+    line = next(line for line in read_lines() if line["logger"] == "django.security.csrf")
+    assert (line["level"], line["request_id"]) == ("warning", "find-me")
+
+
 def test_successful_probe_logs_no_line(db: None, read_lines: Any) -> None:
     Api().client.get("/livez")
     assert read_lines() == []

@@ -249,7 +249,7 @@ def test_without_the_database_a_process_still_says_what_it_knows(fleet: Registry
     team.call("POST", "/registry/register", registration())
     before = read(reader)
     fleet.postgres.stop()
-    assert team.call("GET", "/registry/services").status == 503
+    assert team.call("POST", "/registry/register", registration()).status == 503
     found = read(reader)
     fleet.postgres.start()
     assert value(found, "registry_database_up") == 0
@@ -259,7 +259,7 @@ def test_without_the_database_a_process_still_says_what_it_knows(fleet: Registry
         assert value(found, "registry_operations_total", **series) == value(
             before, "registry_operations_total", **series
         )
-    assert value(found, "registry_operations_total", operation="list", outcome="unavailable") >= 1
+    assert value(found, "registry_operations_total", operation="register", outcome="unavailable") >= 1
 
 
 def test_an_empty_file_of_a_killed_process_does_no_harm(tmp_path: Path) -> None:

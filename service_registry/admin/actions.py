@@ -144,7 +144,7 @@ def run_action(
 def log_action(request: HttpRequest, form: ActionForm, caller: Caller, outcomes: Sequence[object]) -> None:
     """Log the outcomes in a line besides that of the request, which has only the status of the page."""
     codes = Counter(outcome.code if isinstance(outcome, RegistryError) else "ok" for outcome in outcomes)
-    fields = {"request_id": getattr(request, "request_id", None), "actor": caller.actor}
+    fields = {"request_id": logs.request_id_of(request), "actor": caller.actor}
     logs.log_event(logger, logging.INFO, form.operation, fields | {"items": len(outcomes), "outcomes": codes})
 
 
