@@ -1,4 +1,4 @@
-"""The registry's errors: a docstring, a code and data each. HTTP statuses stand in `api/errors.py`."""
+"""The registry's errors: their meaning, code and text for the caller. `http/problems.py` has the HTTP statuses."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -7,19 +7,22 @@ FieldErrors = Mapping[str, Sequence[Mapping[str, str]]]
 
 
 class RegistryError(Exception):
-    """Something a caller asked for that the registry will not do. Its text is meant for the caller."""
+    """A refusal or failure that a caller can act on."""
 
     code: ClassVar[str]
+    detail: ClassVar[str] = ""
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(self.detail if detail is None else detail)
 
 
 class InvalidInput(RegistryError):
-    """What was sent breaks the contract. `errors` names each field, never what it held."""
+    """The request breaks the contract. `errors` names each field, and never its value."""
 
     code = "invalid"
+    detail = "The request does not keep to the contract; see errors."
 
-    def __init__(
-        self, errors: FieldErrors, detail: str = "The request does not keep to the contract; see errors."
-    ) -> None:
+    def __init__(self, errors: FieldErrors, detail: str | None = None) -> None:
         super().__init__(detail)
         self.errors = errors
 
@@ -29,46 +32,45 @@ class InvalidInput(RegistryError):
 
 
 class OwnerRequired(RegistryError):
-    """The caller holds several groups that could own the new service and named none of them."""
+    """Several groups of the caller could own the new service, and the registration names none of them."""
 
     code = "owner_required"
+    detail = "This registration creates the service; name the group that owns it in `owner`."
 
     def __init__(self, groups: Sequence[str]) -> None:
-        super().__init__("This registration creates the service; name the group that shall own it in `owner`.")
-        self.errors: FieldErrors = {
-            "owner": [{"code": "owner_required", "message": f"choose one of {len(groups)} groups"}]
-        }
+        super().__init__()
+        message = f"choose one of {len(groups)} groups"
+        self.errors: FieldErrors = {"owner": [{"code": "owner_required", "message": message}]}
 
 
 class PermissionMissing(RegistryError):
-    """The caller's groups do not grant what the action needs."""
+    """The caller's groups do not have the permission that the action needs."""
 
     code = "permission_denied"
 
-    def __init__(self, permission: str) -> None:
-        super().__init__(f"None of the caller's groups grants {permission}.")
+    def __init__(self, permission: str, detail: str | None = None) -> None:
+        super().__init__(detail or f"None of the caller's groups grants {permission}.")
         self.permission = permission
 
 
 class NotProvisioned(PermissionMissing):
-    """New services are made by an operator here, not by their first registration."""
+    """The service does not exist, and a registration cannot create it here."""
+
+    detail = "The service does not exist, and in this registry an operator has to provision it first."
 
     def __init__(self) -> None:
-        super().__init__("manage_service")
-        self.args = ("The service does not exist, and in this registry an operator has to provision it first.",)
+        super().__init__("manage_service", self.detail)
 
 
 class NotOwner(RegistryError):
-    """The caller holds none of the service's owner names."""
+    """None of the caller's groups owns the service."""
 
     code = "not_owner"
-
-    def __init__(self, detail: str = "None of the caller's groups owns this service.") -> None:
-        super().__init__(detail)
+    detail = "None of the caller's groups owns this service."
 
 
 class QuotaExceeded(RegistryError):
-    """The service, or one of its owners, has as many instances as it may have."""
+    """The service, or one of its owners, has reached its limit of instances."""
 
     code = "quota_exceeded"
 
@@ -77,43 +79,35 @@ class QuotaExceeded(RegistryError):
 
 
 class ClockIsWrong(RegistryError):
-    """This process's clock is far off the database's: it would judge tokens wrongly."""
+    """The clock of this process differs so much from the database's that it would judge tokens wrongly."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("This process's clock differs from the database's; ask another one.")
+    detail = "This process's clock differs from the database's; ask another one."
 
 
 class TooBusy(RegistryError):
-    """More wait for this process than it can serve in time. What was asked for may have been done all the same."""
+    """The queue of this process is longer than it can serve in time. The operation may have been done all the same."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("The registry is too busy; try again.")
+    detail = "The registry is too busy; try again."
 
 
 class NotMigrated(RegistryError):
-    """The database does not hold yet what every migrated one holds."""
+    """The database lacks the initial rows of a migrated one."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("The registry's database is not migrated yet; try again.")
+    detail = "The registry's database is not migrated yet; try again."
 
 
 class NotLoaded(RegistryError):
-    """This process does not have the catalogue in memory: it has just started, or starts over."""
+    """This process has not loaded its replica of the catalogue, or is loading it again."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("This process is still loading the catalogue; try again.")
+    detail = "This process is still loading the catalogue; try again."
 
 
 class TooManySubscribers(RegistryError):
-    """The caller, or all callers together, wait for as many answers of this process as it holds open."""
+    """The caller, or all callers together, have reached the limit of open watches of this process."""
 
     code = "rate_limited"
     retry_after_seconds = 5
@@ -123,16 +117,14 @@ class TooManySubscribers(RegistryError):
 
 
 class ServiceNotFound(RegistryError):
-    """No service of that name."""
+    """There is no service of this name."""
 
     code = "service_not_found"
-
-    def __init__(self) -> None:
-        super().__init__("There is no service of this name in this namespace.")
+    detail = "There is no service of this name in this namespace."
 
 
 class InstanceNotFound(RegistryError):
-    """No such instance. `reason` tells why, and so what the caller should do next."""
+    """There is no such instance. `reason` says why, and so what the caller has to do next."""
 
     code = "instance_not_found"
     DETAILS: ClassVar[Mapping[str, str]] = {
@@ -147,44 +139,39 @@ class InstanceNotFound(RegistryError):
 
     @classmethod
     def after(cls, last: str | None) -> "InstanceNotFound":
-        """By the kind of change with which the instance last came or went; None when it never did."""
+        """Return the error by the kind of the change with which the instance last came or left; None: it never came."""
         return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "purged"))
 
 
 class IndexGone(RegistryError):
-    """No row of the log has this index: it was trimmed, or lost, or is another registry's."""
+    """No row of the change log has this index: it was pruned or lost, or belongs to another registry."""
 
     code = "index_gone"
-
-    def __init__(self) -> None:
-        super().__init__("The log does not hold this index any more; read the list again, and go on from its index.")
+    detail = "The log does not hold this index any more; read the list again, and go on from its index."
 
 
 class HistoryGone(RegistryError):
-    """The log does not reach back to this moment: it was pruned, or had not begun."""
+    """The change log does not reach back to this time: it was pruned, or begins later."""
 
     code = "history_gone"
-
-    def __init__(self) -> None:
-        super().__init__("The log does not reach back to this moment, so nobody can say how things stood.")
+    detail = "The log does not reach back to this time, so that the state at this time is not known."
 
 
 class ServiceNotEmpty(RegistryError):
-    """A service with instances is not deleted: its callers would be left with them."""
+    """The service has instances. Its deletion would leave callers with them."""
 
     code = "service_not_empty"
-
-    def __init__(self) -> None:
-        super().__init__("The service still has instances, listed or expired; deregister them first.")
+    detail = "The service still has instances, listed or expired; deregister them first."
 
 
 class AmbiguousInstance(RegistryError):
     """Several services have an instance of this id."""
 
     code = "ambiguous_instance"
+    detail = "Several services have an instance of this id; ask for one of the candidates by service."
 
     def __init__(self, candidates: Sequence[Mapping[str, str]]) -> None:
-        super().__init__("Several services have an instance of this id; ask for one of the candidates by service.")
+        super().__init__()
         self.candidates = candidates
 
 
@@ -192,31 +179,25 @@ class LeaseSuperseded(RegistryError):
     """Another process has registered under this id since."""
 
     code = "lease_superseded"
-
-    def __init__(self) -> None:
-        super().__init__("Another process has taken this instance id since; stop, or register under another id.")
+    detail = "Another process has taken this instance id since; stop, or register under another id."
 
 
 class NotAuthenticated(RegistryError):
     """The request carries no access token."""
 
     code = "not_authenticated"
-
-    def __init__(self) -> None:
-        super().__init__("Send an access token: Authorization: Bearer <JWT>.")
+    detail = "Send an access token: Authorization: Bearer <JWT>."
 
 
 class MethodNotAllowed(RegistryError):
     """The path exists and does not have this method."""
 
     code = "method_not_allowed"
-
-    def __init__(self) -> None:
-        super().__init__("This path does not have this method; see the Allow header.")
+    detail = "This path does not have this method; see the Allow header."
 
 
 class RequestTimeout(RegistryError):
-    """The body of a request did not arrive in time."""
+    """The body of the request did not arrive in time."""
 
     code = "request_timeout"
 
@@ -225,27 +206,21 @@ class RequestTimeout(RegistryError):
 
 
 class BodyTooLarge(RegistryError):
-    """The body is larger than the registry reads."""
+    """The body exceeds the limit for a body, or for a single object."""
 
     code = "too_large"
-
-    def __init__(self) -> None:
-        super().__init__("A body may have 1 MiB, and a single object 64 KiB.")
+    detail = "A body may have 1 MiB, and a single object 64 KiB."
 
 
 class UnsupportedMediaType(RegistryError):
-    """The body is compressed, or is not JSON by its media type."""
+    """The body is compressed, or its media type is not JSON."""
 
     code = "unsupported_media_type"
-
-    def __init__(self) -> None:
-        super().__init__("The body must be application/json.")
+    detail = "The body must be application/json."
 
 
 class UnknownHost(RegistryError):
-    """The request's Host header names a host that this registry does not serve."""
+    """The Host header names a host that this registry does not serve."""
 
     code = "unknown_host"
-
-    def __init__(self) -> None:
-        super().__init__("This registry does not answer for this host.")
+    detail = "This registry does not answer for this host."

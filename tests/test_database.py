@@ -11,7 +11,7 @@ from django.db import DatabaseError, OperationalError, connection, connections, 
 
 from registry_project.devstack.postgres import Server
 from service_registry.database.base import SchemaEditor
-from service_registry.database.connection import DEADLINE_SECONDS, SILENT_SECONDS, Connection, DatabaseSilent, breaker
+from service_registry.database.connection import BREAKER_SECONDS, DEADLINE_SECONDS, Connection, DatabaseSilent, breaker
 from service_registry.database.outages import is_lost_connection, is_outage
 from service_registry.database.retries import with_retries
 from service_registry.database.transactions import write_transaction
@@ -113,7 +113,7 @@ def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None) -
     breaker.trip()
     with pytest.raises(DatabaseSilent):
         breaker.refuse()
-    time.sleep(SILENT_SECONDS)
+    time.sleep(BREAKER_SECONDS)
     breaker.refuse()  # this one tries
     with pytest.raises(DatabaseSilent):
         breaker.refuse()
@@ -124,7 +124,7 @@ def test_of_many_that_find_the_server_silent_one_tries_at_a_time(server: None) -
 def test_others_are_refused_for_as_long_as_one_tries(server: None) -> None:
     """That is longer than one address takes where the name has several; and a forked process tries for itself."""
     breaker.trip()
-    time.sleep(SILENT_SECONDS)
+    time.sleep(BREAKER_SECONDS)
     breaker.refuse()  # this one tries
     child = os.fork()
     if child == 0:

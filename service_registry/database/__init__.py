@@ -1,5 +1,5 @@
-"""The database backend: Django's own for PostgreSQL, on connections on which no wait is endless.
+"""The database backend: Django's for PostgreSQL, with a deadline for every wait.
 
-`connection` has the deadlines, `base` is what Django loads, `outages` tells what is the database's trouble, and
-`retrying` does again what may be done again.
+Django loads `base`. `connection` has the deadlines and a circuit breaker, `transactions` the timeouts of writes,
+`outages` classifies errors, and `retries` repeats what can be repeated.
 """

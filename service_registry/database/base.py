@@ -1,4 +1,4 @@
-"""What Django loads as the engine: its own for PostgreSQL, measured by django-prometheus, on connections of ours."""
+"""The engine that Django loads: its PostgreSQL backend, measured by django-prometheus, with our connections."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from service_registry.database.connection import DEADLINE_SECONDS
 
 
 class SchemaEditor(DatabaseSchemaEditor):
-    """Migrations take the time they take: an index of a large table is not made in four seconds."""
+    """Migrations without a deadline: an index of a large table takes longer than four seconds."""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -22,7 +22,7 @@ class SchemaEditor(DatabaseSchemaEditor):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """What the migration itself failed with is the error to be told, not that there was no way back from it."""
+        """Restore the deadline. An error of the migration is raised rather than that of its failed rollback."""
         try:
             super().__exit__(*error)
         except Error:
@@ -33,13 +33,13 @@ class SchemaEditor(DatabaseSchemaEditor):
                 self.connection.connection.deadline_seconds = DEADLINE_SECONDS
 
 
-class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # the library has no types
+class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in the library
     Database = driver
     SchemaEditorClass = SchemaEditor
 
     @contextmanager
     def _nodb_cursor(self) -> Iterator[Any]:
-        """A database is made in the time it takes, too."""
+        """Create databases without a deadline, too."""
         with super()._nodb_cursor() as cursor:
             cursor.connection.deadline_seconds = None
             yield cursor

@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL on which no wait is endless, also while the server is frozen and keeps no time itself.
+"""Connections to PostgreSQL with a deadline for every wait, and a circuit breaker.
 
-Why the deadline stands here: `docs/decisions/0007-deadlines-on-the-database.md`.
+A frozen server does not enforce its own timeouts: see `docs/decisions/0007-deadlines-on-the-database.md`.
 """
 
 import contextlib
@@ -14,22 +14,22 @@ import psycopg
 from psycopg.abc import RV, PQGen
 from psycopg.errors import ConnectionTimeout, _WaitTimeout
 
-# Longer than any timeout of the server's (3.5 s): its answer says more than our giving up.
+# Longer than every timeout of the server (3.5 s), whose error says more than ours.
 DEADLINE_SECONDS = 4.0
 CANCEL_SECONDS = 1.0
 CONNECT_SECONDS = 3
-SILENT_SECONDS = 1.0
+BREAKER_SECONDS = 1.0
 
 
 class DatabaseSilent(psycopg.OperationalError):
-    """The database did not answer in time, or did not a moment ago and has not been asked again."""
+    """The database did not answer before the deadline, or the circuit breaker refuses to ask it."""
 
 
-class Breaker:
-    """What this process found out last about a server that does not answer, so that not every thread has to.
+class CircuitBreaker:
+    """Refuses new connections while the server does not answer, because a waiting thread answers no other request.
 
-    While it is silent one thread at a time tries to connect, a second after the last has given up; all others are
-    refused at once, however long it takes, as by the number of its addresses. A thread that waits answers nobody.
+    One thread at a time tries to connect, a second after the previous one has given up. All others are refused at once,
+    however long the attempt takes: a host name with several addresses takes several timeouts.
     """
 
     def __init__(self) -> None:
@@ -38,13 +38,16 @@ class Breaker:
 
     def trip(self) -> None:
         with self._lock:
-            self._until = time.monotonic() + SILENT_SECONDS
+            self._until = time.monotonic() + BREAKER_SECONDS
 
     def reset(self) -> None:
         self._until = None
 
     def refuse(self) -> None:
-        """Raise DatabaseSilent; or return, and then the caller is the one that tries, and says what came of it."""
+        """Raise DatabaseSilent while the circuit is open; otherwise return.
+
+        A thread for which an open circuit is due for a trial returns, too, and must then call `trip` or `reset`.
+        """
         with self._lock:
             if self._until is None:
                 return
@@ -53,19 +56,19 @@ class Breaker:
             self._until = math.inf
 
 
-breaker = Breaker()
-os.register_at_fork(after_in_child=breaker.reset)  # the thread that tries is the parent's
+breaker = CircuitBreaker()
+os.register_at_fork(after_in_child=breaker.reset)  # the trial belongs to a thread of the parent
 
 
 class Connection(psycopg.Connection[Any]):
-    """One wait is one exchange with the server: a statement with all its rows, or a commit."""
+    """A connection with a deadline for each exchange with the server: a statement with all its rows, or a commit."""
 
     deadline_seconds: float | None = DEADLINE_SECONDS
     committing = False
 
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
-        """Raises DatabaseSilent at once when it did not answer a moment ago."""
+        """Connect. Raises DatabaseSilent at once while the circuit breaker is open."""
         breaker.refuse()
         try:
             made = super().connect(conninfo, **options)
@@ -73,17 +76,17 @@ class Connection(psycopg.Connection[Any]):
             breaker.trip()
             raise
         except BaseException:
-            breaker.reset()  # a refusal is an answer
+            breaker.reset()  # a server that refuses does answer
             raise
         breaker.reset()
         return made
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Raises DatabaseSilent after the deadline; the connection is closed then, as nobody knows its state."""
+        """Wait. After the deadline, close the connection, whose state is unknown, and raise DatabaseSilent."""
         try:
             return super().wait(gen, interval, self.deadline_seconds if timeout is None else timeout)
         except _WaitTimeout:
-            self.give_up()
+            self.abandon()
             raise DatabaseSilent(f"the database did not answer within {self.deadline_seconds:g} s") from None
 
     def commit(self) -> None:
@@ -93,9 +96,12 @@ class Connection(psycopg.Connection[Any]):
         finally:
             self.committing = False
 
-    def give_up(self) -> None:
-        """Close the connection. The statement is cancelled first, since the server may work on it for as long as it
-        likes; a commit is not, as nobody could say what became of it."""
+    def abandon(self) -> None:
+        """Close the connection, and cancel its statement, on which the server could work for any time.
+
+        A commit is not cancelled, because its outcome would be unknown. Without a successful cancellation the server
+        counts as silent.
+        """
         cancelled = False
         if not self.committing:
             with contextlib.suppress(psycopg.Error):

@@ -1,4 +1,4 @@
-"""psycopg as Django's backend wants it (PEP 249), with connections of ours."""
+"""psycopg with the names that Django's backend needs (PEP 249), and our connections."""
 
 from psycopg import (
     DatabaseError,

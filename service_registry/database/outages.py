@@ -1,35 +1,37 @@
-"""Which errors are the database's trouble and not the request's: for a while, or until an operator has mended it."""
+"""Classification of database errors: outages, after which a request can be repeated, and lost connections."""
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError
 
 from service_registry.database.connection import DatabaseSilent
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html; psycopg makes no OperationalError of these.
-READ_ONLY = "25006"  # a standby, or the minutes of a failover
-TRANSACTION_ENDED = ("25P03", "25P04")  # this process was frozen in the middle of it
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; psycopg raises other classes for these.
+READ_ONLY = "25006"  # a standby, or a failover
+TRANSACTION_ENDED = ("25P03", "25P04")  # a timeout of the transaction: this process was frozen
 NOT_MIGRATED = ("42P01", "42703", "3F000")  # no such table, column or schema
 OUTAGE_STATES = {READ_ONLY, *TRANSACTION_ENDED, *NOT_MIGRATED}
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """PostgreSQL's code; empty when the error did not come from the server."""
+    """Return PostgreSQL's error code; empty when the error does not come from the server."""
     return str(getattr(error.__cause__, "sqlstate", None) or "")
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the request may succeed when it is repeated as it is."""
+    """Return whether the same request can succeed later."""
     if isinstance(error, OperationalError | InterfaceError):
         return True
     return isinstance(error, DatabaseError) and sqlstate_of(error) in OUTAGE_STATES
 
 
-# By the first characters of their code: connection exceptions, and the server or an operator that ended it.
+# The first characters of the codes: connection exceptions, and terminations by the server or an operator.
 CONNECTION_LOST = ("08", "57P", *TRANSACTION_ENDED)
 
 
 def is_lost_connection(error: Error) -> bool:
-    """Whether the connection is gone, and a new one may do. One that was given up may not: whoever waited for it has
-    waited long enough, and what took so long takes as long again."""
+    """Return whether the connection is lost and a new one may succeed at once.
+
+    False after a deadline: the caller has waited long enough, and the statement would take as long again.
+    """
     if isinstance(error.__cause__, DatabaseSilent):
         return False
     state = sqlstate_of(error)

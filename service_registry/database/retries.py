@@ -1,4 +1,4 @@
-"""Trying again what may be tried again."""
+"""Retries of transactions and reads."""
 
 import random
 import time
@@ -15,10 +15,10 @@ SERIALIZATION_FAILURES = {"40P01", "40001"}
 
 
 def with_retries(run: Callable[[], Result]) -> Result:
-    """Run an idempotent transaction or a read again: once on a lost connection, three times on a deadlock.
+    """Run an idempotent transaction or a read, and repeat it: once on a lost connection, three times on a deadlock.
 
-    A killed backend makes every other connection fail once; the connection is made anew at the next use. What the
-    server did not answer in time is not asked again (DatabaseSilent).
+    When a backend is killed PostgreSQL ends every other connection, so that each fails once; Django connects again at
+    the next use. What exceeded the deadline (DatabaseSilent) is not repeated. Inside a transaction nothing is.
     """
     lost = failed = 0
     while True:
