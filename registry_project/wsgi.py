@@ -15,7 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
 from service_registry import checks, pulse  # noqa: E402 - they import the models
-from service_registry.identity.keys import provider  # noqa: E402
+from service_registry.identity.keys import get_key_provider  # noqa: E402
 
 checks.require_valid_settings()
 
@@ -35,7 +35,7 @@ def start_threads() -> None:
     global started_in  # noqa: PLW0603
     with starting:
         if started_in != os.getpid():
-            provider().start()
+            get_key_provider().start()
             threading.Thread(target=keep_pulsing, name="pulse", daemon=True).start()
             started_in = os.getpid()
 

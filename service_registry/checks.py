@@ -15,7 +15,7 @@ from psycopg import Error as PsycopgError
 from psycopg.conninfo import make_conninfo
 
 from service_registry.expiry.rules import GONE_SECONDS
-from service_registry.identity.fetching import is_trustworthy
+from service_registry.identity.issuer_client import is_trustworthy
 from service_registry.identity.key_set import SUPPORTED_ALGORITHMS
 
 # The path that marks the issuer of `make run`: it lets anybody sign in as anybody.

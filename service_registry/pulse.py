@@ -7,8 +7,8 @@ from django.db import Error
 from service_registry.database.thread_connection import prepare_thread_connection
 from service_registry.exceptions import NotMigrated
 from service_registry.expiry import observation
-from service_registry.identity.errors import KeysUnavailable
-from service_registry.identity.keys import provider
+from service_registry.identity.exceptions import KeysUnavailable
+from service_registry.identity.keys import get_key_provider
 from service_registry.permissions import permission_cache
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def pulse() -> None:
     """
     prepare_thread_connection()
     try:
-        provider().current()
+        get_key_provider().current()
         permission_cache.refresh_ahead()
         observation.pulse()
     except KeysUnavailable:

@@ -15,7 +15,7 @@ from service_registry.database.connection import BREAKER_SECONDS, DEADLINE_SECON
 from service_registry.database.outages import is_lost_connection, is_outage
 from service_registry.database.retries import with_retries
 from service_registry.database.transactions import write_transaction
-from tests.identity.issuing import until
+from tests.waiting import wait_for
 
 SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
 
@@ -53,7 +53,7 @@ def test_a_statement_that_takes_too_long_is_given_up_and_cancelled(hurried: None
         execute("SELECT pg_sleep(30)")
     assert isinstance(caught.value.__cause__, DatabaseSilent)
     connection.close_if_unusable_or_obsolete()
-    until(lambda: count(SLEEPERS) == 0)  # a server that took the cancellation is not silent
+    wait_for(lambda: count(SLEEPERS) == 0)  # a server that took the cancellation is not silent
 
 
 def test_so_is_one_in_a_transaction_and_the_server_is_not_silent_then(hurried: None) -> None:
@@ -77,7 +77,7 @@ def test_a_commit_that_takes_too_long_is_given_up_and_not_cancelled(server: None
             execute("INSERT INTO slow VALUES (1)")
         breaker.reset()
         connection.close()
-        until(lambda: count("SELECT count(*) FROM slow") == 1)
+        wait_for(lambda: count("SELECT count(*) FROM slow") == 1)
     finally:
         execute("DROP TABLE slow; DROP FUNCTION doze")
 

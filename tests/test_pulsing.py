@@ -9,11 +9,12 @@ from django.conf import LazySettings
 from django.contrib.auth.models import Group
 
 from service_registry import pulse
-from service_registry.identity.keys import provider
+from service_registry.identity.keys import get_key_provider
 from service_registry.models import RegistryState
 from service_registry.permissions import permission_cache
 from tests import ageing
-from tests.identity.issuing import Handler, Issuer, until
+from tests.identity.issuer_server import Handler, Issuer
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)  # a pulse closes old connections
 
@@ -25,7 +26,7 @@ def issuer(settings: LazySettings) -> Iterator[Issuer]:
         threading.Thread(target=issuer.serve_forever, args=[0.02], daemon=True).start()
         settings.OIDC_ISSUER = issuer.url
         yield issuer
-        provider().stop()
+        get_key_provider().stop()
         issuer.shutdown()
 
 
@@ -53,17 +54,17 @@ def test_a_process_without_keys_does_not_say_that_it_hears(issuer: Issuer) -> No
 
 def test_keys_that_are_too_old_are_none(issuer: Issuer) -> None:
     assert pulse_moves_heard_at()
-    provider().max_age_seconds = 0
+    get_key_provider().max_age_seconds = 0
     assert not pulse_moves_heard_at()
 
 
 def test_a_pulse_that_fails_for_no_known_reason_is_not_the_last(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, provider().max_age_seconds = provider().max_age_seconds, "no number"  # type: ignore[assignment]
+    before, get_key_provider().max_age_seconds = get_key_provider().max_age_seconds, "no number"  # type: ignore[assignment]
     assert not pulse_moves_heard_at()
     assert "The pulse failed." in caplog.messages
-    provider().max_age_seconds = before
+    get_key_provider().max_age_seconds = before
     assert pulse_moves_heard_at()
 
 
@@ -71,8 +72,8 @@ def test_a_refresh_that_fails_stops_no_pulse(issuer: Issuer) -> None:
     assert pulse_moves_heard_at()
     issuer.answers["/realm/jwks"] = fails
     fetches = issuer.fetches
-    provider().asked_again()
-    until(lambda: issuer.fetches > fetches)
+    get_key_provider().refresh_for_unknown_key()
+    wait_for(lambda: issuer.fetches > fetches)
     assert pulse_moves_heard_at()
 
 

@@ -9,8 +9,8 @@ from service_registry.asgi.request import Request
 from service_registry.asgi.threads import ReadThreads
 from service_registry.caller import Caller
 from service_registry.http.authentication import bearer_token, caller_for
+from service_registry.identity.access_tokens import verify_access_token, verify_access_token_at_once
 from service_registry.identity.principal import Principal
-from service_registry.identity.tokens import cached_principal_of, principal_of
 from service_registry.permissions import Action, permission_cache
 
 
@@ -41,11 +41,11 @@ class Authenticator:
             PermissionMissing: the caller may not try the action.
         """
         token = bearer_token(request.header(b"authorization"))
-        principal = cached_principal_of(token)
+        principal = verify_access_token_at_once(token)
         if principal is not None and permission_cache.is_fresh:
             identity = identify(principal)
         else:
-            identity = await self.threads.run(lambda: identify(principal_of(token)))
+            identity = await self.threads.run(lambda: identify(verify_access_token(token)))
         request.log.actor = identity.caller.actor
         action.require(identity.caller.granted)
         return identity

@@ -16,7 +16,7 @@ from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.threads import ReadThreads
 from service_registry.http import memory_budget, readiness
-from service_registry.identity.keys import provider
+from service_registry.identity.keys import get_key_provider
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
 
@@ -53,7 +53,7 @@ class WebProcess:
     def start(self) -> list[asyncio.Task[None]]:
         """Start the background work. What a first request would have to wait for is done before there is one."""
         get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all that it imports, which takes 600 ms
-        provider().start()
+        get_key_provider().start()
         raise_file_limit()
         loop = asyncio.get_running_loop()
         feed = self.feed = Feed(self.hub, loop)

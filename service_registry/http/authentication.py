@@ -3,9 +3,9 @@
 from service_registry.caller import Caller
 from service_registry.exceptions import ClockIsWrong, NotAuthenticated
 from service_registry.expiry import observation
-from service_registry.identity.errors import TokenInvalid
+from service_registry.identity.access_tokens import verify_access_token
+from service_registry.identity.exceptions import TokenInvalid
 from service_registry.identity.principal import Principal
-from service_registry.identity.tokens import principal_of
 from service_registry.permissions import permission_cache
 
 
@@ -29,11 +29,11 @@ def bearer_token(authorization: str | None) -> str:
 
 
 def authenticate(authorization: str | None) -> Caller:
-    """Return the caller. Raises as `bearer_token` and `principal_of`.
+    """Return the caller. Raises as `bearer_token` and `verify_access_token`.
 
     It may wait for signing keys, or for the database.
     """
-    return caller_for(principal_of(bearer_token(authorization)))
+    return caller_for(verify_access_token(bearer_token(authorization)))
 
 
 def caller_for(principal: Principal) -> Caller:

@@ -10,7 +10,7 @@ from django.http import UnreadablePostError
 
 from service_registry import exceptions
 from service_registry.database.outages import is_outage
-from service_registry.identity.errors import KeysUnavailable, TokenInvalid
+from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1

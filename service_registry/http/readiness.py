@@ -8,7 +8,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from service_registry.database.outages import is_outage
 from service_registry.expiry import observation
-from service_registry.identity.keys import provider
+from service_registry.identity.keys import get_key_provider
 from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
@@ -43,7 +43,7 @@ def readiness() -> tuple[int, dict[str, Any]]:
 
     `status` is `degraded` while something that all processes share fails.
     """
-    checks = {"keys": "ok" if provider().ready else "no signing keys loaded yet"}
+    checks = {"keys": "ok" if get_key_provider().ready else "no signing keys loaded yet"}
     checks |= {name: check() for name, check in process_checks.items()}
     checks["clock"] = "differs from the database's" if observation.this_process().clock_is_wrong else "ok"
     try:

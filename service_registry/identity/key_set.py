@@ -1,4 +1,4 @@
-"""An issuer's published keys (RFC 7517), and which of them may verify a signature here."""
+"""The published keys of an issuer (RFC 7517), reduced to those that may verify."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ MAX_KID_CHARACTERS = 256
 RSA_BITS = range(2048, 8193)
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
-# Key type and curve to the algorithms that such a key may serve. Without an `alg` it serves the first.
+# The algorithms that a key of this type and curve may serve. A key without `alg` serves the first.
 ALGORITHMS: dict[tuple[str, str | None], tuple[str, ...]] = {
     ("RSA", None): RSA_ALGORITHMS,
     ("EC", "P-256"): ("ES256",),
@@ -25,14 +25,17 @@ PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 
 class KeySetUnusable(Exception):
-    """What the issuer publishes is no key set, or holds no key that may verify a signature here."""
+    """The document is not a key set, or has no key that may verify signatures."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KeySet:
-    """The keys of one issuer, each for one algorithm. Never changed: a new set replaces it whole.
+    """The immutable keys of one issuer, each for one algorithm.
 
-    `document` is the set as it may be stored and read again: public members only.
+    Attributes:
+        keys: by key id and algorithm.
+        document: the set as it is stored, with public members only.
+        kids: the key ids.
     """
 
     keys: Mapping[tuple[str, str], jwt.PyJWK]
@@ -40,33 +43,36 @@ class KeySet:
     kids: frozenset[str]
 
     @classmethod
-    def of(cls, document: Any) -> "KeySet":
+    def from_document(cls, document: Any) -> "KeySet":
         """Read a JWK set. Raises KeySetUnusable.
 
-        Keys that may not verify are left out; so are two that claim one name and one algorithm, since it cannot be told
-        which of them is meant.
+        Keys that may not verify signatures are left out. So are two keys with the same id and algorithm, since nothing
+        says which of them a token means.
         """
         published = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(published, list):
             raise KeySetUnusable("it is not a JSON object with a list of keys")
         if len(published) > MAX_KEYS:
             raise KeySetUnusable(f"it has more than {MAX_KEYS} keys")
-        usable = [jwk for jwk in map(verifying_jwk, published) if jwk]
-        times = Counter(identity(jwk) for jwk in usable)
-        single = sorted((jwk for jwk in usable if times[identity(jwk)] == 1), key=identity)
-        keys = {identity(jwk): key for jwk in single if (key := loaded(jwk))}
+        usable = [jwk for jwk in map(read_public_jwk, published) if jwk]
+        counts = Counter(key_identity(jwk) for jwk in usable)
+        unique = sorted((jwk for jwk in usable if counts[key_identity(jwk)] == 1), key=key_identity)
+        keys = {key_identity(jwk): key for jwk in unique if (key := load_key(jwk))}
         if not keys:
             raise KeySetUnusable("it has no key that may verify signatures")
-        kept = [jwk for jwk in single if identity(jwk) in keys]
-        return cls(keys, {"keys": kept}, frozenset(kid for kid, _ in keys))
+        loaded = [jwk for jwk in unique if key_identity(jwk) in keys]
+        return cls(keys, {"keys": loaded}, frozenset(kid for kid, _ in keys))
 
 
-def identity(jwk: dict[str, str]) -> tuple[str, str]:
+def key_identity(jwk: dict[str, str]) -> tuple[str, str]:
     return jwk["kid"], jwk["alg"]
 
 
-def verifying_jwk(jwk: Any) -> dict[str, str] | None:
-    """The public members of a key that is published for signatures, with its one algorithm; None for any other key."""
+def read_public_jwk(jwk: Any) -> dict[str, str] | None:
+    """Return the public members of a signature key, with its one algorithm.
+
+    None for any other key.
+    """
     if not isinstance(jwk, dict) or PRIVATE_MEMBERS & jwk.keys() or not is_for_signatures(jwk):
         return None
     public = {name: value for name, value in jwk.items() if name in PUBLIC_MEMBERS}
@@ -80,13 +86,13 @@ def verifying_jwk(jwk: Any) -> dict[str, str] | None:
 
 
 def is_for_signatures(jwk: dict[str, Any]) -> bool:
-    """RFC 7517, 4.2 and 4.3. Both members may be missing."""
+    """Return whether `use` and `key_ops` (RFC 7517, 4.2, 4.3), if given, allow it."""
     operations = jwk.get("key_ops", ["verify"])
     return jwk.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
 
 
-def loaded(jwk: dict[str, str]) -> jwt.PyJWK | None:
-    """The key itself, bound to its algorithm; None when it is malformed or too weak."""
+def load_key(jwk: dict[str, str]) -> jwt.PyJWK | None:
+    """Return the key for its algorithm; None when it is malformed or too weak."""
     try:
         key = jwt.PyJWK(jwk, jwk["alg"])
     except (jwt.PyJWTError, ValueError):

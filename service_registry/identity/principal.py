@@ -1,4 +1,4 @@
-"""Who a verified token speaks for."""
+"""The verified identity of a caller."""
 
 import re
 from dataclasses import dataclass
@@ -9,13 +9,18 @@ NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether `value` may name somebody: a string of 1 to 255 characters, all of which can be stored and printed."""
+    """Return whether `value` is a string of 1 to 255 printable characters."""
     return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Made from the token alone. `expires_at` is its `exp`, in seconds since the epoch."""
+    """The identity that a verified access token proves.
+
+    Attributes:
+        client: the OAuth client that got the token, where the token names it.
+        expires_at: `exp` of the token, in seconds since the epoch.
+    """
 
     issuer: str
     subject: str
@@ -25,5 +30,5 @@ class Principal:
 
     @property
     def actor(self) -> str:
-        """How logs, changes and `registered_by` name it."""
+        """The name of the principal in logs, changes and `registered_by`."""
         return f"{self.subject}@{self.issuer}"

@@ -1,6 +1,10 @@
-"""Signed tokens (RFC 7519, checked as RFC 8725 advises): signature, issuer, audience and times. What kind of token it
-is and what it says is judged by `tokens` (access tokens) and `admin_login` (ID tokens)."""
+"""Verify signed tokens (RFC 7519, RFC 8725): signature, issuer, audience, times.
 
+`access_tokens` and `id_tokens` check what kind of token it is, and read its claims.
+"""
+
+import base64
+import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,28 +12,38 @@ from typing import Any
 
 import jwt
 
-from service_registry.identity.errors import TokenInvalid
+from service_registry.identity.exceptions import TokenInvalid
 from service_registry.identity.key_set import MAX_KID_CHARACTERS, KeySet
 from service_registry.identity.keys import KeyProvider
 
 MAX_CHARACTERS = 8192
-LONGEST_LIFE_SECONDS = 86400
+MAX_LIFETIME_SECONDS = 86400
 
-# PyJWT's own texts may repeat what was sent.
+# The texts of PyJWT may repeat parts of the token.
 REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "it has expired",
     jwt.ImmatureSignatureError: "it is not valid yet; the issuer's clock may be ahead",
-    jwt.InvalidSignatureError: "its signature is not good",
+    jwt.InvalidSignatureError: "its signature is wrong",
     jwt.InvalidAlgorithmError: "its algorithm is not that of its key",
-    jwt.InvalidAudienceError: "it is meant for another audience",
-    jwt.InvalidIssuerError: "it is of another issuer",
+    jwt.InvalidAudienceError: "it is for another audience",
+    jwt.InvalidIssuerError: "it is from another issuer",
     jwt.MissingRequiredClaimError: "a claim is missing: exp, iat, sub, iss and aud are required",
 }
+MALFORMED = "it is not a well-formed signed token (JWT)"
+
+jws = jwt.PyJWS()
 
 
 @dataclass(frozen=True)
-class Trust:
-    """One issuer whose tokens are taken: its exact name, whom they must be meant for, how they may be signed."""
+class TrustedIssuer:
+    """An issuer whose tokens are accepted.
+
+    Attributes:
+        issuer: exactly as in `iss`.
+        audience: the `aud` that its tokens must have.
+        algorithms: the signature algorithms that are accepted.
+        leeway_seconds: the tolerated difference between the issuer's clock and ours.
+    """
 
     issuer: str
     audience: str
@@ -38,29 +52,77 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
-    """A token whose signature, issuer, audience and times are good, and the set that holds its key."""
+class VerifiedToken:
+    """A token with a valid signature, issuer, audience and times.
+
+    Attributes:
+        key_set: the set that contains the key of the signature.
+    """
 
     header: dict[str, Any]
     claims: dict[str, Any]
     key_set: KeySet
 
 
-class StrictJWT(jwt.PyJWT):
-    def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
-        return strict_object(decoded["payload"])
+def verify_token(token: str, trusted: TrustedIssuer, keys: KeyProvider) -> VerifiedToken:
+    """Verify a signed token. Raises TokenInvalid, or KeysUnavailable.
+
+    `iss` is compared before the signature, so that a token of another issuer never causes a fetch of keys.
+    """
+    require_length(token)
+    try:
+        header, unverified = decode_unverified(token)
+        if unverified.get("iss") != trusted.issuer:
+            raise jwt.InvalidIssuerError
+        key_set, key = select_key(header, trusted, keys)
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[header["alg"]],
+            audience=trusted.audience,
+            issuer=trusted.issuer,
+            leeway=trusted.leeway_seconds,
+            options={"require": ["exp", "iat", "sub", "iss", "aud"]},
+        )
+    except (jwt.PyJWTError, RecursionError) as error:
+        raise TokenInvalid(REASONS.get(type(error), MALFORMED)) from error
+    check_times(claims)
+    return VerifiedToken(header, claims, key_set)
 
 
-strict_jwt = StrictJWT()
+def require_length(token: str) -> None:
+    if len(token) > MAX_CHARACTERS:
+        raise TokenInvalid(f"it is longer than {MAX_CHARACTERS} characters")
 
 
-def strict_object(text: bytes) -> dict[str, Any]:
-    """A JSON object without duplicate members, NaN or Infinity. Raises jwt.DecodeError.
+def decode_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims without verifying them. Raises jwt.PyJWTError.
 
-    Of two members with one name another reader might take the other one (RFC 8725, 2.4).
+    Both are strict JSON, which every parser reads in the same way, PyJWT's own included.
+    """
+    if not token.isascii():
+        raise jwt.DecodeError("not base64url")
+    payload: bytes = jws.decode_complete(token, options={"verify_signature": False})["payload"]
+    return decode_header(token), parse_strict_object(payload)
+
+
+def decode_header(token: str) -> dict[str, Any]:
+    """Return the header without verifying it. Raises jwt.DecodeError."""
+    encoded = token.partition(".")[0]
+    try:
+        text = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise jwt.DecodeError("not base64url") from error
+    return parse_strict_object(text)
+
+
+def parse_strict_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Raises jwt.DecodeError.
+
+    Duplicate members, NaN and Infinity are refused: another parser might use the other member (RFC 8725, 2.4).
     """
     try:
-        value = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=refuse_constant)
+        value = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise jwt.DecodeError("not strict JSON") from error
     if not isinstance(value, dict):
@@ -68,10 +130,10 @@ def strict_object(text: bytes) -> dict[str, Any]:
     return value
 
 
-def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a member comes twice")
+        raise ValueError("a member is repeated")
     return members
 
 
@@ -79,64 +141,32 @@ def refuse_constant(_name: str) -> None:
     raise ValueError("not a JSON number")
 
 
-def verified(token: str, trust: Trust, keys: KeyProvider) -> Signed:
-    """Verify a signed token. Raises TokenInvalid, or KeysUnavailable.
+def read_key_id(token: str) -> str | None:
+    """Return the id of the key that has signed the token, by its unverified header.
 
-    The issuer is compared first, unverified, so that a token of another issuer never makes ours fetch keys.
+    Raises TokenInvalid.
     """
-    if len(token) > MAX_CHARACTERS:
-        raise TokenInvalid(f"it is longer than {MAX_CHARACTERS} characters")
     try:
-        header, claimed = unverified(token)
-        if claimed.get("iss") != trust.issuer:
-            raise jwt.InvalidIssuerError
-        key_set, key = key_for(header, trust, keys)
-        claims = strict_jwt.decode(
-            token,
-            key,
-            algorithms=[header["alg"]],
-            audience=trust.audience,
-            issuer=trust.issuer,
-            leeway=trust.leeway_seconds,
-            options={"require": ["exp", "iat", "sub", "iss", "aud"]},
-        )
-    except jwt.PyJWTError as error:
-        raise TokenInvalid(REASONS.get(type(error), "it is not a signed token (JWT) in good form")) from error
-    check_times(claims)
-    return Signed(header, claims, key_set)
-
-
-def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims as they are written. Raises jwt.PyJWTError."""
-    if not token.isascii():
-        raise jwt.DecodeError("not base64url")
-    claims: dict[str, Any] = strict_jwt.decode(token, options={"verify_signature": False})
-    return strict_object(jwt.utils.base64url_decode(token.split(".", 1)[0])), claims
-
-
-def kid_of(token: str) -> str | None:
-    """The name of the key that the token says has signed it. Raises TokenInvalid."""
-    try:
-        header = strict_object(jwt.utils.base64url_decode(token[:MAX_CHARACTERS].split(".", 1)[0]))
-    except (jwt.PyJWTError, ValueError) as error:
-        raise TokenInvalid("it is not a signed token (JWT) in good form") from error
-    kid = header.get("kid")
+        kid = decode_header(token[:MAX_CHARACTERS]).get("kid")
+    except jwt.DecodeError as error:
+        raise TokenInvalid(MALFORMED) from error
     return kid if isinstance(kid, str) else None
 
 
-def key_for(header: dict[str, Any], trust: Trust, keys: KeyProvider) -> tuple[KeySet, jwt.PyJWK]:
-    """The one key that may have signed it: of this name and for this algorithm. Raises TokenInvalid, KeysUnavailable.
+def select_key(header: dict[str, Any], trusted: TrustedIssuer, keys: KeyProvider) -> tuple[KeySet, jwt.PyJWK]:
+    """Return the key with the id and the algorithm of the header, and its key set.
 
-    `jku`, `x5u`, `jwk` and `x5c` (RFC 7515, 4.1) are not looked at: a token does not say which key is to be trusted.
+    Raises TokenInvalid, KeysUnavailable, jwt.InvalidAlgorithmError. `jku`, `x5u`, `jwk` and `x5c` (RFC 7515, 4.1) are
+    ignored: a token cannot say which key to trust.
     """
     kid, algorithm = header.get("kid"), header.get("alg")
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARACTERS:
         raise TokenInvalid("it does not name its key (kid)")
-    if not isinstance(algorithm, str) or algorithm not in trust.algorithms:
+    if not isinstance(algorithm, str) or algorithm not in trusted.algorithms:
         raise TokenInvalid("its algorithm is not accepted here")
     key_set = keys.current()
     if kid not in key_set.kids:
-        key_set = keys.asked_again()
+        key_set = keys.refresh_for_unknown_key()
     if kid not in key_set.kids:
         raise TokenInvalid("its key is not one of the issuer's")
     key = key_set.keys.get((kid, algorithm))
@@ -146,9 +176,12 @@ def key_for(header: dict[str, Any], trust: Trust, keys: KeyProvider) -> tuple[Ke
 
 
 def check_times(claims: dict[str, Any]) -> None:
-    """PyJWT takes times as strings and of any length; a stolen token must end within a day. Raises TokenInvalid."""
+    """Check the types of the times, and the lifetime. Raises TokenInvalid.
+
+    PyJWT accepts times that are strings, and any lifetime; a stolen token has to expire within a day.
+    """
     for name in ("exp", "iat", "nbf"):
         if name in claims and type(claims[name]) not in {int, float}:
             raise TokenInvalid(f"its {name} is not a number")
-    if claims["exp"] > claims["iat"] + LONGEST_LIFE_SECONDS:
-        raise TokenInvalid("it is good for longer than a day")
+    if claims["exp"] > claims["iat"] + MAX_LIFETIME_SECONDS:
+        raise TokenInvalid("its lifetime is longer than a day")

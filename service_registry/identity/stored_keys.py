@@ -1,7 +1,8 @@
-"""The last good key set of an issuer in the database, for a start while the issuer is down.
+"""Store each issuer's last good key set in the database.
 
-Called on threads of their own only: each call closes the thread's connection. A database that fails is logged and is
-no error: without stored keys everything goes on but a start with the issuer down.
+A process that starts while the issuer is down uses it. Both functions run in their own threads, and close the thread's
+connection. A database failure is only logged: the one thing that fails without stored keys is a start while the issuer
+is down.
 """
 
 import logging
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def on_a_thread_of_its_own() -> Iterator[None]:
+def thread_connection() -> Iterator[None]:
     try:
         yield
     except Exception:
@@ -28,18 +29,21 @@ def on_a_thread_of_its_own() -> Iterator[None]:
         connection.close()
 
 
-def load(issuer: str) -> tuple[Any, float] | None:
-    """The stored document and its age in seconds by the database's clock; None when there is none to be had."""
+def load_keys(issuer: str) -> tuple[Any, float] | None:
+    """Return the stored document and its age in seconds by the database's clock."""
     age = ExpressionWrapper(Now() - F("fetched_at"), DurationField())
     row = None
-    with on_a_thread_of_its_own():
+    with thread_connection():
         row = SigningKeys.objects.filter(issuer=issuer).values_list("document", age).first()
     return (row[0], max(0.0, row[1].total_seconds())) if row else None
 
 
-def save(issuer: str, document: dict[str, Any]) -> None:
-    """Store `document` as fetched now. Of two processes that store at once the later stays; both were just fetched."""
-    with on_a_thread_of_its_own():
+def save_keys(issuer: str, document: dict[str, Any]) -> None:
+    """Store a document that was just fetched.
+
+    When two processes store theirs at the same time the later one remains; both are equally new.
+    """
+    with thread_connection():
         SigningKeys.objects.bulk_create(
             [SigningKeys(issuer=issuer, document=document)],
             update_conflicts=True,

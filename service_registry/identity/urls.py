@@ -1,4 +1,4 @@
-"""Under /oidc/. The names are those that mozilla-django-oidc looks for."""
+"""Paths under /oidc/. mozilla-django-oidc looks them up by these names."""
 
 from django.urls import path
 

@@ -3,9 +3,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service_registry.identity.fetching import Limits
-from service_registry.identity.keys import KeyProvider, Pace
-from tests.identity.issuing import Issuer
+from service_registry.identity.issuer_client import Limits
+from service_registry.identity.keys import KeyProvider, Schedule
+from tests.identity.issuer_server import Issuer
 
 MakeProvider = Callable[..., KeyProvider]
 
@@ -22,18 +22,26 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture
-def provider_of() -> Iterator[MakeProvider]:
-    """Make providers that end with the test. Times are seconds; without `stored` nothing goes to the database."""
+def make_provider() -> Iterator[MakeProvider]:
+    """Return a function that creates key providers, which stop with the test.
+
+    With `stored` they use the database.
+    """
     made: list[KeyProvider] = []
 
     def make(
-        issuer: Issuer, *, stored: bool = False, jwks_uri: str = "", max_age_seconds: float = 100, **pace: float
+        issuer: Issuer, *, stored: bool = False, jwks_uri: str = "", max_age_seconds: float = 100, **times: float
     ) -> KeyProvider:
         limits = Limits(connect_seconds=1, total_seconds=1)
-        times = Pace(**{"first_retry_seconds": 0.05, **pace})
+        schedule = Schedule(**{"first_retry_seconds": 0.05, **times})
         made.append(
             KeyProvider(
-                issuer.url, jwks_uri=jwks_uri, max_age_seconds=max_age_seconds, pace=times, limits=limits, stored=stored
+                issuer.url,
+                jwks_uri=jwks_uri,
+                max_age_seconds=max_age_seconds,
+                schedule=schedule,
+                limits=limits,
+                stored=stored,
             )
         )
         return made[-1].start()

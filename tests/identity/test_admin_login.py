@@ -1,4 +1,4 @@
-"""Signing in to the admin, over HTTP against the development issuer and against worse ones."""
+"""Login to the admin with the development issuer."""
 
 import re
 from urllib.parse import parse_qs, urlsplit
@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from registry_project.devstack.issuer import clients
 from service_registry.models import User
-from tests.identity.browsing import CALLBACK, Browser
+from tests.identity.browser import CALLBACK, Browser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,7 +25,7 @@ def user(subject: str) -> User:
     return User.objects.get(issuer=project.OIDC_ISSUER, subject=subject)
 
 
-def test_an_operator_signs_in(browser: Browser) -> None:
+def test_login_of_an_operator_creates_a_user_and_opens_the_admin(browser: Browser) -> None:
     answer = browser.sign_in("oscar")
     assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
     assert browser.get("/admin/").status_code == 200
@@ -37,34 +37,34 @@ def test_an_operator_signs_in(browser: Browser) -> None:
     assert oscar.has_perm("service_registry.operate_instance")
 
 
-def test_the_request_is_for_a_code_with_pkce_state_and_nonce(browser: Browser) -> None:
-    asked = browser.begin()
-    assert asked["redirect_uri"] == "http://127.0.0.1" + CALLBACK
-    assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
-    assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) >= 32
+def test_authorization_request_has_pkce_state_and_nonce(browser: Browser) -> None:
+    sent = browser.begin()
+    assert sent["redirect_uri"] == "http://127.0.0.1" + CALLBACK
+    assert (sent["response_type"], sent["code_challenge_method"]) == ("code", "S256")
+    assert min(len(sent[name]) for name in ("state", "nonce", "code_challenge")) >= 32
 
 
-def test_signing_in_twice_is_one_user(browser: Browser) -> None:
+def test_two_logins_of_one_person_create_one_user(browser: Browser) -> None:
     browser.sign_in("oscar")
     Browser().sign_in("oscar")
     assert User.objects.count() == 1
 
 
-def test_it_goes_on_to_where_the_operator_wanted_to_be(browser: Browser) -> None:
+def test_login_redirects_to_the_requested_page(browser: Browser) -> None:
     assert browser.sign_in("alice", "/admin/service_registry/").headers["Location"] == "/admin/service_registry/"
 
 
-def test_it_goes_on_there_for_another_user_too(browser: Browser) -> None:
+def test_login_as_another_user_redirects_to_the_requested_page(browser: Browser) -> None:
     browser.sign_in("oscar")
     assert browser.sign_in("alice", "/admin/auth/").headers["Location"] == "/admin/auth/"
 
 
 @pytest.mark.parametrize("evil", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
-def test_it_sends_nobody_elsewhere(browser: Browser, evil: str) -> None:
+def test_login_never_redirects_to_another_site(browser: Browser, evil: str) -> None:
     assert browser.sign_in("alice", evil).headers["Location"] == "/admin/"
 
 
-def test_the_login_page_offers_it_and_keeps_the_way_on(browser: Browser) -> None:
+def test_login_page_links_to_the_provider_and_keeps_the_next_page(browser: Browser) -> None:
     page = browser.get("/admin/login/", next='/admin/x/?a=1&b="><script>').content.decode()
     (link,) = re.findall(r'href="(/oidc/authenticate/[^"]*)"', page)
     assert "Sign in with your company account" in page
@@ -73,17 +73,17 @@ def test_the_login_page_offers_it_and_keeps_the_way_on(browser: Browser) -> None
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
 
 
-def test_parameters_that_we_do_not_know_do_no_harm(browser: Browser) -> None:
+def test_callback_with_unknown_parameters_signs_in(browser: Browser) -> None:
     assert browser.sign_in("alice", session_state="x", foo="\0").status_code == 302
 
 
-def test_an_answer_of_another_issuer_is_refused(browser: Browser) -> None:
+def test_callback_of_another_issuer_is_refused(browser: Browser) -> None:
     answer = browser.get(CALLBACK, **{**browser.pick("alice"), "iss": "https://other.example"})
     assert answer.status_code == 400
     assert not User.objects.exists()
 
 
-def test_an_answer_is_taken_once_and_by_the_browser_that_asked(browser: Browser) -> None:
+def test_callback_is_accepted_once_and_only_from_the_same_browser(browser: Browser) -> None:
     back = browser.pick("alice")
     assert Browser().get(CALLBACK, **back).status_code == 400
     assert browser.get(CALLBACK, **back).status_code == 302
@@ -91,25 +91,25 @@ def test_an_answer_is_taken_once_and_by_the_browser_that_asked(browser: Browser)
 
 
 @pytest.mark.parametrize("query", [{}, {"code": "c"}, {"state": "s"}, {"code": "c", "state": "s"}, {"error": "e"}])
-def test_an_answer_that_nobody_asked_for_ends_no_session(browser: Browser, query: dict[str, str]) -> None:
+def test_unrequested_callback_is_refused_and_keeps_the_session(browser: Browser, query: dict[str, str]) -> None:
     browser.sign_in("alice")
     assert browser.get(CALLBACK, **query).status_code == 400
     assert browser.get("/admin/").status_code == 200
 
 
-def test_a_code_of_another_login_is_refused(browser: Browser) -> None:
-    """The verifier of PKCE (RFC 7636) ties the code to the browser that asked for it."""
+def test_callback_with_the_code_of_another_login_is_refused(browser: Browser) -> None:
+    """The verifier of PKCE (RFC 7636) binds the code to the browser that requested it."""
     stolen = Browser().pick("alice")["code"]
     assert browser.get(CALLBACK, code=stolen, state=browser.begin()["state"]).status_code == 503
     assert not User.objects.exists()
 
 
-def test_a_refusal_of_the_issuer_is_a_page(browser: Browser) -> None:
+def test_callback_with_an_error_renders_a_page(browser: Browser) -> None:
     answer = browser.get(CALLBACK, error="access_denied", state=browser.begin()["state"])
     assert (answer.status_code, b"did not sign you in" in answer.content) == (403, True)
 
 
-def test_a_password_is_not_looked_at_by_this_backend(browser: Browser) -> None:
+def test_login_form_with_callback_parameters_signs_nobody_in(browser: Browser) -> None:
     browser.sign_in("alice")
     browser.client.logout()
     form = {"username": user("alice").username, "password": ""}
@@ -117,13 +117,13 @@ def test_a_password_is_not_looked_at_by_this_backend(browser: Browser) -> None:
     assert browser.get("/admin/").status_code == 302
 
 
-def test_a_local_user_gets_in_with_a_password(browser: Browser) -> None:
+def test_login_of_a_local_user_by_password_opens_the_admin(browser: Browser) -> None:
     User.objects.create_superuser("root", password="a long password")
     browser.client.post("/admin/login/?next=/admin/", {"username": "root", "password": "a long password"})
     assert browser.get("/admin/").status_code == 200
 
 
-def test_one_whose_groups_grant_nothing_gets_a_page_and_no_session(browser: Browser) -> None:
+def test_login_without_admin_permissions_gets_a_page_and_no_session(browser: Browser) -> None:
     Group.objects.get(name="registry-readers").permissions.clear()
     browser.sign_in("alice")
     answer = browser.sign_in("rita")
@@ -132,7 +132,7 @@ def test_one_whose_groups_grant_nothing_gets_a_page_and_no_session(browser: Brow
     assert browser.get("/admin/").status_code == 302
 
 
-def test_groups_and_staff_are_set_anew_at_each_login(browser: Browser) -> None:
+def test_login_sets_groups_and_admin_access_anew(browser: Browser) -> None:
     browser.sign_in("oscar")
     oscar = user("oscar")
     oscar.groups.add(Group.objects.get(name="registry-admins"))
@@ -146,7 +146,7 @@ def test_groups_and_staff_are_set_anew_at_each_login(browser: Browser) -> None:
     assert user("oscar").is_staff is False
 
 
-def test_a_deactivated_user_is_out_at_the_next_request_and_stays_out(browser: Browser) -> None:
+def test_deactivated_user_loses_the_session_and_cannot_sign_in(browser: Browser) -> None:
     browser.sign_in("alice")
     User.objects.update(is_active=False)
     assert browser.get("/admin/").status_code == 302
@@ -156,6 +156,6 @@ def test_a_deactivated_user_is_out_at_the_next_request_and_stays_out(browser: Br
     assert user("alice").is_active is False
 
 
-def test_a_session_ends_within_a_working_day(browser: Browser) -> None:
+def test_session_expires_within_a_working_day(browser: Browser) -> None:
     browser.sign_in("alice")
     assert browser.client.session.get_expiry_age() <= 10 * 3600

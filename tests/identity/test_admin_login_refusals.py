@@ -1,8 +1,7 @@
-"""Signing in at an issuer that fails, or sends what it should not."""
+"""Login to the admin with an issuer that fails or sends bad tokens."""
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -12,16 +11,17 @@ from django.http import HttpResponse
 from pytest_django import Settings
 
 from service_registry.identity import keys
-from service_registry.identity.login_endpoints import LoginEndpoints, with_secret
+from service_registry.identity.login_endpoints import LoginEndpoints, authenticate_client
 from service_registry.models import User
-from tests.identity.browsing import CALLBACK, Browser
-from tests.identity.issuing import Handler, In, Issuer, private_key, signed, until
+from tests.identity.browser import CALLBACK, Browser
+from tests.identity.issuer_server import Handler, In, Issuer, private_key, signed
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-class Liar(Issuer):
-    """Its token endpoint answers with `answer`; `{nonce}` of the login under way is known to it."""
+class BadIssuer(Issuer):
+    """An issuer whose token endpoint returns `answer` with `status`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Liar(Issuer):
         self.answer: Any = {}
         self.status = 200
 
-    def posted_to(self, handler: Handler) -> None:
+    def handle_post(self, handler: Handler) -> None:
         form = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
         self.posted = dict(parse_qsl(form))
         handler.send(json.dumps(self.answer).encode(), self.status)
@@ -45,31 +45,34 @@ class Liar(Issuer):
 
 
 @pytest.fixture
-def liar(settings: Settings) -> Iterator[Liar]:
-    with Liar() as server:
+def bad_issuer(settings: Settings) -> Iterator[BadIssuer]:
+    with BadIssuer() as server:
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         settings.OIDC_ISSUER = server.url
         settings.OIDC_RP_CLIENT_ID = "the-admin"
         settings.OIDC_RP_CLIENT_SECRET = "a secret"
         yield server
-        keys.provider().stop()
+        keys.get_key_provider().stop()
         server.released.set()
         server.shutdown()
 
 
-def come_back(browser: Browser, liar: Liar, **changed: Any) -> HttpResponse:
-    asked = browser.begin()
-    liar.answer = {"access_token": "opaque", "id_token": liar.id_token(**{"nonce": asked["nonce"], **changed})}
-    return browser.get(CALLBACK, code="the code", state=asked["state"])
+def finish_login(browser: Browser, bad_issuer: BadIssuer, **changed: Any) -> HttpResponse:
+    sent = browser.begin()
+    bad_issuer.answer = {
+        "access_token": "opaque",
+        "id_token": bad_issuer.id_token(**{"nonce": sent["nonce"], **changed}),
+    }
+    return browser.get(CALLBACK, code="the code", state=sent["state"])
 
 
-def test_a_good_id_token_signs_in(liar: Liar) -> None:
+def test_login_with_a_valid_id_token_signs_in(bad_issuer: BadIssuer) -> None:
     browser = Browser()
-    assert come_back(browser, liar).status_code == 302
+    assert finish_login(browser, bad_issuer).status_code == 302
     assert browser.get("/admin/").status_code == 200
-    assert liar.posted["code"] == "the code"
-    assert liar.posted["client_secret"] == "a secret"
-    assert len(liar.posted["code_verifier"]) >= 43
+    assert bad_issuer.posted["code"] == "the code"
+    assert bad_issuer.posted["client_secret"] == "a secret"
+    assert len(bad_issuer.posted["code_verifier"]) >= 43
 
 
 @pytest.mark.parametrize(
@@ -85,9 +88,9 @@ def test_a_good_id_token_signs_in(liar: Liar) -> None:
         {"key": "rsa-other"},
     ],
 )
-def test_a_bad_id_token_is_a_page_and_no_session(liar: Liar, changed: dict[str, Any]) -> None:
+def test_login_with_a_bad_id_token_gets_a_page_and_no_session(bad_issuer: BadIssuer, changed: dict[str, Any]) -> None:
     browser = Browser()
-    answer = come_back(browser, liar, **changed)
+    answer = finish_login(browser, bad_issuer, **changed)
     assert (answer.status_code, b"not accepted" in answer.content) == (403, True)
     assert browser.get("/admin/").status_code == 302
     assert not User.objects.exists()
@@ -104,51 +107,52 @@ def test_a_bad_id_token_is_a_page_and_no_session(liar: Liar, changed: dict[str, 
         ({}, 500, 503),
     ],
 )
-def test_a_token_endpoint_that_fails_is_a_page(liar: Liar, answer: Any, status: int, shown: int) -> None:
+def test_login_with_a_failing_token_endpoint_gets_a_page(
+    bad_issuer: BadIssuer, answer: Any, status: int, shown: int
+) -> None:
     browser = Browser()
     state = browser.begin()["state"]
-    liar.answer, liar.status = answer, status
+    bad_issuer.answer, bad_issuer.status = answer, status
     assert browser.get(CALLBACK, code="c", state=state).status_code == shown
 
 
 @pytest.mark.parametrize("metadata", [{}, [], None, {"issuer": "https://other.example"}])
-def test_an_issuer_without_metadata_is_a_page(liar: Liar, metadata: Any) -> None:
-    liar.discovery = metadata
+def test_login_without_metadata_of_the_issuer_gets_a_page(bad_issuer: BadIssuer, metadata: Any) -> None:
+    bad_issuer.discovery = metadata
     assert Browser().get("/oidc/authenticate/").status_code == 503
 
 
-def test_an_issuer_that_hangs_holds_few_threads(liar: Liar) -> None:
-    liar.answers["/realm/.well-known/openid-configuration"] = liar.hang
-    asking = [threading.Thread(target=Browser().get, args=["/oidc/authenticate/"]) for _ in range(2)]
-    for thread in asking:
+def test_login_while_the_issuer_hangs_blocks_two_threads_at_most(bad_issuer: BadIssuer) -> None:
+    bad_issuer.answers["/realm/.well-known/openid-configuration"] = bad_issuer.hang
+    waiting = [threading.Thread(target=Browser().get, args=["/oidc/authenticate/"]) for _ in range(2)]
+    for thread in waiting:
         thread.start()
-    until(lambda: len([path for path in liar.asked if "well-known" in path]) >= 2)
-    begun_at = time.monotonic()
+    wait_for(lambda: len([path for path in bad_issuer.requested if "well-known" in path]) >= 2)
     assert Browser().get("/oidc/authenticate/").status_code == 503
-    assert time.monotonic() - begun_at < 0.5
-    liar.released.set()
-    for thread in asking:
+    assert all(thread.is_alive() for thread in waiting)
+    bad_issuer.released.set()
+    for thread in waiting:
         thread.join()
 
 
-def test_without_a_client_there_is_no_login(liar: Liar, settings: Settings) -> None:
+def test_login_without_a_configured_client_gets_a_page(bad_issuer: BadIssuer, settings: Settings) -> None:
     settings.OIDC_RP_CLIENT_ID = ""
     answer = Browser().get("/oidc/authenticate/")
     assert (answer.status_code, b"OIDC_RP_CLIENT_ID" in answer.content) == (503, True)
 
 
-def test_the_secret_goes_where_the_issuer_wants_it(settings: Settings) -> None:
+def test_client_secret_is_sent_by_the_method_of_the_issuer(settings: Settings) -> None:
     settings.OIDC_RP_CLIENT_ID, settings.OIDC_RP_CLIENT_SECRET = "a b", "c:d"
-    post = with_secret({"code": "c"}, {"token_endpoint_auth_methods_supported": ["client_secret_post"]})
+    post = authenticate_client({"code": "c"}, {"token_endpoint_auth_methods_supported": ["client_secret_post"]})
     assert (post.fields["client_id"], post.fields["client_secret"], post.authorization) == ("a b", "c:d", None)
-    basic = with_secret({"code": "c"}, {})
+    basic = authenticate_client({"code": "c"}, {})
     assert (basic.fields, basic.authorization) == ({"code": "c"}, "Basic YStiOmMlM0Fk")
     settings.OIDC_RP_CLIENT_SECRET = ""
-    assert with_secret({}, {}).fields == {"client_id": "a b"}
+    assert authenticate_client({}, {}).fields == {"client_id": "a b"}
 
 
-def test_metadata_is_asked_for_once_in_a_while(liar: Liar) -> None:
+def test_metadata_is_fetched_once_and_cached(bad_issuer: BadIssuer) -> None:
     endpoints = LoginEndpoints()
-    asked = len(liar.asked)
+    requests = len(bad_issuer.requested)
     assert endpoints.metadata() is endpoints.metadata()
-    assert len(liar.asked) == asked + 1
+    assert len(bad_issuer.requested) == requests + 1

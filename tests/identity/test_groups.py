@@ -1,10 +1,10 @@
-"""Group claims in every shape."""
+"""Group claims in all formats."""
 
 from typing import Any
 
 import pytest
 
-from service_registry.identity.groups import MAX_GROUPS, groups_of
+from service_registry.identity.groups import MAX_GROUPS, read_groups
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ from service_registry.identity.groups import MAX_GROUPS, groups_of
         ({"cognito:groups": ["g"]}, "cognito:groups", {"g"}),
     ],
 )
-def test_it_finds_groups_where_issuers_put_them(claims: Any, path: str, groups: set[str]) -> None:
-    assert groups_of(claims, [path]) == groups
+def test_groups_in_a_known_format_are_read(claims: Any, path: str, groups: set[str]) -> None:
+    assert read_groups(claims, [path]) == groups
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_it_finds_groups_where_issuers_put_them(claims: Any, path: str, groups: 
     ],
     ids=repr,
 )
-def test_another_shape_holds_no_groups(claims: Any) -> None:
-    assert groups_of(claims, ["groups", "realm_access.roles"]) == frozenset()
+def test_groups_in_an_unknown_format_are_ignored(claims: Any) -> None:
+    assert read_groups(claims, ["groups", "realm_access.roles"]) == frozenset()
 
 
-def test_all_paths_count_together() -> None:
+def test_groups_of_all_paths_are_combined() -> None:
     claims = {"groups": ["a"], "realm_access": {"roles": ["b"]}}
-    assert groups_of(claims, ["groups", "realm_access.roles"]) == {"a", "b"}
+    assert read_groups(claims, ["groups", "realm_access.roles"]) == {"a", "b"}
 
 
-def test_a_bad_name_does_not_spoil_the_others() -> None:
-    assert groups_of({"groups": ["a", 7, "b\n", "x" * 255]}, ["groups"]) == {"a", "x" * 255}
+def test_groups_with_invalid_names_are_left_out() -> None:
+    assert read_groups({"groups": ["a", 7, "b\n", "x" * 255]}, ["groups"]) == {"a", "x" * 255}
 
 
-def test_there_is_an_end_to_them() -> None:
-    assert len(groups_of({"groups": [str(number) for number in range(MAX_GROUPS + 5)]}, ["groups"])) == MAX_GROUPS
+def test_groups_beyond_the_maximum_are_left_out() -> None:
+    assert len(read_groups({"groups": [str(number) for number in range(MAX_GROUPS + 5)]}, ["groups"])) == MAX_GROUPS

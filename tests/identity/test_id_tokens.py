@@ -1,22 +1,22 @@
-"""ID tokens that a careless login would take."""
+"""ID tokens: which are accepted, and why others are refused."""
 
 from typing import Any
 
 import pytest
 
-from service_registry.identity.errors import TokenInvalid
-from service_registry.identity.id_tokens import login_claims
+from service_registry.identity.exceptions import TokenInvalid
+from service_registry.identity.id_tokens import verify_id_token
 from service_registry.identity.keys import KeyProvider
-from service_registry.identity.signatures import Trust
+from service_registry.identity.signatures import TrustedIssuer
 from tests.identity.conftest import MakeProvider
-from tests.identity.issuing import AUDIENCE, In, Issuer, private_key, signed
+from tests.identity.issuer_server import AUDIENCE, In, Issuer, private_key, signed
 
 CLIENT = "the-admin"
 
 
 @pytest.fixture
-def keys(issuer: Issuer, provider_of: MakeProvider) -> KeyProvider:
-    return provider_of(issuer)
+def keys(issuer: Issuer, make_provider: MakeProvider) -> KeyProvider:
+    return make_provider(issuer)
 
 
 def id_token(issuer: Issuer, *, key: str = "rsa", header_typ: str = "JWT", **changed: Any) -> str:
@@ -24,15 +24,15 @@ def id_token(issuer: Issuer, *, key: str = "rsa", header_typ: str = "JWT", **cha
     return signed({"alg": "RS256", "kid": "rsa", "typ": header_typ}, claims, private_key(key))
 
 
-def judged(issuer: Issuer, keys: KeyProvider, token: Any, nonce: str | None = "the nonce") -> dict[str, Any]:
-    return login_claims(token, nonce, Trust(issuer.url, CLIENT, ["RS256"], 30), keys)
+def verify(issuer: Issuer, keys: KeyProvider, token: Any, nonce: str | None = "the nonce") -> dict[str, Any]:
+    return verify_id_token(token, nonce, TrustedIssuer(issuer.url, CLIENT, ["RS256"], 30), keys)
 
 
 @pytest.mark.parametrize(
     "changed", [{}, {"azp": CLIENT}, {"aud": [CLIENT]}, {"aud": [CLIENT, "other"], "azp": CLIENT}, {"typ": "ID"}]
 )
-def test_it_takes_the_token_of_this_login(issuer: Issuer, keys: KeyProvider, changed: dict[str, Any]) -> None:
-    assert judged(issuer, keys, id_token(issuer, **changed))["sub"] == "billing"
+def test_verify_id_token_of_this_login_succeeds(issuer: Issuer, keys: KeyProvider, changed: dict[str, Any]) -> None:
+    assert verify(issuer, keys, id_token(issuer, **changed))["sub"] == "billing"
 
 
 @pytest.mark.parametrize(
@@ -51,32 +51,34 @@ def test_it_takes_the_token_of_this_login(issuer: Issuer, keys: KeyProvider, cha
         ({"nonce": "\ud800"}, "not of this login"),
         ({"sub": ""}, "sub"),
         ({"sub": "a\nb"}, "sub"),
-        ({"typ": "Bearer"}, "no ID token"),
-        ({"typ": "Logout"}, "no ID token"),
+        ({"typ": "Bearer"}, "not an ID token"),
+        ({"typ": "Logout"}, "not an ID token"),
     ],
 )
-def test_it_refuses_claims(issuer: Issuer, keys: KeyProvider, changed: dict[str, Any], reason: str) -> None:
+def test_verify_id_token_with_bad_claims_is_refused(
+    issuer: Issuer, keys: KeyProvider, changed: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(TokenInvalid, match=reason):
-        judged(issuer, keys, id_token(issuer, **changed))
+        verify(issuer, keys, id_token(issuer, **changed))
 
 
-def test_it_refuses_a_forged_signature(issuer: Issuer, keys: KeyProvider) -> None:
+def test_verify_id_token_with_a_forged_signature_is_refused(issuer: Issuer, keys: KeyProvider) -> None:
     with pytest.raises(TokenInvalid, match="signature"):
-        judged(issuer, keys, id_token(issuer, key="rsa-other"))
+        verify(issuer, keys, id_token(issuer, key="rsa-other"))
 
 
-def test_it_refuses_an_access_token_by_its_header(issuer: Issuer, keys: KeyProvider) -> None:
-    with pytest.raises(TokenInvalid, match="no ID token"):
-        judged(issuer, keys, id_token(issuer, header_typ="at+jwt"))
+def test_verify_access_token_as_id_token_is_refused(issuer: Issuer, keys: KeyProvider) -> None:
+    with pytest.raises(TokenInvalid, match="not an ID token"):
+        verify(issuer, keys, id_token(issuer, header_typ="at+jwt"))
 
 
 @pytest.mark.parametrize("token", [None, 7, {}, "", "nonsense"])
-def test_it_refuses_what_is_no_token(issuer: Issuer, keys: KeyProvider, token: Any) -> None:
+def test_verify_malformed_id_token_is_refused(issuer: Issuer, keys: KeyProvider, token: Any) -> None:
     with pytest.raises(TokenInvalid):
-        judged(issuer, keys, token)
+        verify(issuer, keys, token)
 
 
 @pytest.mark.parametrize("nonce", [None, ""])
-def test_a_login_without_a_nonce_is_none(issuer: Issuer, keys: KeyProvider, nonce: str | None) -> None:
+def test_verify_id_token_without_a_nonce_is_refused(issuer: Issuer, keys: KeyProvider, nonce: str | None) -> None:
     with pytest.raises(TokenInvalid, match="nonce"):
-        judged(issuer, keys, id_token(issuer, nonce=""), nonce)
+        verify(issuer, keys, id_token(issuer, nonce=""), nonce)

@@ -1,138 +1,137 @@
-"""How keys are kept fresh, and that no request pays for an issuer's trouble."""
+"""Key provider: refreshes, failures of the issuer, and no request that waits for it."""
 
 import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from service_registry.identity import keys as keys_module
-from service_registry.identity.errors import KeysUnavailable
+from service_registry.identity.exceptions import KeysUnavailable
 from service_registry.identity.keys import KeyProvider
 from tests.identity.conftest import MakeProvider
-from tests.identity.issuing import Handler, Issuer, jwk, until
+from tests.identity.issuer_server import Handler, Issuer, jwk
+from tests.waiting import wait_for
 
 JWKS = "/realm/jwks"
 
 
-def names(provider: KeyProvider) -> set[str]:
+def key_ids(provider: KeyProvider) -> set[str]:
     return set(provider.current().kids)
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    begun_at = time.monotonic()
-    work()
-    return time.monotonic() - begun_at
-
-
-def test_the_first_request_waits_for_the_first_keys(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider = provider_of(issuer)
-    assert names(provider) == {"rsa"}
+def test_first_call_waits_for_the_first_keys(issuer: Issuer, make_provider: MakeProvider) -> None:
+    provider = make_provider(issuer)
+    assert key_ids(provider) == {"rsa"}
     assert provider.ready
     assert provider.age_seconds is not None
     assert provider.age_seconds < 2
 
 
-def test_a_second_start_starts_nothing(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider = provider_of(issuer).start().start()
-    names(provider)
+def test_second_start_does_nothing(issuer: Issuer, make_provider: MakeProvider) -> None:
+    provider = make_provider(issuer).start().start()
+    key_ids(provider)
     assert sum(thread.name == "keys" and thread.is_alive() for thread in threading.enumerate()) >= 1
     assert issuer.fetches == 1
 
 
-def test_keys_may_come_from_an_address_that_is_set(issuer: Issuer, provider_of: MakeProvider) -> None:
-    assert names(provider_of(issuer, jwks_uri=f"{issuer.url}/jwks")) == {"rsa"}
-    assert issuer.asked == [JWKS]
+def test_configured_jwks_uri_skips_discovery(issuer: Issuer, make_provider: MakeProvider) -> None:
+    assert key_ids(make_provider(issuer, jwks_uri=f"{issuer.url}/jwks")) == {"rsa"}
+    assert issuer.requested == [JWKS]
 
 
-def test_a_new_set_replaces_the_old_one_whole(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider = provider_of(issuer, refresh_seconds=0.05)
-    assert names(provider) == {"rsa"}
+def test_new_key_set_replaces_the_old_one(issuer: Issuer, make_provider: MakeProvider) -> None:
+    provider = make_provider(issuer, refresh_seconds=0.05)
+    assert key_ids(provider) == {"rsa"}
     issuer.jwks = {"keys": [jwk("ec", None)]}
-    until(lambda: names(provider) == {"ec"})
+    wait_for(lambda: key_ids(provider) == {"ec"})
 
 
-def test_the_same_keys_again_are_the_same_set(issuer: Issuer, provider_of: MakeProvider) -> None:
+def test_unchanged_keys_keep_the_same_key_set(issuer: Issuer, make_provider: MakeProvider) -> None:
     issuer.jwks = {"keys": [jwk("rsa", "RS256"), jwk("ec", None)]}
-    provider = provider_of(issuer, refresh_seconds=0.05)
+    provider = make_provider(issuer, refresh_seconds=0.05)
     before = provider.current()
     issuer.jwks = {"keys": [*reversed(issuer.jwks["keys"])]}
     fetches = issuer.fetches
-    until(lambda: issuer.fetches > fetches + 1)
+    wait_for(lambda: issuer.fetches > fetches + 1)
     assert provider.current() is before
 
 
 @pytest.mark.parametrize(
     "bad", [b"<html>", b"", {}, {"keys": []}, {"keys": [jwk("rsa", "RS256", use="enc")]}, b" " * 300_000]
 )
-def test_a_bad_answer_keeps_the_old_keys(issuer: Issuer, provider_of: MakeProvider, bad: Any) -> None:
-    provider = provider_of(issuer, refresh_seconds=0.02)
+def test_bad_answer_of_the_issuer_keeps_the_old_keys(issuer: Issuer, make_provider: MakeProvider, bad: Any) -> None:
+    provider = make_provider(issuer, refresh_seconds=0.02)
     before = provider.current()
     issuer.jwks = bad
     fetches = issuer.fetches
-    until(lambda: issuer.fetches > fetches + 2)
+    wait_for(lambda: issuer.fetches > fetches + 2)
     assert provider.current() is before
 
 
-def test_a_redirect_is_no_answer(issuer: Issuer, provider_of: MakeProvider) -> None:
+def test_redirect_by_the_issuer_is_not_followed(issuer: Issuer, make_provider: MakeProvider) -> None:
     issuer.answers["/realm/elsewhere"] = issuer.answers[JWKS]
     issuer.answers[JWKS] = lambda handler: handler.send(b"", 302, Location="/realm/elsewhere")
     with pytest.raises(KeysUnavailable):
-        provider_of(issuer, wait_seconds=0.3).current()
-    assert "/realm/elsewhere" not in issuer.asked
+        make_provider(issuer, wait_seconds=0.3).current()
+    assert "/realm/elsewhere" not in issuer.requested
 
 
-def test_failures_are_retried_soon_and_then_less_often(issuer: Issuer, provider_of: MakeProvider) -> None:
+def test_failed_fetch_is_retried_with_exponential_backoff(issuer: Issuer, make_provider: MakeProvider) -> None:
     issuer.answers[JWKS] = lambda handler: handler.send(b"", 500)
-    provider = provider_of(issuer, wait_seconds=0.1, last_retry_seconds=0.2)
+    provider = make_provider(issuer, wait_seconds=0.1, last_retry_seconds=0.2)
     assert not provider.ready
-    until(lambda: issuer.fetches >= 4)
+    wait_for(lambda: issuer.fetches >= 4)
     issuer.answers[JWKS] = lambda handler: handler.send(b'{"keys": []}')
-    pauses = [keys_module.Pace().pause(failures) for failures in (1, 2, 3, 20)]
+    pauses = [keys_module.Schedule().pause(failures) for failures in (1, 2, 3, 20)]
     assert 0.5 <= pauses[0] <= 1
     assert 1 <= pauses[1] <= 2
     assert 2 <= pauses[2] <= 4
     assert 30 <= pauses[3] <= 60
-    assert 240 <= keys_module.Pace().pause(0) <= 360
+    assert 240 <= keys_module.Schedule().pause(0) <= 360
 
 
-def test_nothing_is_judged_without_keys_and_nobody_waits_long(issuer: Issuer, provider_of: MakeProvider) -> None:
+def test_call_without_keys_waits_once_and_raises_keys_unavailable(issuer: Issuer, make_provider: MakeProvider) -> None:
     issuer.answers[JWKS] = issuer.hang
-    provider = provider_of(issuer, wait_seconds=0.3)
-    for most in (0.5, 0.1, 0.1):
-        begun_at = time.monotonic()
+    provider = make_provider(issuer, wait_seconds=0.3)
+    waits = []
+    for _ in range(3):
+        began_at = time.monotonic()
         with pytest.raises(KeysUnavailable) as refused:
             provider.current()
-        assert time.monotonic() - begun_at < most
+        waits.append(time.monotonic() - began_at)
+    assert issuer.answered == ["/realm/.well-known/openid-configuration"]
+    assert max(waits[1:]) < waits[0]
     assert refused.value.retry_after_seconds > 0
 
 
-def test_keys_grow_too_old(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider = provider_of(issuer, max_age_seconds=0.3)
-    assert names(provider) == {"rsa"}
-    until(lambda: not provider.ready)
+def test_keys_past_their_maximum_age_are_unavailable(issuer: Issuer, make_provider: MakeProvider) -> None:
+    provider = make_provider(issuer, max_age_seconds=0.3)
+    assert key_ids(provider) == {"rsa"}
+    wait_for(lambda: not provider.ready)
     with pytest.raises(KeysUnavailable):
         provider.current()
 
 
-def test_a_hanging_issuer_holds_no_request_that_knows_its_key(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider = provider_of(issuer, wait_seconds=0.5)
+def test_call_with_known_keys_does_not_wait_for_an_issuer_that_hangs(
+    issuer: Issuer, make_provider: MakeProvider
+) -> None:
+    provider = make_provider(issuer, wait_seconds=0.5)
     provider.current()
     issuer.answers[JWKS] = issuer.hang
-    unknown = threading.Thread(target=provider.asked_again)
+    unknown = threading.Thread(target=provider.refresh_for_unknown_key)
     unknown.start()
-    until(lambda: issuer.fetches == 2)
-    assert seconds_of(provider.current) < 0.05
+    wait_for(lambda: issuer.fetches == 2)
+    provider.current()
     assert unknown.is_alive()
-    unknown.join(1)
+    unknown.join(60)
     assert not unknown.is_alive()
 
 
-def test_an_unknown_key_brings_one_fetch_that_all_join(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider = provider_of(issuer)
+def test_concurrent_refreshes_for_an_unknown_key_share_one_fetch(issuer: Issuer, make_provider: MakeProvider) -> None:
+    provider = make_provider(issuer)
     provider.current()
 
     def slowly(handler: Handler) -> None:
@@ -143,7 +142,9 @@ def test_an_unknown_key_brings_one_fetch_that_all_join(issuer: Issuer, provider_
     issuer_jwks = json.dumps(issuer.jwks).encode()
     issuer.answers[JWKS] = slowly
     seen: list[set[str]] = []
-    waiting = [threading.Thread(target=lambda: seen.append(set(provider.asked_again().kids))) for _ in range(10)]
+    waiting = [
+        threading.Thread(target=lambda: seen.append(set(provider.refresh_for_unknown_key().kids))) for _ in range(10)
+    ]
     for thread in waiting:
         thread.start()
     for thread in waiting:
@@ -153,22 +154,20 @@ def test_an_unknown_key_brings_one_fetch_that_all_join(issuer: Issuer, provider_
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_unknown_keys_are_asked_for_once_in_a_while(issuer: Issuer, provider_of: MakeProvider, status: int) -> None:
-    provider = provider_of(issuer, unknown_key_seconds=0.5, first_retry_seconds=100, last_retry_seconds=100)
+def test_refreshes_for_unknown_keys_are_rate_limited(issuer: Issuer, make_provider: MakeProvider, status: int) -> None:
+    provider = make_provider(issuer, unknown_key_seconds=0.5, first_retry_seconds=100, last_retry_seconds=100)
     provider.current()
     body = json.dumps(issuer.jwks).encode()
     issuer.answers[JWKS] = lambda handler: handler.send(body, status)
     for _ in range(20):
-        provider.asked_again()
+        provider.refresh_for_unknown_key()
     assert issuer.fetches == 2
-    time.sleep(0.5)
-    provider.asked_again()
-    assert issuer.fetches == 3
+    wait_for(lambda: provider.refresh_for_unknown_key() and issuer.fetches == 3)
 
 
-def test_an_attempt_that_had_begun_is_not_the_answer(issuer: Issuer, provider_of: MakeProvider) -> None:
-    """A key published while an attempt is on its way may be missing from what that attempt brings."""
-    provider = provider_of(issuer, refresh_seconds=0.3)
+def test_refresh_does_not_use_an_attempt_that_had_already_started(issuer: Issuer, make_provider: MakeProvider) -> None:
+    """A key that is published during an attempt may be missing from its result."""
+    provider = make_provider(issuer, refresh_seconds=0.3)
     provider.current()
     old, may_answer = json.dumps(issuer.jwks).encode(), threading.Event()
 
@@ -178,20 +177,20 @@ def test_an_attempt_that_had_begun_is_not_the_answer(issuer: Issuer, provider_of
 
     plain = issuer.answers[JWKS]
     issuer.answers[JWKS] = late
-    until(lambda: issuer.fetches == 2)
+    wait_for(lambda: issuer.fetches == 2)
     issuer.answers[JWKS] = plain
     issuer.jwks = {"keys": [jwk("ec", None)]}
     threading.Timer(0.1, may_answer.set).start()
-    assert set(provider.asked_again().kids) == {"ec"}
+    assert set(provider.refresh_for_unknown_key().kids) == {"ec"}
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.django_db(transaction=True)
-def test_a_forked_process_has_a_provider_of_its_own() -> None:
-    parents = keys_module.provider()
-    assert keys_module.provider() is parents
+def test_forked_process_gets_its_own_provider() -> None:
+    parents = keys_module.get_key_provider()
+    assert keys_module.get_key_provider() is parents
     child = os.fork()
     if not child:
-        mine = keys_module.provider()
-        os._exit(7 if mine is not parents and mine is keys_module.provider() else 1)
+        mine = keys_module.get_key_provider()
+        os._exit(7 if mine is not parents and mine is keys_module.get_key_provider() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

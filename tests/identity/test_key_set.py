@@ -1,19 +1,19 @@
-"""Which published keys may verify a signature."""
+"""Key sets: which published keys may verify a signature."""
 
 from typing import Any
 
 import pytest
 
 from service_registry.identity.key_set import KeySet, KeySetUnusable
-from tests.identity.issuing import jwk
+from tests.identity.issuer_server import jwk
 
 GOOD = jwk("rsa-other", "RS256", kid="good")
 P521_X = "A" * 88
 
 
 def algorithms(*keys: Any) -> set[tuple[str, str]]:
-    """What the set serves besides the one good key."""
-    return set(KeySet.of({"keys": [GOOD, *keys]}).keys) - {("good", "RS256")}
+    """Return the keys of the set besides the one good key."""
+    return set(KeySet.from_document({"keys": [GOOD, *keys]}).keys) - {("good", "RS256")}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def algorithms(*keys: Any) -> set[tuple[str, str]]:
         ("ed", None, "EdDSA"),
     ],
 )
-def test_a_key_serves_one_algorithm(key: str, alg: str | None, served: str) -> None:
+def test_key_serves_exactly_one_algorithm(key: str, alg: str | None, served: str) -> None:
     assert algorithms(jwk(key, alg)) == {(key, served)}
 
 
@@ -63,11 +63,11 @@ def test_a_key_serves_one_algorithm(key: str, alg: str | None, served: str) -> N
         [],
     ],
 )
-def test_a_key_is_left_out(key: Any) -> None:
+def test_unusable_key_is_left_out(key: Any) -> None:
     assert algorithms(key) == set()
 
 
-def test_two_keys_of_one_name_and_algorithm_are_both_left_out() -> None:
+def test_keys_with_equal_id_and_algorithm_are_both_left_out() -> None:
     assert algorithms(jwk("rsa", "RS256", kid="k"), jwk("rsa", None, kid="k"), jwk("ec", None, kid="k")) == {
         ("k", "ES256")
     }
@@ -77,18 +77,18 @@ def test_two_keys_of_one_name_and_algorithm_are_both_left_out() -> None:
     "document",
     [None, [], "keys", {}, {"keys": None}, {"keys": {}}, {"keys": []}, {"keys": [GOOD] * 51}, {"keys": [GOOD] * 2}],
 )
-def test_it_is_no_key_set(document: Any) -> None:
+def test_document_without_usable_keys_is_refused(document: Any) -> None:
     with pytest.raises(KeySetUnusable):
-        KeySet.of(document)
+        KeySet.from_document(document)
 
 
-def test_fifty_keys_are_taken() -> None:
-    assert len(KeySet.of({"keys": [jwk("ec", None, kid=str(number)) for number in range(50)]}).keys) == 50
+def test_document_with_the_maximum_number_of_keys_is_accepted() -> None:
+    assert len(KeySet.from_document({"keys": [jwk("ec", None, kid=str(number)) for number in range(50)]}).keys) == 50
 
 
-def test_what_is_stored_reads_the_same_and_holds_public_members_only() -> None:
-    key_set = KeySet.of({"keys": [jwk("ed", None, x5c=["..."], note="private?"), jwk("rsa", None)]})
-    again = KeySet.of(key_set.document)
+def test_stored_document_reads_back_equal_and_has_public_members_only() -> None:
+    key_set = KeySet.from_document({"keys": [jwk("ed", None, x5c=["..."], note="private?"), jwk("rsa", None)]})
+    again = KeySet.from_document(key_set.document)
     assert again.document == key_set.document
     assert again.keys.keys() == key_set.keys.keys()
     assert set().union(*key_set.document["keys"]) == {"kty", "kid", "alg", "n", "e", "crv", "x"}

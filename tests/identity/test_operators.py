@@ -1,4 +1,4 @@
-"""Which user a person's claims make."""
+"""Operators: the user that the claims of a login create."""
 
 import threading
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
 
-from service_registry.identity.operators import signed_in
+from service_registry.identity.operators import sign_in_operator
 from service_registry.models import User
 
 pytestmark = pytest.mark.django_db
@@ -15,11 +15,15 @@ pytestmark = pytest.mark.django_db
 CLAIMS = {"iss": "https://issuer.example", "sub": "1", "email": "root@example.test", "preferred_username": "root"}
 
 
-def test_nobody_becomes_another_by_name_or_e_mail() -> None:
+def test_login_with_the_name_or_email_of_another_creates_a_new_user() -> None:
     local = User.objects.create_superuser("root", "root@example.test")
-    people = [signed_in(CLAIMS), signed_in({**CLAIMS, "sub": "2"}), signed_in({**CLAIMS, "iss": "https://b.example"})]
+    people = [
+        sign_in_operator(CLAIMS),
+        sign_in_operator({**CLAIMS, "sub": "2"}),
+        sign_in_operator({**CLAIMS, "iss": "https://b.example"}),
+    ]
     assert len({local.pk, *(person.pk for person in people)}) == 4
-    assert signed_in(CLAIMS).pk == people[0].pk
+    assert sign_in_operator(CLAIMS).pk == people[0].pk
 
 
 @pytest.mark.parametrize(
@@ -32,13 +36,13 @@ def test_nobody_becomes_another_by_name_or_e_mail() -> None:
         {"sub": "\U0001f600" * 255},
     ],
 )
-def test_strange_claims_make_a_user_all_the_same(claims: dict[str, Any]) -> None:
-    signed_in({"iss": "https://issuer.example", "sub": "1", **claims}).full_clean(exclude=["password"])
+def test_login_with_strange_claims_creates_a_valid_user(claims: dict[str, Any]) -> None:
+    sign_in_operator({"iss": "https://issuer.example", "sub": "1", **claims}).full_clean(exclude=["password"])
 
 
-def test_first_logins_at_once_are_one_user(transactional_db: None) -> None:
+def test_concurrent_first_logins_create_one_user(transactional_db: None) -> None:
     def work() -> None:
-        made.append(signed_in({**CLAIMS, "groups": ["registry-readers"]}).pk)
+        made.append(sign_in_operator({**CLAIMS, "groups": ["registry-readers"]}).pk)
         connection.close()
 
     made: list[int] = []
@@ -50,8 +54,8 @@ def test_first_logins_at_once_are_one_user(transactional_db: None) -> None:
     assert made == [User.objects.get().pk] * 4
 
 
-def test_a_permission_of_its_own_makes_an_operator_too() -> None:
-    person = signed_in(CLAIMS)
+def test_user_with_an_individual_permission_has_admin_access() -> None:
+    person = sign_in_operator(CLAIMS)
     assert not person.is_staff
     person.user_permissions.add(Permission.objects.get(codename="view_change"))
-    assert signed_in(CLAIMS).is_staff
+    assert sign_in_operator(CLAIMS).is_staff

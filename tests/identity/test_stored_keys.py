@@ -1,4 +1,4 @@
-"""Keys that outlive a restart while the issuer is down."""
+"""Stored keys: a process can start while the issuer is down."""
 
 import socket
 from datetime import timedelta
@@ -7,11 +7,12 @@ import pytest
 from django.db import connection
 from django.db.models import F, QuerySet
 
-from service_registry.identity.errors import KeysUnavailable
+from service_registry.identity.exceptions import KeysUnavailable
 from service_registry.identity.key_set import KeySet
 from service_registry.models import SigningKeys
 from tests.identity.conftest import MakeProvider
-from tests.identity.issuing import Issuer, jwk, until
+from tests.identity.issuer_server import Issuer, jwk
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,7 +22,7 @@ def down(issuer: Issuer) -> None:
 
 
 def stored(issuer: Issuer) -> QuerySet[SigningKeys]:
-    """What is kept of this issuer; the process's own provider may keep another's at any moment."""
+    """Return the stored keys of this issuer; another provider may store its own."""
     return SigningKeys.objects.filter(issuer=issuer.url)
 
 
@@ -29,67 +30,67 @@ def store(issuer: Issuer, document: object) -> None:
     SigningKeys.objects.create(issuer=issuer.url, document=document)
 
 
-def test_a_start_with_the_issuer_down_uses_the_stored_keys(issuer: Issuer, provider_of: MakeProvider) -> None:
-    provider_of(issuer, stored=True).current()
-    until(stored(issuer).exists)
+def test_start_while_the_issuer_is_down_uses_the_stored_keys(issuer: Issuer, make_provider: MakeProvider) -> None:
+    make_provider(issuer, stored=True).current()
+    wait_for(stored(issuer).exists)
     down(issuer)
-    again = provider_of(issuer, stored=True)
+    again = make_provider(issuer, stored=True)
     assert again.current().kids == {"rsa"}
     assert again.ready
 
 
-def test_what_is_stored_is_renewed(issuer: Issuer, provider_of: MakeProvider) -> None:
-    store(issuer, KeySet.of({"keys": [jwk("ec", None)]}).document)
+def test_stored_keys_are_replaced_after_a_fetch(issuer: Issuer, make_provider: MakeProvider) -> None:
+    store(issuer, KeySet.from_document({"keys": [jwk("ec", None)]}).document)
     stored(issuer).update(fetched_at=F("fetched_at") - timedelta(seconds=50))
     before = stored(issuer).get()
-    provider = provider_of(issuer, stored=True)
-    until(lambda: stored(issuer).get().document != before.document)
+    provider = make_provider(issuer, stored=True)
+    wait_for(lambda: stored(issuer).get().document != before.document)
     assert stored(issuer).get().fetched_at > before.fetched_at + timedelta(seconds=49)
     assert provider.current().kids == {"rsa"}
 
 
-def test_stored_keys_are_as_old_as_the_database_says(issuer: Issuer, provider_of: MakeProvider) -> None:
-    store(issuer, KeySet.of(issuer.jwks).document)
+def test_age_of_stored_keys_is_measured_by_the_database(issuer: Issuer, make_provider: MakeProvider) -> None:
+    store(issuer, KeySet.from_document(issuer.jwks).document)
     stored(issuer).update(fetched_at=F("fetched_at") - timedelta(seconds=50))
     down(issuer)
-    provider = provider_of(issuer, stored=True)
+    provider = make_provider(issuer, stored=True)
     provider.current()
     assert provider.age_seconds is not None
     assert 50 <= provider.age_seconds < 55
 
 
-def test_stored_keys_grow_too_old(issuer: Issuer, provider_of: MakeProvider) -> None:
-    store(issuer, KeySet.of(issuer.jwks).document)
+def test_stored_keys_past_their_maximum_age_are_not_used(issuer: Issuer, make_provider: MakeProvider) -> None:
+    store(issuer, KeySet.from_document(issuer.jwks).document)
     stored(issuer).update(fetched_at=F("fetched_at") - timedelta(seconds=101))
     down(issuer)
     with pytest.raises(KeysUnavailable):
-        provider_of(issuer, stored=True).current()
+        make_provider(issuer, stored=True).current()
 
 
 @pytest.mark.parametrize("document", [[], {"keys": []}, {"keys": [jwk("rsa", "RS256", d="AQAB")]}])
-def test_a_stored_document_is_judged_like_any_other(
-    issuer: Issuer, provider_of: MakeProvider, document: object
+def test_stored_document_without_usable_keys_is_not_used(
+    issuer: Issuer, make_provider: MakeProvider, document: object
 ) -> None:
     store(issuer, document)
     down(issuer)
     with pytest.raises(KeysUnavailable):
-        provider_of(issuer, stored=True, wait_seconds=0.3).current()
+        make_provider(issuer, stored=True, wait_seconds=0.3).current()
 
 
-def test_another_issuers_keys_are_not_used(issuer: Issuer, provider_of: MakeProvider) -> None:
-    store(issuer, KeySet.of(issuer.jwks).document)
+def test_stored_keys_of_another_issuer_are_not_used(issuer: Issuer, make_provider: MakeProvider) -> None:
+    store(issuer, KeySet.from_document(issuer.jwks).document)
     stored(issuer).update(issuer=issuer.url + "/other")
     down(issuer)
     with pytest.raises(KeysUnavailable):
-        provider_of(issuer, stored=True, wait_seconds=0.3).current()
+        make_provider(issuer, stored=True, wait_seconds=0.3).current()
 
 
-def test_a_database_that_is_gone_fails_no_request(issuer: Issuer, provider_of: MakeProvider) -> None:
+def test_database_that_does_not_answer_blocks_no_call(issuer: Issuer, make_provider: MakeProvider) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         kept = dict(connection.settings_dict)
         connection.settings_dict.update(HOST="127.0.0.1", PORT=mute.getsockname()[1])
         try:
-            assert provider_of(issuer, stored=True).current().kids == {"rsa"}
+            assert make_provider(issuer, stored=True).current().kids == {"rsa"}
         finally:
             connection.settings_dict.clear()
             connection.settings_dict.update(kept)

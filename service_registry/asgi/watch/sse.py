@@ -12,7 +12,7 @@ from service_registry.asgi.request import Request
 from service_registry.asgi.waiting import now
 from service_registry.asgi.watch.subscription import Subscription
 from service_registry.exceptions import IndexGone, RegistryError
-from service_registry.identity.errors import KeysUnavailable, TokenInvalid
+from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
 from service_registry.permissions import WATCH
 from service_registry.replica.subscribers import EndReason
 

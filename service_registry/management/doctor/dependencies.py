@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core import checks
 from kombu.exceptions import OperationalError
 
-from service_registry.identity.fetching import FetchFailed, discover, endpoint, fetch_json
+from service_registry.identity.issuer_client import FetchFailed, discover, fetch_json, get_endpoint
 from service_registry.identity.key_set import KeySet, KeySetUnusable
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
 
@@ -32,7 +32,7 @@ def check_settings() -> Finding:
 def check_keys() -> Finding:
     """Check that this machine can fetch the provider's keys now."""
     try:
-        found = KeySet.of(fetch_keys())
+        found = KeySet.from_document(fetch_keys())
     except (FetchFailed, KeySetUnusable) as error:
         return warn(
             f"{settings.OIDC_ISSUER} returned no keys: {error}",
@@ -46,7 +46,7 @@ def check_keys() -> Finding:
 
 def fetch_keys() -> Any:
     """Raises FetchFailed."""
-    return fetch_json(settings.OIDC_JWKS_URI or endpoint(discover(settings.OIDC_ISSUER), "jwks_uri"))
+    return fetch_json(settings.OIDC_JWKS_URI or get_endpoint(discover(settings.OIDC_ISSUER), "jwks_uri"))
 
 
 def check_broker() -> Finding:

@@ -1,8 +1,8 @@
-"""Why a token was not taken."""
+"""Exceptions of token verification. None of their texts repeats any part of a token."""
 
 
 class TokenInvalid(Exception):
-    """The token is refused, for good. The text says why and repeats nothing of the token."""
+    """The token is refused; another attempt with it will be refused, too."""
 
     code = "token_invalid"
 
@@ -11,7 +11,7 @@ class TokenInvalid(Exception):
 
 
 class KeysUnavailable(Exception):
-    """No token can be judged: the issuer's keys were never loaded, or are too old to be trusted."""
+    """No token can be verified: the issuer's keys are not loaded, or too old."""
 
     code = "unavailable"
     retry_after_seconds = 5

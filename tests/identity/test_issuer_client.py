@@ -1,13 +1,14 @@
-"""What is taken from an issuer over HTTP, and for how long it is listened to."""
+"""Issuer client: valid answers, bad answers, limits on time and size."""
 
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 
-from service_registry.identity.fetching import FetchFailed, Limits, discover, fetch_json
-from tests.identity.issuing import Handler, Issuer
+from service_registry.identity.issuer_client import FetchFailed, Limits, discover, fetch_json
+from tests.identity.issuer_server import Handler, Issuer
 
 SHORT = Limits(connect_seconds=0.5, total_seconds=0.5)
 JWKS = "/realm/jwks"
@@ -43,8 +44,6 @@ def redirect(handler: Handler) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        drip_headers,
-        drip_body,
         endless,
         redirect,
         lambda handler: handler.send(b"{}", 500),
@@ -58,34 +57,29 @@ def redirect(handler: Handler) -> None:
         lambda handler: handler.connection.shutdown(socket.SHUT_RDWR),
     ],
 )
-def test_it_gives_up(issuer: Issuer, answer: Any) -> None:
+def test_fetch_of_a_bad_answer_fails(issuer: Issuer, answer: Any) -> None:
     issuer.answers[JWKS] = answer
-    begun_at = time.monotonic()
     with pytest.raises(FetchFailed):
         fetch_json(f"{issuer.url}/jwks", SHORT)
-    assert time.monotonic() - begun_at < 1
-    assert issuer.asked == [JWKS]
+    assert issuer.requested == [JWKS]
 
 
-def test_it_gives_up_on_silence(issuer: Issuer) -> None:
-    issuer.answers[JWKS] = issuer.hang
-    begun_at = time.monotonic()
+@pytest.mark.parametrize("answer", [drip_headers, drip_body, Issuer.hang])
+def test_fetch_of_a_slow_answer_fails_before_its_end(issuer: Issuer, answer: Any) -> None:
+    issuer.answers[JWKS] = partial(answer, issuer) if answer is Issuer.hang else answer
     with pytest.raises(FetchFailed):
         fetch_json(f"{issuer.url}/jwks", SHORT)
-    assert time.monotonic() - begun_at < 1
+    assert (issuer.requested, issuer.answered) == ([JWKS], [])
 
 
-def test_it_gives_up_on_a_tls_handshake_that_never_comes() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        begun_at = time.monotonic()
-        with pytest.raises(FetchFailed):
-            fetch_json(f"https://127.0.0.1:{mute.getsockname()[1]}/", SHORT)
-    assert time.monotonic() - begun_at < 1
+def test_fetch_from_a_server_without_tls_handshake_fails_at_the_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(FetchFailed):
+        fetch_json(f"https://127.0.0.1:{silent.getsockname()[1]}/", SHORT)
 
 
-def test_it_gives_up_where_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+def test_fetch_from_a_closed_port_fails() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
     with pytest.raises(FetchFailed):
         fetch_json(f"http://127.0.0.1:{port}/", SHORT)
 
@@ -105,23 +99,23 @@ def test_it_gives_up_where_nobody_listens() -> None:
         "http://127.0.0.1/\r\nX: y",
     ],
 )
-def test_it_asks_nobody_who_cannot_be_trusted(url: str) -> None:
+def test_fetch_from_an_untrustworthy_address_fails(url: str) -> None:
     with pytest.raises(FetchFailed):
         fetch_json(url, SHORT)
 
 
-def test_it_takes_what_is_within_the_limits(issuer: Issuer) -> None:
+def test_fetch_of_the_maximum_size_succeeds(issuer: Issuer) -> None:
     issuer.jwks = b'{"a": 1}' + b" " * (256 * 1024 - 8)
     assert fetch_json(f"{issuer.url}/jwks") == {"a": 1}
 
 
-def test_proxies_of_the_environment_are_not_used(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_ignores_proxies_of_the_environment(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert fetch_json(f"{issuer.url}/jwks", SHORT) == issuer.jwks
 
 
 @pytest.mark.parametrize("named", [None, "https://other.example", 7])
-def test_discovery_must_be_of_this_issuer(issuer: Issuer, named: Any) -> None:
+def test_discovery_document_of_another_issuer_is_refused(issuer: Issuer, named: Any) -> None:
     issuer.discovery["issuer"] = named
     with pytest.raises(FetchFailed):
         discover(issuer.url)

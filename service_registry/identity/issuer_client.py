@@ -1,6 +1,7 @@
-"""JSON from the issuer over HTTP, within bounds that hold against a server that hangs, drips or floods.
+"""Fetch JSON from the issuer over HTTP, with limits on time and size.
 
-The standard library's client is used by itself: no proxies from the environment, no redirects, no cookies.
+The limits hold against a server that hangs, sends one byte at a time, or sends without end. `http.client` is used
+directly: no proxies from the environment, no redirects, no cookies.
 """
 
 import http.client
@@ -20,12 +21,16 @@ LOOPBACK_HOSTS = {"127.0.0.1", "::1", "localhost"}
 
 
 class FetchFailed(Exception):
-    """The issuer did not answer as it should; the text says how, without what it sent."""
+    """The issuer gave no valid answer. The text says why, without the answer."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`total_seconds` counts from the first address looked up to the last byte read."""
+    """The limits of one request.
+
+    Attributes:
+        total_seconds: from the start of the name lookup to the last byte.
+    """
 
     connect_seconds: float = CONNECT_SECONDS
     total_seconds: float = TOTAL_SECONDS
@@ -36,15 +41,18 @@ LIMITS = Limits()
 
 
 def discover(issuer: str, limits: Limits = LIMITS) -> dict[str, Any]:
-    """The issuer's metadata (OpenID Connect Discovery, 4). Raises FetchFailed, also when it is another issuer's."""
+    """Return the metadata of the issuer (OpenID Connect Discovery, 4).
+
+    Raises FetchFailed, also when the document is that of another issuer.
+    """
     document = fetch_json(f"{issuer.rstrip('/')}/.well-known/openid-configuration", limits)
     if not isinstance(document, dict) or document.get("issuer") != issuer:
         raise FetchFailed("its discovery document does not name it as issuer")
     return document
 
 
-def endpoint(metadata: dict[str, Any], name: str) -> str:
-    """An address from the metadata. Raises FetchFailed where there is none."""
+def get_endpoint(metadata: dict[str, Any], name: str) -> str:
+    """Return an address from the metadata. Raises FetchFailed when it has none."""
     url = metadata.get(name)
     if not isinstance(url, str):
         raise FetchFailed(f"its discovery document has no {name}")
@@ -53,49 +61,50 @@ def endpoint(metadata: dict[str, Any], name: str) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """What is posted, and with which Authorization header."""
+    """The form of a POST request, and the value of its Authorization header."""
 
     fields: dict[str, str]
     authorization: str | None = None
 
 
 def fetch_json(url: str, limits: Limits = LIMITS, form: Form | None = None) -> Any:
-    """What stands at `url`, or what it answers to `form`. Raises FetchFailed."""
+    """Return the JSON at `url`, by GET or, with a form, by POST. Raises FetchFailed."""
     started_at = time.monotonic()
     try:
         parts = trustworthy_parts(url)
-        connection = connected(parts, limits)
-        # A timeout of the socket starts anew with every byte; only this ends a server that drips.
-        ending = threading.Timer(max(0.0, started_at + limits.total_seconds - time.monotonic()), end, [connection.sock])
-        ending.start()
+        connection = open_connection(parts, limits)
+        # A socket timeout restarts with every byte. Only this timer stops a server that sends one byte at a time.
+        left = started_at + limits.total_seconds - time.monotonic()
+        timer = threading.Timer(max(0.0, left), shut_down, [connection.sock])
+        timer.start()
         try:
-            body = answer(connection, parts, form, limits)
+            body = exchange(connection, parts, form, limits)
         finally:
-            ending.cancel()
+            timer.cancel()
             connection.close()
         if time.monotonic() - started_at >= limits.total_seconds:
             raise FetchFailed(f"it took longer than {limits.total_seconds:g} s")
         return json.loads(body)
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-        raise FetchFailed(f"no good answer ({type(error).__name__})") from error
+        raise FetchFailed(f"no valid answer ({type(error).__name__})") from error
 
 
 def is_trustworthy(parts: SplitResult) -> bool:
-    """Return whether keys may be fetched from this address: by https, or by http from this machine."""
+    """Return whether the address is https, or http on this machine."""
     encrypted = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
     return encrypted and bool(parts.hostname) and parts.username is None
 
 
 def trustworthy_parts(url: str) -> SplitResult:
-    """Split an address. Raises FetchFailed when it is not trustworthy, ValueError when it cannot be parsed."""
+    """Split an address. Raises FetchFailed, or ValueError when it is malformed."""
     parts = urlsplit(url)
     if not is_trustworthy(parts):
         raise FetchFailed("its address is not https")
     return parts
 
 
-def connected(parts: SplitResult, limits: Limits) -> http.client.HTTPConnection:
-    """A connection whose TLS handshake is still to be made, so that it falls under the total limit."""
+def open_connection(parts: SplitResult, limits: Limits) -> http.client.HTTPConnection:
+    """Connect without the TLS handshake, which has to fall under the total limit."""
     host = parts.hostname or ""
     if parts.scheme == "http":
         connection = http.client.HTTPConnection(host, parts.port)
@@ -110,15 +119,19 @@ def connected(parts: SplitResult, limits: Limits) -> http.client.HTTPConnection:
     return connection
 
 
-def end(sock: socket.socket) -> None:
-    """Wake whoever reads from it. Not the method of a TLS socket, which would go on in the clear."""
+def shut_down(sock: socket.socket) -> None:
+    """Wake the thread that reads from the socket.
+
+    The method of SSLSocket would drop its TLS layer and go on in clear text; the one of the plain socket does not.
+    """
     try:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        return  # it was closed in the same moment
+        return  # the socket was closed at the same time
 
 
-def answer(connection: http.client.HTTPConnection, parts: SplitResult, form: Form | None, limits: Limits) -> bytes:
+def exchange(connection: http.client.HTTPConnection, parts: SplitResult, form: Form | None, limits: Limits) -> bytes:
+    """Send the request and return the body of a complete 200 answer."""
     if isinstance(connection.sock, ssl.SSLSocket):
         connection.sock.do_handshake()
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -137,5 +150,5 @@ def answer(connection: http.client.HTTPConnection, parts: SplitResult, form: For
     if len(body) > limits.max_bytes:
         raise FetchFailed(f"its answer is longer than {limits.max_bytes} bytes")
     if response.length:
-        raise FetchFailed("its answer ends early")
+        raise FetchFailed("its answer is incomplete")
     return body

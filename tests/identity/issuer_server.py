@@ -1,4 +1,4 @@
-"""An issuer for tests: a real HTTP server on loopback, real keys, and tokens as good or as bad as a test wants them."""
+"""An issuer for tests: an HTTP server with real keys, and any valid or bad token."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ AUDIENCE = "the-registry"
 
 @cache
 def private_key(name: str) -> Any:
-    """A key that is made once in a run: `rsa`, `rsa-other`, `rsa-1024`, `ec`, `ec-384`, `ed`."""
+    """Return a key, created once: rsa, rsa-other, rsa-1024, ec, ec-384 or ed."""
     if name.startswith("rsa"):
         return rsa.generate_private_key(public_exponent=65537, key_size=1024 if name == "rsa-1024" else 2048)
     if name == "ed":
@@ -31,7 +31,7 @@ def algorithm(name: str) -> Any:
 
 
 def jwk(name: str, alg: str | None, **changed: Any) -> dict[str, Any]:
-    """The public half as an issuer publishes it; a member changed to None is left out."""
+    """Return the public key as issuers publish it; a member changed to None is left out."""
     family = {"r": "RS256", "e": "ES256"}[name[0]] if name != "ed" else "EdDSA"
     published = algorithm(family).to_jwk(private_key(name).public_key(), as_dict=True)
     published.pop("key_ops", None)
@@ -44,7 +44,7 @@ def base64url(content: bytes) -> str:
 
 
 def signed(header: dict[str, Any] | str, claims: dict[str, Any] | str, key: Any) -> str:
-    """A token of exactly these two texts, which no library would write, signed by the header's `alg`."""
+    """Sign exactly these texts, which no library would produce, by the header's `alg`."""
     texts = [part if isinstance(part, str) else json.dumps(part) for part in (header, claims)]
     content = ".".join(base64url(text.encode()) for text in texts)
     family = algorithm(json.loads(texts[0])["alg"])
@@ -53,7 +53,10 @@ def signed(header: dict[str, Any] | str, claims: dict[str, Any] | str, key: Any)
 
 @dataclass(frozen=True)
 class In:
-    """A time in a claim, so many seconds from when the token is made; cases are listed long before that."""
+    """A time in a claim, in seconds from the creation of the token.
+
+    Test cases are listed long before that.
+    """
 
     seconds: float
 
@@ -62,11 +65,12 @@ class Handler(BaseHTTPRequestHandler):
     server: "Issuer"
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requested.append(self.path)
         self.server.answers.get(self.path, Handler.not_found)(self)
+        self.server.answered.append(self.path)
 
     def do_POST(self) -> None:
-        self.server.posted_to(self)
+        self.server.handle_post(self)
 
     def not_found(self) -> None:
         self.send_error(404)
@@ -83,7 +87,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Issuer(ThreadingHTTPServer):
-    """Publishes `jwks` (a document or raw bytes); `answers` may be changed to anything an issuer might do."""
+    """Publishes `jwks`, a document or raw bytes.
+
+    Attributes:
+        answers: a function for each path; tests replace them by those of a faulty issuer.
+        requested, answered: the paths of the requests, and of those that were answered completely.
+    """
 
     daemon_threads = True
 
@@ -92,7 +101,8 @@ class Issuer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/realm"
         self.jwks: Any = {"keys": [jwk("rsa", "RS256")]}
         self.discovery: Any = {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
+        self.answered: list[str] = []
         self.answers: dict[str, Callable[[Handler], None]] = {
             "/realm/jwks": lambda handler: handler.send(as_bytes(self.jwks)),
             "/realm/.well-known/openid-configuration": lambda handler: handler.send(as_bytes(self.discovery)),
@@ -101,21 +111,21 @@ class Issuer(ThreadingHTTPServer):
 
     @property
     def fetches(self) -> int:
-        return self.asked.count("/realm/jwks")
+        return self.requested.count("/realm/jwks")
 
-    def posted_to(self, handler: Handler) -> None:
-        """Nothing is posted to an issuer of keys alone."""
+    def handle_post(self, handler: Handler) -> None:
+        """Refuse the request: this issuer has no token endpoint."""
         handler.not_found()
 
     def hang(self, _handler: Handler) -> None:
-        """Accept the request and say nothing until the test is over."""
+        """Accept the request and send nothing until the test has ended."""
         self.released.wait(20)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what some tests want."""
+        """Print nothing: in some tests the client closes the connection."""
 
     def token(self, key: str = "rsa", alg: str = "RS256", kid: str | None = None, **changed: Any) -> str:
-        """A good access token, but for the claims that were `changed`; None leaves one out."""
+        """Return an access token with `changed` claims; None leaves a claim out."""
         header = {"alg": alg, "kid": kid or key, "typ": "at+jwt"}
         return signed(header, self.claims(**changed), private_key(key))
 
@@ -128,11 +138,3 @@ class Issuer(ThreadingHTTPServer):
 
 def as_bytes(document: Any) -> bytes:
     return document if isinstance(document, bytes) else json.dumps(document).encode()
-
-
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    """Wait for what another thread brings about."""
-    ends_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends_at, "it did not come about in time"
-        time.sleep(0.01)

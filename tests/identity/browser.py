@@ -1,4 +1,4 @@
-"""A browser that an operator signs in with."""
+"""The browser of an operator who signs in."""
 
 from urllib.parse import parse_qsl, urlsplit
 
@@ -10,7 +10,7 @@ CALLBACK = "/oidc/callback/"
 
 
 class Browser:
-    """A browser at the registry, whose redirects are followed by hand."""
+    """A browser at the registry that does not follow redirects."""
 
     def __init__(self) -> None:
         self.client = Client(SERVER_NAME="127.0.0.1", raise_request_exception=False)
@@ -19,17 +19,17 @@ class Browser:
         return self.client.get(path, query)  # type: ignore[return-value]
 
     def begin(self, next_path: str = "") -> dict[str, str]:
-        """Begin a login; what the browser is sent to the issuer with."""
-        sent = self.get("/oidc/authenticate/", **({"next": next_path} if next_path else {}))
-        assert sent.status_code == 302, sent.content
-        self.target = sent.headers["Location"]
+        """Begin a login; return the parameters of the redirect to the issuer."""
+        response = self.get("/oidc/authenticate/", **({"next": next_path} if next_path else {}))
+        assert response.status_code == 302, response.content
+        self.target = response.headers["Location"]
         return dict(parse_qsl(urlsplit(self.target).query))
 
     def pick(self, subject: str, next_path: str = "") -> dict[str, str]:
-        """Begin a login and pick a person at the development issuer; what the browser is sent back with."""
-        asked = self.begin(next_path)
+        """Pick a person at the development issuer; return the parameters of the callback."""
+        parameters = self.begin(next_path)
         url = self.target.partition("?")[0]
-        back = requests.post(url, data={**asked, "subject": subject}, allow_redirects=False, timeout=5)
+        back = requests.post(url, data={**parameters, "subject": subject}, allow_redirects=False, timeout=5)
         assert back.headers["Location"].startswith("http://127.0.0.1" + CALLBACK)
         return dict(parse_qsl(urlsplit(back.headers["Location"]).query))
 
