@@ -11,7 +11,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from django.conf import settings
 from django.urls import get_resolver
 
-from service_registry import changelog, gc_tuning, metrics, pulse
+from service_registry import gc_tuning, metrics, pulse
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.threads import ReadThreads
@@ -56,14 +56,8 @@ class WebProcess:
         get_key_provider().start()
         raise_file_limit()
         loop = asyncio.get_running_loop()
-        feed = self.feed = Feed(self.hub, loop)
-        self.hub.wake_feed = feed.wake
-
-        def note_commit(pk: int) -> None:
-            loop.call_soon_threadsafe(feed.note_commit, pk)
-
-        changelog.commit_listeners.append(note_commit)
-        feed.start()
+        self.feed = Feed(self.hub, loop)
+        self.feed.start()
         if threading.current_thread() is threading.main_thread():
             call_on_signals(self.begin_shutdown, loop)
         gc_tuning.freeze_heap()
@@ -71,7 +65,6 @@ class WebProcess:
 
     def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         self.begin_shutdown()
-        changelog.commit_listeners.clear()
         if self.feed:
             self.feed.stop()
         for task in tasks:

@@ -15,7 +15,7 @@ import psycopg
 from django.conf import settings
 
 from service_registry import gc_tuning
-from service_registry.changelog import CHANGES_PER_PAGE
+from service_registry.changelog import CHANGES_PER_PAGE, commit_listeners
 from service_registry.replica.connection import FeedConnection, connect
 from service_registry.replica.hub import Hub
 from service_registry.replica.load import is_large, load_replica, read_changes
@@ -56,10 +56,12 @@ class Feed:
         hub.wake_feed = self.wake
 
     def start(self) -> None:
+        commit_listeners.append(self.on_commit)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop the thread; call it on the event loop. A poll under way ends at its deadline."""
+        commit_listeners.remove(self.on_commit)
         self._stopped.set()
         self.wake()
 
@@ -163,8 +165,11 @@ class Feed:
             self.has_committed = False
             connection.execute(f"NOTIFY {CHANNEL}")
 
+    def on_commit(self, pk: int) -> None:
+        """Note that this process has committed the change `pk`; called on the thread that committed it."""
+        self.loop.call_soon_threadsafe(self.note_commit, pk)
+
     def note_commit(self, pk: int) -> None:
-        """Note on the event loop that this process has committed the change `pk`."""
         self.has_committed = True
         self.hub.note_commit(pk)
 

@@ -100,6 +100,8 @@ def fill(team: Api) -> None:
     team.register("api", "b", tags=["v2", "canary"], metadata={"version": "2", "q": 'a"\\é'}, host="2001:db8::1")
     team.register("api", "a", zone="eu", tags=["v2"], status="DOWN", weight=0)
     team.register("api", "B", zone="us", metadata={"version": "2", "tier": "front"})
+    answer = team.register("api", "escaped", tags=['a"b', "a\\b"], metadata={"q": "\u2028</"})
+    assert answer.status == 201, answer.body
     for name in ("a.b", "a_b", "a-b", "ab", "a"):
         team.register(name, zone="eu")
     for namespace in ("test", "default-2", "a"):
@@ -157,6 +159,7 @@ QUERIES = [
     *("protected=true", "protected=false", "protected=true&state=all", "protected=true&state=live"),
     *("zone=eu", "zone=nowhere", "tag=v2", "tag=v2&tag=canary", "tag=v3"),
     *("metadata.version=2", "metadata.version=2&metadata.tier=front", "metadata.q=a%22%5C%C3%A9", "metadata.q=a"),
+    *("zone=us", "tag=a%22b", "tag=a%5Cb", "tag=eu", "metadata.version=v2", "metadata.q=%E2%80%A8%3C%2F"),
 ]
 
 
