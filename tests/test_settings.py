@@ -29,7 +29,10 @@ PRODUCTION = {
 
 
 def start(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with production settings and those that are `changed`; the value `unset` removes a variable."""
+    """Run Python with production settings and the `changed` ones.
+
+    The value `unset` removes a variable.
+    """
     environment = {"PATH": os.environ["PATH"], "REGISTRY_DATA_DIR": "/nonexistent"} | PRODUCTION | changed
     return subprocess.run(
         [sys.executable, *arguments],
@@ -197,7 +200,7 @@ COMPUTED = {"ALLOWED_HOSTS", "OIDC_AUDIENCE", "OIDC_RP_CLIENT_ID", "REGISTRY_DAT
 
 
 def reads() -> Iterator[tuple[str, str, list[ast.expr]]]:
-    """Yield the name, the function and the other arguments of each call that reads a variable."""
+    """Yield the name, the function and the other arguments of each read."""
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):

@@ -1,1 +1,4 @@
-"""Verify OIDC tokens and sign operators in. No DRF and no HTTP server: front ends call this package."""
+"""Verify OIDC tokens, and sign operators in.
+
+This package knows neither DRF nor the HTTP server; front ends call it.
+"""

@@ -68,7 +68,7 @@ class AdminLoginBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
         return sign_in_operator(payload)
 
     def get_user(self, user_id: int) -> User | None:
-        """Return the user of a session; None when it is deactivated, which ends the session."""
+        """Return the user of a session; None, which ends it, when it is deactivated."""
         user: User | None = ModelBackend.get_user(self, user_id)
         return user
 
@@ -133,7 +133,10 @@ class CallbackView(OIDCAuthenticationCallbackView):  # type: ignore[misc]
 
 
 def render_refusal(request: HttpRequest, status: int, reason: str, error: Exception | None = None) -> HttpResponse:
-    """Render a page with the reason. The log gets the details, without any data received."""
+    """Render a page with the reason.
+
+    The log gets the details, without any of the data that was received.
+    """
     logger.warning("the login of an operator failed: %s", error or reason)
     context = {**admin.site.each_context(request), "title": "Not signed in", "reason": reason}
     return render(request, "service_registry/sign_in_refused.html", context, status=status)

@@ -1,4 +1,4 @@
-"""Exceptions of token verification. None of their texts repeats any part of a token."""
+"""Exceptions of token verification. Their texts repeat no part of a token."""
 
 
 class TokenInvalid(Exception):

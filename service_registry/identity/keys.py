@@ -170,7 +170,7 @@ class KeyProvider:
             self._fetch_requested.wait(self.schedule.pause(failures))
 
     def _attempt(self) -> bool:
-        """Fetch once, and return whether that succeeded; after a failure the old keys stay."""
+        """Fetch once, and return whether it succeeded; after a failure the old keys stay."""
         with self._changed:
             self._attempts_started += 1
             self._fetch_requested.clear()

@@ -31,7 +31,7 @@ def algorithm(name: str) -> Any:
 
 
 def jwk(name: str, alg: str | None, **changed: Any) -> dict[str, Any]:
-    """Return the public key as issuers publish it; a member changed to None is left out."""
+    """Return the public key as it is published; a member changed to None is left out."""
     family = {"r": "RS256", "e": "ES256"}[name[0]] if name != "ed" else "EdDSA"
     published = algorithm(family).to_jwk(private_key(name).public_key(), as_dict=True)
     published.pop("key_ops", None)

@@ -1,4 +1,4 @@
-"""Key provider: refreshes, failures of the issuer, and no request that waits for it."""
+"""Key provider: refreshes, failures of the issuer, and the waits of requests."""
 
 import json
 import os
