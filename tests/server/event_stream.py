@@ -5,11 +5,13 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 CONNECTION_ERRORS = (OSError, http.client.HTTPException)
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,18 @@ class EventStream:
 
 
 def follow_changes(port: int, bearer: str, query: str, index: str) -> Iterator[Any]:
-    """Yield the changes after `index`, and resume wherever a stream ends or breaks off, as every client has to."""
+    """Yield the changes after `index`, and resume wherever a stream ends, breaks off or gets 503, as clients have to."""
     while True:
-        with contextlib.suppress(*CONNECTION_ERRORS), EventStream(port, bearer, query, index) as stream:
-            for event in stream.events():
-                index = event.index or index
-                if event.kind == "change":
-                    yield event.data
+        try:
+            with contextlib.suppress(*CONNECTION_ERRORS), EventStream(port, bearer, query, index) as stream:
+                for event in stream.events():
+                    index = event.index or index
+                    if event.kind == "change":
+                        yield event.data
+        except WatchRefused as refused:
+            if refused.status != 503:
+                raise
+            time.sleep(RETRY_SECONDS)
 
 
 class BackgroundStream:

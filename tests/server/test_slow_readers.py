@@ -1,13 +1,11 @@
-"""Readers that take little or nothing of large answers from memory, and those beside them."""
+"""Clients that read large responses from memory slowly or not at all, and the clients beside them."""
 
 import contextlib
 import itertools
 import re
 import signal
 import socket
-import statistics
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,22 +15,22 @@ import pytest
 
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SLICE_BYTES
 from tests.client import registration, token
-from tests.server.event_stream import EventStream
+from tests.server.event_stream import follow_changes
 from tests.server.registry import Caller, Registry, Reply
 from tests.waiting import wait_for
 
 READERS = 50
 NAME = "large"
 TAGS = [f"tag-{number}" for number in range(READERS)]
-ANSWER_BYTES = 5_000_000
+RESPONSE_BYTES = 5_000_000
 PAGE_BYTES = 12_500_000
-# What the web server holds of a connection, and the answer's headers.
+# The web server's buffer of a connection, and the response's headers.
 BUFFERED_BYTES = 3 * SLICE_BYTES
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """With a service whose answer has 5 MB, and by each of fifty tags the same instances."""
+    """It has a service whose response has 5 MB, and the same instances under each of fifty tags."""
     with Registry(tmp_path_factory.mktemp("slow")) as running:
         team = running.caller("registry-services", "team")
         metadata = {f"key-{number}": "x" * 480 for number in range(2)}
@@ -42,12 +40,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
                 for number in range(500)
             ]
             assert team.call("POST", "/registry/register", items).status == 200
-        assert len(team.call("GET", f"/registry/services/{NAME}").body) > ANSWER_BYTES
+        assert len(team.call("GET", f"/registry/services/{NAME}").body) > RESPONSE_BYTES
         yield running
 
 
-class Slow:
-    """Asks, and takes nothing before `take`. What lies between the sockets is little."""
+class SlowReader:
+    """Sends a request, and reads nothing of the response but its status. Its socket buffers little."""
 
     def __init__(self, caller: Caller, path: str, headers: str = "") -> None:
         self.socket = socket.socket()
@@ -57,8 +55,7 @@ class Slow:
         head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}"
         self.socket.sendall(f"{head}Authorization: {caller.headers['Authorization']}\r\n\r\n".encode())
 
-    def begin(self) -> int:
-        """The status of the answer, once it begins."""
+    def read_status(self) -> int:
         return int(self.socket.recv(12).removeprefix(b"HTTP/1.1 "))
 
     def close(self) -> None:
@@ -66,124 +63,109 @@ class Slow:
 
 
 @contextlib.contextmanager
-def slow_readers(caller: Caller, paths: list[str], headers: str = "") -> Iterator[list[Slow]]:
+def slow_readers(caller: Caller, paths: list[str], headers: str = "") -> Iterator[list[SlowReader]]:
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(contextlib.closing(Slow(caller, path, headers))) for path in paths]
+        yield [stack.enter_context(contextlib.closing(SlowReader(caller, path, headers))) for path in paths]
 
 
-class Probing:
-    """Asks on a thread, again and again, whether the process lives."""
+@contextlib.contextmanager
+def liveness_probes(registry: Registry) -> Iterator[None]:
+    """Call /livez again and again on a thread. Raises when it fails once, or never responds."""
+    caller, ended, succeeded = registry.anonymous_caller(), threading.Event(), []
 
-    def __init__(self, registry: Registry) -> None:
-        self.caller = registry.anonymous_caller()
-        self.seconds: list[float] = []
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.probe)
+    def probe() -> None:
+        while not ended.wait(0.005) and caller.call("GET", "/livez").status == 200:
+            succeeded.append(True)
 
-    def __enter__(self) -> "Probing":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def probe(self) -> None:
-        while not self.ended.wait(0.005):
-            began = time.monotonic()
-            assert self.caller.call("GET", "/livez").status == 200
-            self.seconds.append(time.monotonic() - began)
-
-    def __str__(self) -> str:
-        p50, worst = statistics.median(self.seconds) * 1000, max(self.seconds) * 1000
-        return f"{len(self.seconds)} probes, p50 {p50:.1f} ms, worst {worst:.0f} ms"
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield
+        assert thread.is_alive()
+    finally:
+        ended.set()
+        thread.join()
+    assert succeeded
 
 
-def highest_bytes(registry: Registry) -> int:
-    """The most memory that the web process ever had."""
+def read_peak_bytes(registry: Registry) -> int:
+    """Return the highest resident memory of the web process since `reset_peak`."""
     status = Path(f"/proc/{registry.web[0].pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found
     return int(found[1]) * 1024
 
 
-def forget_highest(registry: Registry) -> None:
-    """Count it anew from here."""
+def reset_peak(registry: Registry) -> int:
+    """Measure the peak from now on, and return it."""
     Path(f"/proc/{registry.web[0].pid}/clear_refs").write_text("5")
+    return read_peak_bytes(registry)
 
 
-def test_slow_readers_of_different_answers_take_no_more_than_is_set_aside(
-    registry: Registry, team: Caller, reader: Caller
-) -> None:
-    """All wait for one change, and then take nothing of 5 MB each. Who asks beside them for as much is served."""
+def read_whole(caller: Caller, path: str) -> Reply | None:
+    """Return the response, or None while there is no room for it, which the contract's 503 says."""
+    reply = caller.call("GET", path)
+    if reply.status == 503:
+        assert (reply.json["code"], reply.headers["retry-after"]) == ("unavailable", "1")
+        return None
+    assert reply.status == 200
+    return reply
+
+
+def test_slow_readers_of_discovery_are_bounded_in_memory(registry: Registry, team: Caller, reader: Caller) -> None:
+    """All wait for one change, and then read nothing of 5 MB each. Another client reads as much."""
     path = f"/registry/services/{NAME}"
     index = reader.call("GET", path).json["index"]
     waiting = registry.read_metric('registry_subscribers{kind="read"}')
-    cut = registry.read_metric("registry_slow_clients_disconnected_total")
-    forget_highest(registry)
-    before = highest_bytes(registry)
+    disconnected = registry.read_metric("registry_slow_clients_disconnected_total")
+    before = reset_peak(registry)
     with (
         slow_readers(reader, [f"{path}?index={index}&wait=5m&tag={tag}" for tag in TAGS]) as slow,
-        Probing(registry) as probing,
+        liveness_probes(registry),
     ):
         wait_for(lambda: registry.read_metric('registry_subscribers{kind="read"}') == waiting + READERS)
         team.register(NAME, "last")
-        began = time.monotonic()
-        answer = wait_for(lambda: served(reader, path))
-        took = time.monotonic() - began
-        assert len(answer.json["instances"]) == 3001
-        statuses = Counter(each.begin() for each in slow)
-    grown = highest_bytes(registry) - before
-    print(
-        f"{READERS} slow readers: +{grown / 1e6:.0f} MB, {dict(statuses)}; a quick one {took:.2f} s; /livez: {probing}"
-    )
+        reply = wait_for(lambda: read_whole(reader, path))
+        assert len(reply.json["instances"]) == 3001
+        statuses = Counter(each.read_status() for each in slow)
+    grown = read_peak_bytes(registry) - before
+    print(f"{READERS} slow readers: +{grown / 1e6:.0f} MB, {dict(statuses)}")
     assert set(statuses) <= {200, 503}
-    # Without a bound it is all that they ask for. Beside what is under way, 32 MB of answers are kept for the next.
-    assert grown < READERS * ANSWER_BYTES * 0.6
-    assert registry.read_metric("registry_slow_clients_disconnected_total") > cut
+    # Without a bound it is all that they ask for. Beside responses in flight, the response cache keeps 32 MB.
+    assert grown < READERS * RESPONSE_BYTES * 0.6
+    assert registry.read_metric("registry_slow_clients_disconnected_total") > disconnected
 
 
 @pytest.mark.parametrize("source", ["memory", "the database"])
-def test_slow_readers_of_lists_take_no_more_either(registry: Registry, reader: Caller, source: str) -> None:
-    """All ask at once, while there is room, and each for another page."""
-    cut = registry.read_metric("registry_slow_clients_disconnected_total")
-    forget_highest(registry)
-    before = highest_bytes(registry)
+def test_slow_readers_of_the_list_are_bounded_in_memory(registry: Registry, reader: Caller, source: str) -> None:
+    """All send their requests at once, while there is room, and each for another page."""
+    disconnected = registry.read_metric("registry_slow_clients_disconnected_total")
+    before = reset_peak(registry)
     with registry.stopped_postgres() if source == "memory" else contextlib.nullcontext():
         path = f"/registry/services?name={NAME}"
         wait_for(lambda: ("x-registry-stale" in reader.call("GET", path).headers) == (source == "memory"))
-        with slow_readers(reader, [f"{path}&tag={tag}" for tag in TAGS]) as slow, Probing(registry) as probing:
-            statuses = Counter(each.begin() for each in slow)
-            assert wait_for(lambda: served(reader, path)).json["services"]
-    grown = highest_bytes(registry) - before
-    print(f"{READERS} slow readers of lists from {source}: +{grown / 1e6:.0f} MB, {dict(statuses)}; /livez: {probing}")
+        with slow_readers(reader, [f"{path}&tag={tag}" for tag in TAGS]) as slow, liveness_probes(registry):
+            statuses = Counter(each.read_status() for each in slow)
+            assert wait_for(lambda: read_whole(reader, path)).json["services"]
+    grown = read_peak_bytes(registry) - before
+    print(f"{READERS} slow readers of lists from {source}: +{grown / 1e6:.0f} MB, {dict(statuses)}")
     assert set(statuses) <= {200, 503}
-    assert grown < READERS * ANSWER_BYTES * 0.6
-    assert registry.read_metric("registry_slow_clients_disconnected_total") > cut
+    assert grown < READERS * RESPONSE_BYTES * 0.6
+    assert registry.read_metric("registry_slow_clients_disconnected_total") > disconnected
     wait_for(lambda: "x-registry-stale" not in reader.call("GET", path).headers)
 
 
-def served(caller: Caller, path: str) -> Reply | None:
-    """The answer; none while there is no room for it, which is said as the contract says it."""
-    answer = caller.call("GET", path)
-    if answer.status == 503:
-        assert (answer.json["code"], answer.headers["retry-after"]) == ("unavailable", "1")
-        return None
-    assert answer.status == 200
-    return answer
-
-
-def test_a_small_answer_needs_no_room(registry: Registry, team: Caller, reader: Caller) -> None:
+def test_small_response_beside_slow_readers_is_sent(registry: Registry, team: Caller, reader: Caller) -> None:
     team.register("small")
     path = f"/registry/services/{NAME}"
     with slow_readers(reader, [f"{path}?tag={tag}" for tag in TAGS]) as slow:
-        assert slow[0].begin() == 200
+        assert slow[0].read_status() == 200
         for _ in range(100):
             assert reader.call("GET", "/registry/services/small").status == 200
 
 
-def test_slow_watchers_who_are_far_behind_take_no_more_either(registry: Registry, team: Caller) -> None:
-    """Each would hold a page of the log of its own, of 12 MB. One who takes what he asks for gets all."""
+def test_slow_streams_far_behind_are_bounded_in_memory(registry: Registry, team: Caller) -> None:
+    """Each would hold a page of the log of its own, of 12 MB. A client that reads gets all changes."""
     start = team.read_newest_index()
     large: dict[str, Any] = {
         "metadata": {f"key-{number}": "x" * 490 for number in range(16)},
@@ -193,29 +175,27 @@ def test_slow_watchers_who_are_far_behind_take_no_more_either(registry: Registry
     items = [registration("wide", f"i-{number}", **large) for number in range(25)]
     for weight in range(60):
         assert team.call("POST", "/registry/register", [item | {"weight": weight} for item in items]).status == 200
-    registry.kill_web()  # the newest 16 MB are in memory then
+    registry.kill_web()  # the new process buffers the newest 16 MB
     watcher = registry.caller("registry-readers", subject="watcher")
-    forget_highest(registry)
-    before = highest_bytes(registry)
+    before = reset_peak(registry)
     headers = "Accept: text/event-stream\r\n"
-    with slow_readers(watcher, [f"/registry/watch?index={start}"] * READERS, headers), Probing(registry) as probing:
-        time.sleep(5)
-        began = time.monotonic()
-        with EventStream(registry.ports[0], token("registry-readers"), f"service=wide&index={start}") as quick:
-            ids = [int(change["index"].partition("-")[2]) for change in itertools.islice(quick.changes(), 1_501)]
+    paths = [f"/registry/watch?index={start}"] * READERS
+    with slow_readers(watcher, paths, headers) as slow, liveness_probes(registry):
+        assert slow[0].read_status() == 200
+        wait_for(lambda: registry.read_metric("registry_slow_clients_disconnected_total") > 0)
+        changes = follow_changes(registry.ports[0], token("registry-readers"), "service=wide", start)
+        ids = [int(change["index"].partition("-")[2]) for change in itertools.islice(changes, 1_501)]
         assert ids == sorted(set(ids))
-        took = time.monotonic() - began
-    grown = highest_bytes(registry) - before
-    print(f"{READERS} watchers far behind: +{grown / 1e6:.0f} MB; a quick one {took:.2f} s; /livez: {probing}")
+    grown = read_peak_bytes(registry) - before
+    print(f"{READERS} streams far behind: +{grown / 1e6:.0f} MB")
     # Beside the bound: pages that are not counted yet, each as text and as bytes, and what is about to be sent.
     assert grown < MAX_IN_FLIGHT_BYTES + 8 * PAGE_BYTES + READERS * BUFFERED_BYTES
 
 
-def test_a_process_that_is_asked_to_end_lets_go_of_readers_who_take_nothing(registry: Registry, reader: Caller) -> None:
+def test_process_that_is_terminated_disconnects_readers_that_read_nothing(registry: Registry, reader: Caller) -> None:
     path = f"/registry/services/{NAME}"
     with slow_readers(reader, [f"{path}?tag={tag}" for tag in TAGS[:5]]) as slow:
-        assert [each.begin() for each in slow] == [200] * 5
+        assert [each.read_status() for each in slow] == [200] * 5
         registry.web[0].send_signal(signal.SIGTERM)
-        registry.web[0].wait(timeout=20)
-    registry.web[0] = registry.start_web(registry.ports[0])
-    wait_for(lambda: registry.is_ready(registry.ports[0]))
+        registry.web[0].wait(timeout=60)
+    registry.restart_web()
