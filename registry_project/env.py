@@ -110,7 +110,7 @@ def default_environment_file() -> Path:
 def read_environment_file(path: Path) -> dict[str, str]:
     """Return the variables of an environment file. Raises OSError.
 
-    Each line is NAME=value. The value is taken as it stands, without quotes or escapes, as by `docker run --env-file`;
+    Each line is NAME=value. The value is used literally, without quotes or escapes, as in `docker run --env-file`;
     empty lines and lines that begin with # are skipped.
     """
     lines = path.read_text().splitlines()

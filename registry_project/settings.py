@@ -203,7 +203,7 @@ LOGGING: dict[str, Any] = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn", "uvicorn.error")},
-        # The request log has these events already, without the query, which may hold metadata.
+        # The request log has these events already, without the query, which may contain metadata.
         "django.request": {"filters": ["has_traceback"]},
         "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
         **{name: {"handlers": [], "propagate": True, "level": "ERROR"} for name in ("django.server", "uvicorn.access")},

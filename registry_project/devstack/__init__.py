@@ -2,8 +2,8 @@
 
 It starts PostgreSQL, an OIDC issuer, the web server and the worker, and supervises them.
 
-A Django app of its own, with the command `dev_token`. Production installs `registry_project.settings`, which does not
-know it.
+It is a separate Django app with the command `dev_token`. Production does not install it, and neither
+`registry_project.settings` nor `manage.py` imports it.
 """
 
 

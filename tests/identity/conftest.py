@@ -1,3 +1,5 @@
+"""Fixtures: an issuer, and key providers for it."""
+
 import threading
 from collections.abc import Callable, Iterator
 

@@ -65,7 +65,7 @@ class Scenario:
         self.wait("all have deregistered and the list is empty", lambda: not self.listed, DEREGISTERED_WITHIN_SECONDS)
 
     def start_all(self) -> None:
-        self.say(f"starting six processes, each with its own token and a TTL of {TTL_SECONDS} s")
+        self.report(f"starting six processes, each with its own token and a TTL of {TTL_SECONDS} s")
         for service in SERVICES:
             for number in range(1, INSTANCES_EACH + 1):
                 self.launch(service, f"{service.removeprefix('demo-')}-{self.run_id}-{number}")
@@ -83,7 +83,7 @@ class Scenario:
 
     def end(self, service: str, how: signal.Signals) -> str:
         chosen = sorted(name for name in self.expected if name.startswith(service.removeprefix("demo-")))[-1]
-        self.say(f"{how.name} to {chosen}")
+        self.report(f"{how.name} to {chosen}")
         self.processes[chosen].send_signal(how)
         self.processes[chosen].wait()
         self.expected.discard(chosen)
@@ -91,7 +91,7 @@ class Scenario:
 
     def end_all(self) -> None:
         """Send SIGTERM to all processes, and kill those that do not stop."""
-        self.say("SIGTERM to all others")
+        self.report("SIGTERM to all others")
         self.expected.clear()
         for process in self.processes.values():
             process.terminate()
@@ -111,7 +111,7 @@ class Scenario:
             self.read_list()
             took = time.monotonic() - began_at
             if seen():
-                self.say(f"  {what} ({took:.1f} s)")
+                self.report(f"  {what} ({took:.1f} s)")
                 return took
             require(took < within_seconds, f"not within {within_seconds:g} s: {what}")
             time.sleep(POLL_SECONDS)
@@ -133,10 +133,10 @@ class Scenario:
         Raises UnexpectedError when a running instance is missing.
         """
         before, self.listed = self.listed, self.discovered()
-        for gone in sorted(before.keys() - self.listed.keys()):
-            self.say(f"  - {gone}")
-        for new in sorted(self.listed.keys() - before.keys()):
-            self.say(f"  + {new}  {self.listed[new]}")
+        for removed in sorted(before.keys() - self.listed.keys()):
+            self.report(f"  - {removed}")
+        for added in sorted(self.listed.keys() - before.keys()):
+            self.report(f"  + {added}  {self.listed[added]}")
         lost = before.keys() & self.expected - self.listed.keys()
         require(not lost, f"no longer listed, but running: {', '.join(sorted(lost))}")
 
@@ -160,7 +160,7 @@ class Scenario:
     def call_all(self, unanswered: set[str] | None = None) -> None:
         """Send a request to each listed instance, as a client does."""
         silent = {name for name, url in self.listed.items() if not answers(name, url)}
-        self.say(f"  called {len(self.listed)} instances, {len(self.listed) - len(silent)} answered")
+        self.report(f"  called {len(self.listed)} instances, {len(self.listed) - len(silent)} answered")
         require(
             silent == (unanswered or set()), f"unexpected: no answer from {', '.join(sorted(silent)) or 'no instance'}"
         )
@@ -171,7 +171,7 @@ class Scenario:
         _, answer = call("GET", f"{self.registry.url}/registry/services/{service}?{query}", self.token)
         return next((item["state"] for item in answer["instances"] if item["instance_id"] == instance_id), "unknown")
 
-    def say(self, sentence: str) -> None:
+    def report(self, sentence: str) -> None:
         print(f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self.began_at:5.1f} s  {sentence}", flush=True)
 
 

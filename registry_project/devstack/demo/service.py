@@ -1,7 +1,7 @@
 """Run an example service: python -m ...demo.service NAME INSTANCE_ID.
 
 Like every client of the registry it gets a token, registers, sends a heartbeat every third of the TTL, and deregisters
-when it is told to stop.
+when it gets SIGTERM.
 """
 
 import contextlib

@@ -111,7 +111,7 @@ class Issuer:
             check_authorization(form)
             if "subject" not in form:
                 return as_page(pages.login(f"{self.url}/authorize", client.client_id, form))
-            code = self.codes.issue(authorization(form, person(form["subject"])))
+            code = self.codes.issue(authorization(form, find_person(form["subject"])))
         except OAuthError as error:
             return redirect(redirect_uri, {**error.as_dict(), **back, "iss": self.url})
         return redirect(redirect_uri, {"code": code, **back, "iss": self.url})
@@ -147,10 +147,10 @@ class Issuer:
                 "invalid_grant",
                 "The code was used, has expired, or belongs to another client, redirect URI or verifier.",
             )
-        who = person(granted.subject)
-        access = self.access_token(who.subject, who.groups, client)
+        person = find_person(granted.subject)
+        access = self.access_token(person.subject, person.groups, client)
         id_token = tokens.id_token(
-            self.data_dir, self.url, who, client.client_id, nonce=granted.nonce, access_token=access
+            self.data_dir, self.url, person, client.client_id, nonce=granted.nonce, access_token=access
         )
         return {"access_token": access, "id_token": id_token, "scope": "openid profile email"}
 
@@ -193,13 +193,13 @@ def check_authorization(form: Form) -> None:
         raise OAuthError("login_required", "Nobody is signed in: each login asks for a person.")
 
 
-def authorization(form: Form, who: Person) -> codes.Authorization:
+def authorization(form: Form, person: Person) -> codes.Authorization:
     return codes.Authorization(
-        form["client_id"], form["redirect_uri"], form["code_challenge"], form.get("nonce", ""), who.subject
+        form["client_id"], form["redirect_uri"], form["code_challenge"], form.get("nonce", ""), person.subject
     )
 
 
-def person(subject: str) -> Person:
+def find_person(subject: str) -> Person:
     if subject not in PEOPLE:
         raise OAuthError("access_denied", "There is no such person.")
     return PEOPLE[subject]

@@ -32,7 +32,7 @@ def private_key(data_dir: Path) -> rsa.RSAPrivateKey:
     text = read_or_create(location(data_dir), new_key)
     key = serialization.load_pem_private_key(text.encode(), password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise ValueError("The development issuer's key.pem must hold an RSA key.")
+        raise ValueError("The development issuer's key.pem must contain an RSA key.")
     return key
 
 
