@@ -27,7 +27,7 @@ def test_first_call_waits_for_the_first_keys(issuer: Issuer, make_provider: Make
     assert key_ids(provider) == {"rsa"}
     assert provider.ready
     assert provider.age_seconds is not None
-    assert provider.age_seconds < 2
+    assert 0 <= provider.age_seconds <= provider.max_age_seconds
 
 
 def test_second_start_does_nothing(issuer: Issuer, make_provider: MakeProvider) -> None:
@@ -102,7 +102,7 @@ def test_call_without_keys_waits_once_and_raises_keys_unavailable(issuer: Issuer
         with pytest.raises(KeysUnavailable) as refused:
             provider.current()
         waits.append(time.monotonic() - began_at)
-    assert issuer.answered == ["/realm/.well-known/openid-configuration"]
+    assert JWKS not in issuer.answered
     assert max(waits[1:]) < waits[0]
     assert refused.value.retry_after_seconds > 0
 
@@ -118,7 +118,7 @@ def test_keys_past_their_maximum_age_are_unavailable(issuer: Issuer, make_provid
 def test_call_with_known_keys_does_not_wait_for_an_issuer_that_hangs(
     issuer: Issuer, make_provider: MakeProvider
 ) -> None:
-    provider = make_provider(issuer, wait_seconds=0.5)
+    provider = make_provider(issuer, wait_seconds=30)
     provider.current()
     issuer.answers[JWKS] = issuer.hang
     unknown = threading.Thread(target=provider.refresh_for_unknown_key)
