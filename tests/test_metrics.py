@@ -267,9 +267,7 @@ def test_an_empty_file_of_a_killed_process_does_no_harm(tmp_path: Path) -> None:
     assert list(metrics.ProcessCollector(str(tmp_path)).collect()) == []
 
 
-def test_the_embedded_registry_counts_from_nothing_in_its_own_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_directory_of_make_run_starts_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "counter_1.db").touch()
