@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
@@ -63,6 +63,9 @@ class NewChange:
     evidence: Mapping[str, Any] | None = None
 
 
+COLUMNS = [field.name for field in fields(NewChange)]
+
+
 def append_changes(changes: Sequence[NewChange]) -> None:
     """Append `changes` in this order, as the last step of a transaction.
 
@@ -74,19 +77,7 @@ def append_changes(changes: Sequence[NewChange]) -> None:
     if not changes:
         return
     rows = [
-        {
-            "position": position,
-            "kind": change.kind,
-            "namespace": change.namespace,
-            "service_name": change.service_name,
-            "instance_id": change.instance_id,
-            "instance_pk": change.instance_pk,
-            "changed": change.changed,
-            "actor": change.actor,
-            "reported": change.reported,
-            "reason": change.reason,
-            "evidence": change.evidence,
-        }
+        {"position": position} | {name: getattr(change, name) for name in COLUMNS}
         for position, change in enumerate(changes)
     ]
     with connection.cursor() as cursor:
@@ -95,14 +86,14 @@ def append_changes(changes: Sequence[NewChange]) -> None:
         appended = cursor.fetchall()
     metrics.count_changes(kind for _pk, kind in appended)
     newest = max(pk for pk, _kind in appended)
-    transaction.on_commit(lambda: note_commit(newest))
+    transaction.on_commit(lambda: notify_commit_listeners(newest))
 
 
 # Called with the id of the newest change of each transaction that this process has committed.
 commit_listeners: list[Callable[[int], object]] = []
 
 
-def note_commit(pk: int) -> None:
+def notify_commit_listeners(pk: int) -> None:
     for listener in commit_listeners:
         listener(pk)
 

@@ -111,7 +111,7 @@ FROM counted page
 WHERE page.position <= %(limit)s AND (NOT %(full)s OR page.shown_up_to - page.shown < %(instances)s)
 ORDER BY page.namespace, page.name
 """
-MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_count", "protected", "index")
+SERVICE_MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_count", "protected", "index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def list_services(query: ListQuery, after: ListPosition | None, max_instances: i
 
 
 def render_service(row: tuple[Any, ...], instances: str | None, newest: str) -> str:
-    members = dict(zip(MEMBERS, row, strict=True))
+    members = dict(zip(SERVICE_MEMBERS, row, strict=True))
     members["index"] = members["index"] or newest
     return dump_json(members) if instances is None else dump_json_with_array(members, "instances", instances)
 
