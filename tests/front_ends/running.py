@@ -92,12 +92,24 @@ def instances_of(request: Request) -> list[str]:
     return [INSTANCE, OTHER_INSTANCE] if OTHER_INSTANCE in text else [INSTANCE] if SERVICE in text else []
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What is wrong with the answer of a front end to a case."""
+
+    front: str
+    case: str
+    fault: str
+
+    def __str__(self) -> str:
+        return f"{self.front}: {self.case}: {self.fault}"
+
+
 @dataclass
 class Run:
     """Cases that are run through front ends, and their failures."""
 
     fronts: Sequence[FrontEnd]
-    failures: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     numbers: ClassVar[Iterator[int]] = count()
 
     def run(self, cases: Sequence[Case]) -> None:
@@ -128,18 +140,18 @@ class Run:
         answers = [front.ask(request) for front in self.fronts]
         for front, answer in zip(self.fronts, answers, strict=True):
             found = [case.check(answer), *faults_of(answer)]
-            self.failures += [f"{front.name}: {case.name}: {fault}" for fault in found if fault]
+            self.failures += [Failure(front.name, case.name, fault) for fault in found if fault]
         if case.compared:
             compared = [comparable(front, answer) for front, answer in zip(self.fronts, answers, strict=True)]
             self.failures += [
-                f"{front.name} differs: {case.name}: {difference(compared[0], other)}"
+                Failure(f"{front.name} differs", case.name, difference(compared[0], other))
                 for front, other in zip(self.fronts[1:], compared[1:], strict=True)
                 if other != compared[0]
             ]
 
     def conclude(self) -> None:
         """Fail with all that was found."""
-        shown = [failure[:CHARACTERS_SHOWN] for failure in self.failures[:FAILURES_SHOWN]]
+        shown = [str(failure)[:CHARACTERS_SHOWN] for failure in self.failures[:FAILURES_SHOWN]]
         shown.append(f"{len(self.failures)} failures")
         assert not self.failures, "\n".join(shown)
 

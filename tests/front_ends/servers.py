@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # As `make run` starts it, apart from its processes and its log's format.
 ASGI = ("-m", "uvicorn", "registry_project.asgi:application", "--lifespan=on", "--no-access-log", "--log-level=warning")
+NAMES = "asgi", "wsgi"
 WSGI = ("-m", "tests.front_ends.wsgi_server")
 
 GROUP = """
@@ -55,27 +56,36 @@ def environment_of(database_url: str) -> dict[str, str]:
 
 @contextmanager
 def serving(
-    database_url: str, directory: Path, suffix: str = "", asgi: Sequence[str] = ASGI, wsgi: Sequence[str] = WSGI
+    database_url: str, directory: Path, suffix: str = "", module: str | None = None
 ) -> Iterator[tuple[FrontEnd, FrontEnd]]:
-    """Both front ends, ready. The namespace of each is its name with `suffix`."""
-    ports = [free_port(), free_port()]
-    commands = [[*asgi, f"--port={ports[0]}"] if asgi is ASGI else [*asgi, str(ports[0])], [*wsgi, str(ports[1])]]
-    fronts = tuple(FrontEnd(name, name + suffix, port) for name, port in zip(("asgi", "wsgi"), ports, strict=True))
+    """Both front ends, ready. The namespace of each is its name with `suffix`.
+
+    Arguments:
+        module: what serves them in place of the servers of production; it is given a front end's name and port.
+    """
+    ports = free_port(), free_port()
+    commands: list[Sequence[str]] = [[*ASGI, f"--port={ports[0]}"], [*WSGI, str(ports[1])]]
+    if module:
+        commands = [("-m", module, name, str(port)) for name, port in zip(NAMES, ports, strict=True)]
+    fronts = tuple(FrontEnd(name, name + suffix, port) for name, port in zip(NAMES, ports, strict=True))
+    started: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack:
         output = stack.enter_context((directory / f"output{suffix}.log").open("ab"))
         for command, front in zip(commands, fronts, strict=True):
             process = subprocess.Popen(
                 [sys.executable, *command], env=environment_of(database_url), cwd=ROOT, stdout=output, stderr=output
             )
+            started.append(process)
             stack.callback(process.wait)
             stack.callback(process.kill)
             stack.callback(front.close)
-        for front in fronts:
-            wait_for(partial(is_ready, front))
+        for front, process in zip(fronts, started, strict=True):
+            wait_for(partial(is_ready, front, process))
         yield fronts[0], fronts[1]
 
 
-def is_ready(front: FrontEnd) -> bool:
+def is_ready(front: FrontEnd, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, f"the server of {front.name} has ended"
     try:
         return front.ask(Request("GET", "/readyz")).status == 200
     except OSError:

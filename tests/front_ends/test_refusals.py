@@ -13,7 +13,7 @@ from tests.client import token
 from tests.front_ends.calls import CALLS, KEY, OTHER_TEAM, REGISTRATION, ROLES, SERVICE, TEAM, Call
 from tests.front_ends.cases import WITH_BODY
 from tests.front_ends.client import Answer, Request
-from tests.front_ends.running import Case, Run, expect, request_of
+from tests.front_ends.running import Case, Failure, Run, expect, request_of
 from tests.leaks import note_token
 
 CANARY = "sesame"
@@ -229,5 +229,5 @@ def test_a_request_id_is_kept_when_it_is_sane(run: Run) -> None:
                 answer = front.ask(request)
                 found = answer.headers.get("x-request-id", "")
                 if (found == sent) != kept or not found or (answer.is_problem and answer.json["request_id"] != found):
-                    run.failures.append(f"{front.name}: {call.name} with {sent!r}: {found!r}, {answer}")
+                    run.failures.append(Failure(front.name, f"{call.name} with {sent!r}", f"{found!r}, {answer}"))
     run.conclude()
