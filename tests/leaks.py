@@ -1,11 +1,11 @@
-"""Looks through the output of the whole run for tokens and metadata, and fails the run that shows any.
+"""A pytest plugin (`-p tests.leaks`) that fails a run whose output contains a token or metadata.
 
-Loaded by `-p tests.leaks`. Output is what pytest captured of each test in each of its processes, and what the processes
-that tests started have written into files: `output`, and the logs of servers. Tokens are told by their look, and by
-their parts, which `note_token` keeps; metadata by a value that all shared factories give.
+It searches what pytest captured in all its processes, and the files that the started processes wrote: `output` and the
+logs of servers. A token is recognized by its form and by its parts, which `note_token` records; metadata by a value
+that all shared factories use.
 
-Of a worker that crashes, what it captured in the phase of the test in which it did is lost with it, and nobody looks
-through that. Such a run fails by itself.
+What a worker captured in the phase of a test in which it crashed is lost and cannot be searched; such a run fails
+anyway.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 CANARY = "recognisable-metadata-value"
-# A token's first two parts are JSON in base64; each by itself, in whatever it is wrapped.
+# The first two parts of a token are JSON in base64.
 LOOKS_LIKE_A_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{12,}")
 LONG_WORD = re.compile(r"[A-Za-z0-9_-]{40,}")
 ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -25,13 +25,13 @@ NOTES = "tokens-noted-by-{}"
 
 
 def directory() -> Path | None:
-    """Where the processes of this run leave their notes for one another."""
+    """Return the directory that all processes of this run share."""
     place = os.environ.get("REGISTRY_TESTS_DIRECTORY")
     return Path(place) if place else None
 
 
 def note_token(token: str) -> str:
-    """Keep the parts of a token that a test has made, and return it."""
+    """Record the parts of a token that a test made, and return the token."""
     place = directory()
     if place:
         with (place / NOTES.format(os.getpid())).open("a") as notes:
@@ -39,14 +39,14 @@ def note_token(token: str) -> str:
     return token
 
 
-def noted() -> set[str]:
+def noted_parts() -> set[str]:
     place = directory()
     notes = place.glob(NOTES.format("*")) if place else ()
     return {part for each in notes for part in each.read_text().split()}
 
 
 def leaks(text: str, token_parts: set[str]) -> Iterator[str]:
-    """What `text` shows that it must not, without repeating it."""
+    """Yield a description of each leak in `text`, without the secret itself."""
     if CANARY in text:
         yield "the value of metadata"
     if LOOKS_LIKE_A_TOKEN.search(text):
@@ -56,18 +56,17 @@ def leaks(text: str, token_parts: set[str]) -> Iterator[str]:
 
 
 class Output:
-    """What this run has said: `told` by the tests' reports, and `written` into files under `places`."""
+    """The output of this run: `captured` by pytest, and `written` into files under `places`."""
 
     def __init__(self, places: list[Path]) -> None:
         self.places = places
-        self.told: dict[str, list[str]] = {}
+        self.captured: dict[str, list[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # Each report repeats what was captured in the phases before, but for that of a crash, which has nothing. What
-        # pytest itself renders of log records is left out: it shows errors as they were raised. What the registry makes
-        # of them is in stderr.
+        # A report repeats the sections of the phases before; the report of a crash has none. Sections of log records
+        # are left out: pytest renders them itself, with errors as they were raised. The registry's log is in stderr.
         if report.sections:
-            self.told[report.nodeid] = [text for title, text in report.sections if " log " not in title]
+            self.captured[report.nodeid] = [text for title, text in report.sections if " log " not in title]
 
     def written(self) -> Iterator[tuple[str, str]]:
         for place in self.places:
@@ -77,8 +76,8 @@ class Output:
                         yield str(path), path.read_text(errors="replace")
 
     def findings(self) -> list[str]:
-        parts = noted()
-        texts = [(name, text) for name, told in self.told.items() for text in told]
+        parts = noted_parts()
+        texts = [(name, text) for name, captured in self.captured.items() for text in captured]
         return sorted({f"{name}: {leak}" for name, text in (*texts, *self.written()) for leak in leaks(text, parts)})
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py provision_service`"""
+"""`manage.py provision_service`."""
 
 import subprocess
 
@@ -11,17 +11,17 @@ from tests.client import Api
 from tests.commands import ROOT, command_line, environment, run
 
 
-def test_it_makes_a_service_for_its_owners(payments: Api, settings: LazySettings) -> None:
+def test_provision_creates_a_service_with_owners(payments: Api, settings: LazySettings) -> None:
     settings.REGISTRY_FIRST_REGISTRATION = "provisioned"
     assert payments.register().code == "permission_denied"
-    said = run("provision_service", "web", "--owner=team-payments", "--owner=team-b", "--reason=ticket 7")
-    assert said == "default/web created with owners team-payments, team-b.\n"
+    output = run("provision_service", "web", "--owner=team-payments", "--owner=team-b", "--reason=ticket 7")
+    assert output == "default/web created with owners team-payments, team-b.\n"
     assert payments.register().status == 201
     change = Change.objects.get(kind="service_created")
     assert (change.actor, change.reason) == ("system:command", "ticket 7")
 
 
-def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
+def test_provision_replaces_the_owners(payments: Api, stranger: Api) -> None:
     payments.register(namespace="test")
     assert "has owners team-other." in run("provision_service", "web", "--owner=team-other", "--namespace=test")
     assert stranger.register(namespace="test").status == 200
@@ -29,7 +29,7 @@ def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["Web!", "--owner=team"], "NAME is not right: String should match"),
         (["web", "--owner="], "--owner is not right: String should have at least 1"),
@@ -43,17 +43,17 @@ def test_it_hands_a_service_over(payments: Api, stranger: Api) -> None:
         (["web", *(f"--owner={number}" for number in range(9))], "--owner is not right: List should have at most 8"),
     ],
 )
-def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -> None:
+def test_invalid_arguments_are_refused_in_one_sentence(db: None, arguments: list[str], output: str) -> None:
     with pytest.raises(CommandError) as refused:
         run("provision_service", *arguments)
-    assert said in str(refused.value)
+    assert output in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not Service.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_of_its_own_knows_the_roles_too() -> None:
+def test_provision_as_a_process_refuses_a_role_as_owner() -> None:
     line = command_line("provision_service", "web", "--owner=registry-services")
-    said = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stderr.partition(":")[2][:28]) == (1, " --owner is not right: is a ")
+    output = subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (output.returncode, output.stderr.partition(":")[2][:28]) == (1, " --owner is not right: is a ")
     assert not Service.objects.exists()

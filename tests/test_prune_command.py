@@ -1,6 +1,5 @@
 """`manage.py prune_changes`, and what it leaves in the log."""
 
-import signal
 import subprocess
 import threading
 import time
@@ -22,7 +21,7 @@ from service_registry.models import Change, RegistryState
 from service_registry.schemas import Deregistration, Registration
 from tests import ageing
 from tests.client import Api, registration
-from tests.commands import ROOT, command_line, environment, run
+from tests.commands import ROOT, command_line, environment, interrupt, run
 from tests.waiting import is_blocking_a_session, wait_for
 
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "operate_instance"}))
@@ -249,8 +248,7 @@ def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
         Change.objects.select_for_update().get(id=of_the_second_step)
         command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
         wait_for(is_blocking_a_session)
-        command.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # it takes note while it waits
+        interrupt(command)
     said, _ = command.communicate(timeout=20)
     assert "10000 of 11002 examined" in said
     assert "9999 changes pruned.\nInterrupted: 10000 of 11002 examined; the rest is unchanged." in said

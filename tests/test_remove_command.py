@@ -1,4 +1,4 @@
-"""`manage.py remove_instances`: whom it takes off, whom it leaves, and when it refuses."""
+"""`manage.py remove_instances`: filters, confirmation, batches and refusals."""
 
 import os
 import pty
@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import threading
-import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from service_registry.models import Change, Instance
 from service_registry.schemas import Heartbeat, Registration
 from tests import ageing
 from tests.client import Api, registration
-from tests.commands import ROOT, command_line, environment, run
+from tests.commands import ROOT, command_line, environment, interrupt, run
 from tests.waiting import is_blocking_a_session, wait_for
 
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "heartbeat_instance"}))
@@ -31,15 +31,15 @@ def register(count: int, service_name: str = "web", **fields: Any) -> None:
     manager.register(fleet, OWNER)
 
 
-def left() -> set[tuple[str, str]]:
+def remaining() -> set[tuple[str, str]]:
     return set(Instance.objects.values_list("service__name", "instance_id"))
 
 
-def test_it_removes_what_matches_with_the_reason(db: None) -> None:
+def test_remove_stores_the_reason_with_each_change(db: None) -> None:
     register(2)
     register(1, "other")
     assert "2 instances removed." in run("remove_instances", "--service=web", "--yes", "--reason=host lost")
-    assert left() == {("other", "i-0")}
+    assert remaining() == {("other", "i-0")}
     for change in Change.objects.filter(kind="deregistered"):
         assert (change.actor, change.reason) == ("system:command", "host lost")
         assert change.evidence is not None
@@ -57,22 +57,22 @@ def test_it_removes_what_matches_with_the_reason(db: None) -> None:
         ["--metadata=rack=7", "--zone=eu-1", "--service=web", "--status=DOWN"],
     ],
 )
-def test_filters_must_all_match(db: None, filters: list[str]) -> None:
+def test_remove_with_several_filters_needs_all_to_match(db: None, filters: list[str]) -> None:
     register(1, zone="eu-1", metadata={"rack": "7", "os": "linux"}, status="DOWN")
     register(1, "other", namespace="elsewhere", zone="eu-2", metadata={"rack": "70"})
     run("remove_instances", *filters, "--yes", "--reason=x")
-    assert left() == {("other", "i-0")}
+    assert remaining() == {("other", "i-0")}
 
 
-def test_an_override_decides_the_status(payments: Api, operator: Api) -> None:
+def test_status_filter_uses_the_override(payments: Api, operator: Api) -> None:
     payments.register(instance_id="a")
     payments.register(instance_id="b")
     operator.call("PUT", "/registry/instance/web/a/status", {"status": "OUT_OF_SERVICE", "reason": "drain"})
     run("remove_instances", "--status=OUT_OF_SERVICE", "--yes", "--reason=x")
-    assert left() == {("web", "b")}
+    assert remaining() == {("web", "b")}
 
 
-def test_the_silent_are_those_not_heard_while_the_registry_could_hear(payments: Api) -> None:
+def test_silent_for_counts_only_the_observation_window(payments: Api) -> None:
     payments.register(instance_id="silent")
     ageing.age_leases(100)
     payments.register(instance_id="fresh")
@@ -81,34 +81,34 @@ def test_the_silent_are_those_not_heard_while_the_registry_could_hear(payments: 
     assert "0 instances match." in run("remove_instances", "--silent-for=90s", "--yes", "--reason=x")
     ageing.set_window_age(100)
     assert "1 instances removed." in run("remove_instances", "--silent-for=90s", "--yes", "--reason=x")
-    assert left() == {("web", "fresh")}
+    assert remaining() == {("web", "fresh")}
 
 
-def test_expired_instances_are_removed_too(payments: Api) -> None:
+def test_remove_includes_expired_instances(payments: Api) -> None:
     payments.register()
     ageing.age_leases(60)
     run("sweep")
     run("remove_instances", "--all", "--yes", "--reason=x")
-    assert left() == set()
+    assert remaining() == set()
 
 
-def test_it_works_in_batches(db: None) -> None:
+def test_remove_of_many_instances_runs_in_batches(db: None) -> None:
     register(501)
-    said = run("remove_instances", "--all", "--yes", "--reason=x")
-    assert "500 of 501 removed\n501 of 501 removed\n501 instances removed." in said
+    output = run("remove_instances", "--all", "--yes", "--reason=x")
+    assert "500 of 501 removed\n501 of 501 removed\n501 instances removed." in output
 
 
-def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
+def test_dry_run_prints_matches_and_changes_nothing(db: None) -> None:
     register(7)
-    said = run("remove_instances", "--service=web", "--dry-run")
-    assert "7 instances match:" in said
-    assert "default/web/i-0, last heartbeat at" in said
-    assert "... and 2 more" in said
-    assert len(left()) == 7
+    output = run("remove_instances", "--service=web", "--dry-run")
+    assert "7 instances match:" in output
+    assert "default/web/i-0, last heartbeat at" in output
+    assert "... and 2 more" in output
+    assert len(remaining()) == 7
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         ([], "Give a filter, or --all"),
         (["--service=Web!"], "--service is not right: String should match"),
@@ -125,18 +125,18 @@ def test_a_dry_run_shows_and_changes_nothing(db: None) -> None:
         (["--service=web", "--reason=x"], "Standard input is not a terminal"),
     ],
 )
-def test_it_refuses_in_one_sentence(db: None, arguments: list[str], said: str) -> None:
+def test_invalid_arguments_are_refused_in_one_sentence(db: None, arguments: list[str], output: str) -> None:
     register(1)
     with pytest.raises(CommandError) as refused:
         run("remove_instances", *arguments)
-    assert said in str(refused.value)
+    assert output in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert len(left()) == 1
+    assert len(remaining()) == 1
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("filters", "stays"), [({"silent_for_seconds": 30}, True), ({"service_name": "web"}, False)])
-def test_an_instance_that_beats_meanwhile_is_judged_again(filters: dict[str, Any], stays: bool) -> None:
+def test_heartbeat_during_removal_is_matched_again(filters: dict[str, Any], stays: bool) -> None:
     register(2)
     ageing.age_leases(60)
     removed: list[manager.Selected] = []
@@ -155,49 +155,63 @@ def test_an_instance_that_beats_meanwhile_is_judged_again(filters: dict[str, Any
         wait_for(is_blocking_a_session)
     thread.join(20)
     assert {each.instance_id for each in removed} == ({"i-1"} if stays else {"i-0", "i-1"})
-    assert left() == ({("web", "i-0")} if stays else set())
+    assert remaining() == ({("web", "i-0")} if stays else set())
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("answer", "count"), [(b"yes\n", 0), (b"no\n", 1), (b"\x03", 1), (b"\x04", 1)])
-def test_it_asks_on_a_terminal(answer: bytes, count: int) -> None:
+def test_remove_on_a_terminal_asks_for_confirmation(answer: bytes, count: int) -> None:
     register(1)
-    said, code = on_terminal(answer, "remove_instances", "--service=web", "--reason=x")
-    assert "1 instances match:" in said
-    assert ("1 instances removed." if count == 0 else "Nothing was changed.") in said
-    assert ("[####" in said) == (count == 0)
-    assert (code, len(left())) == (0, count)
+    output, code = on_terminal(answer, "remove_instances", "--service=web", "--reason=x")
+    assert "1 instances match:" in output
+    assert ("1 instances removed." if count == 0 else "Nothing was changed.") in output
+    assert ("[####" in output) == (count == 0)
+    assert (code, len(remaining())) == (0, count)
 
 
 def on_terminal(answer: bytes, *arguments: str) -> tuple[str, int]:
-    """Run a command on a terminal of its own, and type `answer` when it asks.
+    """Run a command on a terminal, type `answer` at its question, and return its output and exit code.
 
-    Again after a second without a word: an interrupt between the question and the wait for its answer goes unnoticed.
+    The answer is typed when the command sleeps, in its read of the terminal: a Ctrl-C between the question and that
+    read would not interrupt it.
     """
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
         line = command_line(*arguments)
         os.execve(line[0], line, environment())
-    said, asked, deadline = b"", False, time.monotonic() + 60
-    while time.monotonic() < deadline:
-        heard, _, _ = select.select([terminal], [], [], 1)
-        try:
-            said += os.read(terminal, 4096) if heard else b""
-        except OSError:  # its end is closed
-            break
-        if b"Type yes:" in said and not (asked and heard):
-            os.write(terminal, answer)
-            asked = True
-    else:
+    output = b""
+    try:
+        while b"Type yes:" not in output:
+            output += read_terminal(terminal) or pytest.fail(output.decode())
+        wait_for(lambda: is_sleeping(pid))
+        os.write(terminal, answer)
+        while chunk := read_terminal(terminal):
+            output += chunk
+    except TimeoutError:
         os.kill(pid, signal.SIGKILL)
     _pid, status = os.waitpid(pid, 0)
     os.close(terminal)
-    return said.decode(), os.waitstatus_to_exitcode(status)
+    return output.decode(), os.waitstatus_to_exitcode(status)
+
+
+def read_terminal(terminal: int) -> bytes:
+    """Return the next output, nothing at its end. Raises TimeoutError after a minute without output."""
+    if not select.select([terminal], [], [], 60)[0]:
+        raise TimeoutError
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux reports EIO when the other side is closed.
+        return b""
+
+
+def is_sleeping(pid: int) -> bool:
+    """Tell whether the main thread waits in a system call (proc_pid_stat(5): the state follows the command)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("S")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_instance_that_is_held_for_long_ends_it_with_a_sentence() -> None:
+def test_lock_timeout_ends_with_one_sentence() -> None:
     register(1)
     line = command_line("remove_instances", "--all", "--yes", "--reason=x")
     with transaction.atomic():
@@ -208,7 +222,7 @@ def test_an_instance_that_is_held_for_long_ends_it_with_a_sentence() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_interrupt_ends_it_after_the_batch_under_way() -> None:
+def test_interrupt_ends_after_the_current_batch() -> None:
     register(1000)
     register(1, "other")
     line = command_line("remove_instances", "--all", "--yes", "--reason=x")
@@ -217,9 +231,8 @@ def test_an_interrupt_ends_it_after_the_batch_under_way() -> None:
         Instance.objects.select_for_update().get(id=of_the_second_batch)
         command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
         wait_for(is_blocking_a_session)
-        command.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # it takes note while it waits
-    said, _ = command.communicate(timeout=20)
-    assert "Interrupted: 1000 of 1001 removed; the rest is unchanged." in said
+        interrupt(command)
+    output, _ = command.communicate(timeout=20)
+    assert "Interrupted: 1000 of 1001 removed; the rest is unchanged." in output
     assert command.returncode == 130
-    assert left() == {("other", "i-0")}
+    assert remaining() == {("other", "i-0")}
