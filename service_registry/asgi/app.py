@@ -14,7 +14,7 @@ from service_registry import manager
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ClientWriter
-from service_registry.asgi.headers import response_start
+from service_registry.asgi.headers import response_start, stale_headers
 from service_registry.asgi.process import WebProcess
 from service_registry.asgi.reads.blocking import BlockingReads
 from service_registry.asgi.reads.discovery import Discovery
@@ -96,29 +96,30 @@ class Application:
         except ClientDisconnected:
             return
         except Exception as error:  # noqa: BLE001 - each becomes a problem, as in DRF's exception handler
-            response = problem_response(error, request)
+            response = self.problem(error, request)
         try:
             if response is not None:
                 await self.send(request, response)
         finally:
             record(request.log, time.perf_counter() - request.started_at)
 
+    def problem(self, error: Exception, request: Request) -> Response:
+        """Return the problem document of an error, and keep it for the log."""
+        status, document = problem_for_error(error, request.log.request_id)
+        request.log.note_problem(status, document)
+        request.log.error = error if is_failure(status, error) else None
+        headers = headers_for_error(status, error)
+        if request.scope["method"] == "GET":
+            headers |= stale_headers(self.process.hub)
+        if isinstance(error, RequestTimeout):
+            headers["Connection"] = "close"
+        return Response(status, render(document), headers, CONTENT_TYPE)
+
     async def send(self, request: Request, response: Response) -> None:
         writer = ClientWriter(request.send, self.process.responses)
         request.log.note_response(response.status, "created" if response.status == 201 else "ok")
         if not await self.process.responses.deliver(writer, response_start(request, response), response.body):
             request.log.note_slow_client()
-
-
-def problem_response(error: Exception, request: Request) -> Response:
-    """Return the problem document of an error, and keep it for the log."""
-    status, document = problem_for_error(error, request.log.request_id)
-    request.log.note_problem(status, document)
-    request.log.error = error if is_failure(status, error) else None
-    headers = headers_for_error(status, error)
-    if isinstance(error, RequestTimeout):
-        headers["Connection"] = "close"
-    return Response(status, render(document), headers, CONTENT_TYPE)
 
 
 async def livez(_request: Request) -> Response:

@@ -41,6 +41,10 @@ def response_start(request: Request, response: Response) -> HTTPResponseStartEve
 
 
 def replica_headers(hub: Hub, index: str) -> dict[str, str]:
-    """Return the headers of a response from memory: the index, and the replica's age in seconds once it is stale."""
-    stale = {} if hub.stale_seconds is None else {STALE_HEADER: str(hub.stale_seconds)}
-    return {INDEX_HEADER: index, **stale}
+    """Return the headers of a response from memory."""
+    return {INDEX_HEADER: index, **stale_headers(hub)}
+
+
+def stale_headers(hub: Hub) -> dict[str, str]:
+    """Return the header with the replica's age in seconds, once it is stale."""
+    return {} if hub.stale_seconds is None else {STALE_HEADER: str(hub.stale_seconds)}
