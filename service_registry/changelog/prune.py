@@ -17,8 +17,8 @@ from service_registry.models import Change, RegistryState
 from service_registry.sql import CHANGE, literals
 
 ROWS_PER_TRANSACTION = 5_000
-# Held for one transaction of a pruner. Two pruners that alternated on the rows of one instance could leave its arrival
-# in the log and delete its removal.
+# Held for one transaction of a pruner. Two pruners that alternated on the rows of one instance could leave its
+# registration in the log and delete its deregistration.
 PRUNE_LOCK = 0x5E41_0006
 
 OLDER = "(statement_timestamp() - make_interval(secs => %(older_than_seconds)s::float8))"
@@ -38,7 +38,7 @@ LAST_OF_OWNERS = f"""(SELECT n.id FROM {CHANGE} n
         AND n.kind IN {literals(OWNER_KINDS)} {FIRST})"""
 
 # The changes that no reader needs any more. Two groups are kept. The first are the newest change of the log and of each
-# service: a reader that waits there would otherwise be told to start over again and again. The second describes the
+# service: a reader that waits there would otherwise have to start over again and again. The second describes the
 # state at the cutoff, so that every later moment can be shown: the last change of each instance that existed, and of
 # each service its last change and the last one that names its owners.
 OBSOLETE = f"""(c.id < (SELECT max(n.id) FROM {CHANGE} n) AND CASE
@@ -88,8 +88,8 @@ def prune(plan: PrunePlan, rows_per_transaction: int = ROWS_PER_TRANSACTION) -> 
 
     1. Note in a separate transaction that moments before the cutoff can no longer be shown. A reader of such a moment
        then sees the note in the same snapshot in which rows are missing.
-    2. Go up the log by ranges of ids. The changes that the removal of an instance made obsolete are deleted before the
-       removal itself, or with it, so the log is true wherever this stops. Appending takes no lock that this holds.
+    2. Go up the log by ranges of ids. The changes that a deregistration or purge made obsolete are deleted before
+       that change itself, or with it, so the log is true wherever this stops. Appending takes no lock that this holds.
 
     Raises:
         PruneInProgress: another process prunes the log, at the beginning or later.

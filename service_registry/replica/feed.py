@@ -1,4 +1,4 @@
-"""Read the change log on a thread of its own and keep a hub current."""
+"""Read the change log on a dedicated thread and keep a hub current."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ CHANNEL = "service_registry_changes"
 class Feed:
     """A thread that polls the change log and applies it to a hub.
 
-    It asks ten times a second for the changes after the last known one, and at once when it is woken: by commits of
+    It polls ten times a second for the changes after the last known one, and at once when it is woken: by commits of
     this process and, where the database is reached directly, by NOTIFY. A wake-up is a hint; a lost one costs 0.1 s.
     """
 
@@ -119,7 +119,7 @@ class Feed:
            not count as read.
         2. Let the event loop apply the page, and wait for it: the next page must not come before subscribers have
            this one. If applying fails, the replica is loaded again.
-        3. A full page is not the end of the log. Readers that wait for the end go on waiting: an index from the next
+        3. A full page is not the end of the log. Readers that wait for the end keep waiting: an index from the next
            page would look like one that the log does not hold.
         """
         assert self.at is not None, "loaded before"
@@ -131,9 +131,9 @@ class Feed:
             return CHANGES_PER_PAGE
         if changes:
             self.at = changes[-1].index, changes[-1].pk
-        asked_at = began if len(changes) < CHANGES_PER_PAGE else None
-        self.read_at = asked_at or self.read_at
-        self.run_on_loop(lambda: self.hub.apply_page(changes, asked_at))
+        queried_at = began if len(changes) < CHANGES_PER_PAGE else None
+        self.read_at = queried_at or self.read_at
+        self.run_on_loop(lambda: self.hub.apply_page(changes, queried_at))
         self.note_success()
         return len(changes)
 

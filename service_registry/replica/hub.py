@@ -20,7 +20,7 @@ CATCH_UP_SECONDS = 1.0
 class Hub:
     """The replica of a process and its subscribers. Only the event loop reads and changes it.
 
-    `replica` is None until it is loaded, and while it is loaded anew. `wake_feed` makes the feed poll at once and may
+    `replica` is None until it is loaded, and while it is loaded again. `wake_feed` makes the feed poll at once and may
     be called from any thread; the feed sets it.
     """
 
@@ -38,34 +38,34 @@ class Hub:
         self.committed_pk = 0
         self._refreshes: list[tuple[float, asyncio.Future[None]]] = []
 
-    def replace_replica(self, replica: Replica, newest: Sequence[Change], asked_at: float) -> None:
+    def replace_replica(self, replica: Replica, newest: Sequence[Change], queried_at: float) -> None:
         """Start from a replica that was loaded from the tables.
 
-        Subscribers to an earlier replica are sent a resync: nobody told them of the changes in between.
+        Subscribers to an earlier replica have to resync: they were not sent the changes in between.
         """
         if self.replica is not None:
             self.resync()
         self.replica = replica
         self.buffer = ChangeBuffer.from_newest(newest)
-        self._note_read(asked_at)
+        self._note_read(queried_at)
 
-    def apply_page(self, changes: Sequence[Change], asked_at: float | None) -> None:
+    def apply_page(self, changes: Sequence[Change], queried_at: float | None) -> None:
         """Apply a page of the log.
 
         Args:
             changes: the changes after the last one that is known.
-            asked_at: when the page was asked for, on the monotonic clock: from then on the log may hold more. None when
-                the log already holds more; readers that wait for the end of the log go on waiting.
+            queried_at: when the page was queried, on the monotonic clock: from then on the log may hold more. None when
+                the log already holds more; readers that wait for the end of the log keep waiting.
 
-        Raises whatever fails, after discarding the replica: it may hold half a change, which nobody must read.
+        Raises whatever fails, after discarding the replica: it may hold half a change, which must not be read.
         """
         try:
             self.apply_changes(changes)
         except BaseException:
             self.resync()
             raise
-        if asked_at is not None:
-            self._note_read(asked_at)
+        if queried_at is not None:
+            self._note_read(queried_at)
 
     def apply_changes(self, changes: Sequence[Change]) -> None:
         if self.replica is not None:
@@ -131,11 +131,11 @@ class Hub:
         answered.cancel()
         return bool(done)
 
-    def _note_read(self, asked_at: float) -> None:
-        self.read_at = asked_at
+    def _note_read(self, queried_at: float) -> None:
+        self.read_at = queried_at
         later = []
         for since, answered in self._refreshes:
-            if since > asked_at and not answered.done():
+            if since > queried_at and not answered.done():
                 later.append((since, answered))
             elif not answered.done():
                 answered.set_result(None)

@@ -114,7 +114,7 @@ def stream_rows(
 
 
 def is_large(connection: FeedConnection) -> bool:
-    """Tell whether the database would feel many processes that load the catalogue at once."""
+    """Tell whether many processes that load the catalogue at once would burden the database."""
     row = connection.execute(IS_LARGE).fetchone()
     return row is not None and bool(row[0])
 

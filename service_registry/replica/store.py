@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from service_registry.changelog.read import RecordedChange, owners_in_evidence
 from service_registry.choices import ChangeKind, State
 
-REMOVAL_KINDS = {ChangeKind.DEREGISTERED, ChangeKind.PURGED}
+# The changes after which an instance no longer exists.
+DELETION_KINDS = {ChangeKind.DEREGISTERED, ChangeKind.PURGED}
 
 
 class InstanceEntry(NamedTuple):
@@ -49,11 +50,11 @@ class ServiceEntry:
         self.protected_instances -= is_protected(self.instances.pop(instance_id, None))
 
     def copy(self) -> "ServiceEntry":
-        """Copy the entry, so that a thread can read it while the event loop goes on."""
+        """Copy the entry, so that a thread can read it while the event loop changes it."""
         return replace(self, instances=self.instances.copy())
 
     def sorted_instances(self) -> Sequence[InstanceEntry]:
-        """Return the instances by id, in PostgreSQL's order: ids are ASCII. They are sorted only when asked for."""
+        """Return the instances by id, in PostgreSQL's order: ids are ASCII. They are sorted only on demand."""
         if not self.in_order:
             self.instances = dict(sorted(self.instances.items()))
             self.in_order = True
@@ -146,7 +147,7 @@ class Replica:
         if change.instance_id is not None:
             if change.entry is not None:
                 service.put_instance(change.instance_id, change.entry)
-            elif change.kind in REMOVAL_KINDS:
+            elif change.kind in DELETION_KINDS:
                 service.remove_instance(change.instance_id)
         service.index, service.pk = change.index, change.pk
 

@@ -83,7 +83,7 @@ class Subscriber:
         return taken
 
     def discard_pending(self) -> None:
-        """Free the events that nobody will take, and forget the end callback."""
+        """Free the events that will not be taken, and the end callback."""
         self.pending = []
         self.backlog_bytes = 0
         self.on_end = None
