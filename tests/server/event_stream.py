@@ -83,10 +83,18 @@ class EventStream:
 
 
 def follow_changes(port: int, bearer: str, query: str, index: str) -> Iterator[Any]:
-    """Yield the changes after `index`, and resume wherever a stream ends, breaks off or gets 503, as clients have
-    to.""" while True: try: with contextlib.suppress(*CONNECTION_ERRORS), EventStream(port, bearer, query, index) as
-    stream: for event in stream.events(): index = event.index or index if event.kind == "change": yield event.data
-    except WatchRefused as refused: if refused.status != 503: raise time.sleep(RETRY_SECONDS)
+    """Yield the changes after `index`, and resume wherever a stream ends, breaks off or gets 503, as clients must."""
+    while True:
+        try:
+            with contextlib.suppress(*CONNECTION_ERRORS), EventStream(port, bearer, query, index) as stream:
+                for event in stream.events():
+                    index = event.index or index
+                    if event.kind == "change":
+                        yield event.data
+        except WatchRefused as refused:
+            if refused.status != 503:
+                raise
+            time.sleep(RETRY_SECONDS)
 
 
 class BackgroundStream:
