@@ -105,7 +105,9 @@ def override_distinct(items: Sequence[InstanceOverride], caller: Caller) -> list
     """Set and clear overrides in one transaction.
 
     1. Lock services against deletion, then instances and leases, so that registrations and heartbeats wait.
-    2. Set overrides, then clear others. Of two callers who set the same one the later commit stays.
+    2. Set overrides, then clear others. Of two callers who set the same one the later commit stays. A batch that does
+       both locks two ordered sets, and so can deadlock with another over instances that do not exist; it is retried
+       then. The front ends send batches that set or clear.
     3. Read what is in force, and append what changed.
     """
     with write_transaction(lock_timeout="3s"):

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the database, a caller gets 503 `unavailable` with Retry-After, and soon."""
+"""Calls during database outages are answered soon by 503 `unavailable` with Retry-After."""
 
 import random
 import threading
@@ -31,16 +31,16 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/registry/services/web/release", {"reason": "test"}),
     ("POST", "/registry/deregister", KEY),
 ]
-READS_PAST_MEMORY: list[tuple[str, str, Any]] = [
+DATABASE_READS: list[tuple[str, str, Any]] = [
     ("GET", "/registry/instance/web/web-1", None),
     ("GET", "/registry/instance/web-1", None),
     ("GET", "/registry/changes?service=web", None),
 ]
-# Of these the list is answered from memory, once that has noticed that the database is away.
-READS: list[tuple[str, str, Any]] = [("GET", "/registry/services", None), *READS_PAST_MEMORY]
-# Answered from memory whatever the database does, once it is there.
+# The list is answered from the database until the replica knows that the database is away, then from memory.
+READS: list[tuple[str, str, Any]] = [("GET", "/registry/services", None), *DATABASE_READS]
+# Answered from memory once the replica is loaded.
 FROM_MEMORY: list[tuple[str, str, Any]] = [("GET", "/registry/services/web", None)]
-# The doors that wait take no HEAD.
+# Django answers HEAD.
 BY_DJANGO: tuple[str, str, Any] = ("HEAD", "/registry/watch", None)
 FREE_SLOTS = 12
 END_CONNECTIONS = """
@@ -70,37 +70,37 @@ def all_unavailable(caller: Caller, calls: list[tuple[str, str, Any]]) -> None:
     assert [(reply.status, reply.body) for reply in replies if not is_unavailable(reply)] == []
 
 
-def test_a_frozen_database_is_503_and_does_not_stop_the_probe(registry: Registry, admin: Caller) -> None:
-    """More callers than threads: who waits for a thread is answered too, by one that has stopped waiting."""
-    calls = WRITES + READS_PAST_MEMORY
+def test_calls_of_a_frozen_database_are_503_and_livez_answers(registry: Registry, admin: Caller) -> None:
+    """There are more callers than threads. Those that wait for a thread are answered by one whose wait has ended."""
+    calls = WRITES + DATABASE_READS
     bearer = admin.headers["Authorization"].removeprefix("Bearer ")
     answered: list[Reply] = []
-    passed: list[float] = []
+    elapsed: list[float] = []
     began = time.monotonic()
 
-    def ask(place: int) -> None:
-        method, path, body = calls[place % len(calls)]
+    def ask(number: int) -> None:
+        method, path, body = calls[number % len(calls)]
         answered.append(registry.caller_with_token(bearer).call(method, path, body))
-        passed.append(time.monotonic() - began)
+        elapsed.append(time.monotonic() - began)
 
     with ThreadPoolExecutor(48) as threads, registry.frozen_postgres():
-        asked = [threads.submit(ask, place) for place in range(48)]
+        futures = [threads.submit(ask, number) for number in range(48)]
         time.sleep(0.5)
         assert registry.anonymous_caller().call("GET", "/livez").status == 200
-        assert answered == []  # all threads wait, and the probe was answered first
-        for future in asked:
+        assert answered == []  # all threads wait, and the probe is answered first
+        for future in futures:
             future.result(60)
         all_unavailable(registry.caller_with_token(bearer), calls)
         ready = registry.anonymous_caller().call("GET", "/readyz")
         assert (ready.status, ready.json["status"]) == (200, "degraded")
     statuses = dict(Counter(reply.status for reply in answered))
-    print(f"{len(answered)} calls of a frozen database: {statuses}, the last after {max(passed):.1f} s")
+    print(f"{len(answered)} calls of a frozen database: {statuses}, the last after {max(elapsed):.1f} s")
     assert [reply.body for reply in answered if not is_unavailable(reply)] == []
     again = registry.caller_with_token(bearer)
     wait_for(lambda: again.call("POST", "/registry/heartbeat", KEY).status == 200)
 
 
-def test_a_database_that_only_reads_refuses_writes_with_503(registry: Registry, admin: Caller) -> None:
+def test_writes_to_a_read_only_database_are_503(registry: Registry, admin: Caller) -> None:
     registry.configure("default_transaction_read_only", "on")
     try:
         wait_for(lambda: admin.call("POST", "/registry/heartbeat", KEY).status == 503)
@@ -112,7 +112,7 @@ def test_a_database_that_only_reads_refuses_writes_with_503(registry: Registry, 
 
 
 @contextmanager
-def every_slot_taken(registry: Registry) -> Iterator[None]:
+def take_every_slot(registry: Registry) -> Iterator[None]:
     with ExitStack() as stack:
 
         def take() -> None:
@@ -124,10 +124,10 @@ def every_slot_taken(registry: Registry) -> Iterator[None]:
         yield
 
 
-def test_no_connection_to_be_had_is_503(registry: Registry, admin: Caller) -> None:
+def test_calls_without_a_free_connection_are_503(registry: Registry, admin: Caller) -> None:
     registry.web[0].kill()
     registry.web[0].wait()
-    with every_slot_taken(registry):
+    with take_every_slot(registry):
         registry.web[0] = registry.start_web(registry.ports[0])
         wait_for(lambda: registry.is_alive(registry.ports[0]))
         again = registry.caller("registry-admins", "team")
@@ -136,14 +136,14 @@ def test_no_connection_to_be_had_is_503(registry: Registry, admin: Caller) -> No
     wait_for(lambda: again.call("POST", "/registry/heartbeat", KEY).status == 200)
 
 
-def test_reads_go_on_while_their_connections_are_ended(registry: Registry, admin: Caller) -> None:
-    """One that is ended between two statements of a read, or in one, is made anew and the read done again."""
+def test_reads_while_connections_are_terminated_succeed(registry: Registry, admin: Caller) -> None:
+    """A read whose connection is terminated runs again on a new one."""
     ended: list[int] = []
     answered: list[int] = []
     done = threading.Event()
 
-    def end() -> None:
-        """Never twice in one read: that is more than is tried again."""
+    def terminate() -> None:
+        """Terminate connections, never twice in one read, because a read is repeated once."""
         with psycopg.connect(registry.postgres.url, autocommit=True) as connection:
             while not done.wait(random.uniform(0.01, 0.05)):
                 before = len(answered)
@@ -151,7 +151,7 @@ def test_reads_go_on_while_their_connections_are_ended(registry: Registry, admin
                 while len(answered) < before + 2 and not done.wait(0.005):
                     pass
 
-    thread = threading.Thread(target=end)
+    thread = threading.Thread(target=terminate)
     thread.start()
     try:
         while len(ended) < 100 and thread.is_alive():
@@ -165,8 +165,8 @@ def test_reads_go_on_while_their_connections_are_ended(registry: Registry, admin
     assert set(answered) == {200}
 
 
-def test_a_database_that_is_not_migrated_is_503(tmp_path: Path) -> None:
-    """And so is one that lacks what migration makes last."""
+def test_calls_of_a_database_without_migrations_are_503(tmp_path: Path) -> None:
+    """The same holds for one without the initial rows, which the last step of a migration creates."""
     with Registry(tmp_path, migrated=False) as registry:
 
         def admin() -> Caller:
@@ -175,7 +175,7 @@ def test_a_database_that_is_not_migrated_is_503(tmp_path: Path) -> None:
         all_unavailable(admin(), WRITES + READS + FROM_MEMORY)
         registry.migrate()
         registry.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")
-        time.sleep(CACHE_SECONDS)  # the pulse may have read them in between
+        time.sleep(CACHE_SECONDS)  # the pulse may have read them before the deletion
         all_unavailable(admin(), WRITES + READS)
         registry.migrate()
         registry.execute("DELETE FROM service_registry_change")

@@ -1,4 +1,4 @@
-"""Heartbeats write no index: each is a HOT update, counted by PostgreSQL on a server of its own."""
+"""Heartbeats write no index: PostgreSQL counts each as a HOT update."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ ROUNDS = 20
 COUNTERS = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'service_registry_lease'"
 
 
-def test_heartbeats_are_hot_updates(tmp_path: Path) -> None:
+def test_heartbeats_over_http_are_hot_updates(tmp_path: Path) -> None:
     with Registry(tmp_path) as registry:
         team = registry.caller("registry-services", "team")
         names = [f"i-{number}" for number in range(LEASES)]
@@ -21,14 +21,14 @@ def test_heartbeats_are_hot_updates(tmp_path: Path) -> None:
         for _ in range(ROUNDS):
             reply = team.call("POST", "/registry/heartbeat", beats)
             assert {result["status"] for result in reply.json["results"]} == {200}
-            # A connection's counters are flushed at most once a second, when it is idle.
+            # A connection reports its counters at most once a second, when it is idle.
             time.sleep(0.05)
 
-        def flushed() -> tuple[int, int] | None:
+        def read_counters() -> tuple[int, int] | None:
             team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "i-0"})
             updated, hot = registry.sql(COUNTERS)[0]
             return (updated, hot) if updated >= LEASES * ROUNDS else None
 
-        updated, hot = wait_for(flushed)
+        updated, hot = wait_for(read_counters)
         print(f"{hot} of {updated} updates of leases were HOT")
         assert hot / updated > 0.95

@@ -1,4 +1,4 @@
-"""POST /registry/register"""
+"""Register: POST /registry/register."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from pytest_django import Settings
 from service_registry import manager
 from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, QuotaExceeded
+from service_registry.expiry.sweep import sweep
 from service_registry.manager.batch import Submission
 from service_registry.manager.quota import OwnerCounts
 from service_registry.models import Change, Instance, Lease, Reservation, Service
@@ -16,7 +17,7 @@ from service_registry.schemas import Registration
 from tests import ageing
 from tests.client import Api, registration
 
-FULL: dict[str, Any] = {
+ALL_OPTIONAL: dict[str, Any] = {
     "namespace": "shop",
     "scheme": "grpcs",
     "zone": "eu-1a",
@@ -28,14 +29,14 @@ FULL: dict[str, Any] = {
 }
 
 
-def kinds(**which: Any) -> list[str]:
-    return list(Change.objects.filter(**which).order_by("id").values_list("kind", flat=True))
+def kinds(**filters: Any) -> list[str]:
+    return list(Change.objects.filter(**filters).order_by("id").values_list("kind", flat=True))
 
 
-def test_it_creates_the_service_and_the_instance(payments: Api) -> None:
-    answer = payments.register(**FULL)
+def test_register_of_a_new_name_creates_the_service_and_the_instance(payments: Api) -> None:
+    answer = payments.register(**ALL_OPTIONAL)
     assert answer.status == 201
-    assert {name: answer.json[name] for name in FULL} == FULL
+    assert {name: answer.json[name] for name in ALL_OPTIONAL} == ALL_OPTIONAL
     assert answer.json["url"] == "grpcs://10.0.0.1:8080"
     assert answer.json["state"] == "live"
     assert answer.json["lease"]["heartbeat_interval_seconds"] == 20
@@ -47,18 +48,18 @@ def test_it_creates_the_service_and_the_instance(payments: Api) -> None:
     assert {**change.instance, "lease": answer.json["lease"]} == answer.json
 
 
-def test_it_fills_in_defaults(payments: Api) -> None:
+def test_register_with_absent_or_null_fields_uses_defaults(payments: Api) -> None:
     answer = payments.register(zone=None, ttl_seconds=None, metadata=None).json
     assert (answer["namespace"], answer["scheme"], answer["zone"], answer["weight"]) == ("default", "http", None, 100)
     assert (answer["tags"], answer["metadata"], answer["ttl_seconds"], answer["status"]) == ([], {}, 30, "UP")
 
 
-def test_it_takes_the_configured_ttl_as_default(payments: Api, settings: Settings) -> None:
+def test_register_without_a_ttl_uses_the_configured_one(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_DEFAULT_TTL_SECONDS = 45
     assert payments.register().json["ttl_seconds"] == 45
 
 
-def test_a_repeated_call_changes_nothing_and_logs_nothing(payments: Api) -> None:
+def test_register_repeated_appends_no_change(payments: Api) -> None:
     first = payments.register()
     again = payments.register()
     assert (first.status, again.status) == (201, 200)
@@ -68,7 +69,7 @@ def test_a_repeated_call_changes_nothing_and_logs_nothing(payments: Api) -> None
 
 
 @pytest.mark.parametrize(("field", "value"), [("host", "10.0.0.2"), ("port", 8081)])
-def test_another_address_begins_an_epoch(payments: Api, field: str, value: Any) -> None:
+def test_register_with_another_address_begins_an_epoch(payments: Api, field: str, value: Any) -> None:
     first = payments.register().json
     payments.heartbeat()
     moved = payments.register(**{field: value}).json
@@ -80,27 +81,25 @@ def test_another_address_begins_an_epoch(payments: Api, field: str, value: Any) 
     assert set(change.changed) == {field, "url", "epoch", "registered_at"}
 
 
-def test_another_weight_keeps_the_epoch(payments: Api) -> None:
+def test_register_with_another_weight_keeps_the_epoch(payments: Api) -> None:
     first = payments.register().json
     assert payments.register(weight=5).json["epoch"] == first["epoch"]
     assert Change.objects.get(kind="updated").changed == ["weight"]
 
 
-def test_a_field_left_out_falls_back_to_its_default(payments: Api) -> None:
-    payments.register(**FULL)
+def test_register_without_a_field_restores_its_default(payments: Api) -> None:
+    payments.register(**ALL_OPTIONAL)
     body = {name: value for name, value in registration(namespace="shop").items() if name != "metadata"}
     assert payments.post("/registry/register", body).json["metadata"] == {}
 
 
-def test_another_status_is_a_status_change(payments: Api) -> None:
+def test_register_with_another_status_is_a_status_change(payments: Api) -> None:
     payments.register()
     payments.register(status="DOWN")
     assert kinds(instance_id="web-1") == ["registered", "status_changed"]
 
 
-def test_it_brings_an_expired_instance_back(payments: Api) -> None:
-    from service_registry.expiry.sweep import sweep
-
+def test_register_of_an_expired_instance_restores_it(payments: Api) -> None:
     payments.register()
     ageing.age_leases(60)
     assert sweep().expired == 1
@@ -111,7 +110,7 @@ def test_it_brings_an_expired_instance_back(payments: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("sent", "stored"),
     [
         ("10.0.0.1", "10.0.0.1"),
         ("::FFFF:10.0.0.1", "10.0.0.1"),
@@ -120,11 +119,11 @@ def test_it_brings_an_expired_instance_back(payments: Api) -> None:
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
     ],
 )
-def test_it_keeps_hosts_in_one_spelling(payments: Api, sent: str, kept: str) -> None:
-    assert payments.register(host=sent).json["host"] == kept
+def test_register_stores_a_host_in_canonical_form(payments: Api, sent: str, stored: str) -> None:
+    assert payments.register(host=sent).json["host"] == stored
 
 
-def test_an_ipv6_host_stands_in_brackets_in_the_url(payments: Api) -> None:
+def test_register_with_an_ipv6_host_has_brackets_in_the_url(payments: Api) -> None:
     assert payments.register(host="2001:db8::1").json["url"] == "http://[2001:db8::1]:8080"
 
 
@@ -186,14 +185,14 @@ def test_an_ipv6_host_stands_in_brackets_in_the_url(payments: Api) -> None:
         ("health_check", {}),
     ],
 )
-def test_it_rejects_a_bad_field_by_name(payments: Api, field: str, value: Any) -> None:
+def test_register_with_an_invalid_field_names_it(payments: Api, field: str, value: Any) -> None:
     answer = payments.register(**{field: value})
     assert (answer.status, answer.code) == (400, "invalid")
     assert [path.partition(".")[0] for path in answer.json["errors"]] == [field]
 
 
 @pytest.mark.parametrize("field", ["service_name", "instance_id", "host", "port"])
-def test_it_rejects_a_missing_field_by_name(payments: Api, field: str) -> None:
+def test_register_without_a_required_field_names_it(payments: Api, field: str) -> None:
     body = registration()
     del body[field]
     answer = payments.post("/registry/register", body)
@@ -203,7 +202,7 @@ def test_it_rejects_a_missing_field_by_name(payments: Api, field: str) -> None:
 @pytest.mark.parametrize(
     "key", ["password", "db.PASSWORD", "userpwd", "api-key", "x/private-key", "access_key:x", "auth_token", "secret"]
 )
-def test_it_refuses_metadata_that_looks_secret(payments: Api, key: str) -> None:
+def test_register_with_secret_metadata_is_refused_without_its_value(payments: Api, key: str) -> None:
     answer = payments.register(metadata={key: "sesame"})
     assert (answer.status, list(answer.json["errors"])) == (400, ["metadata"])
     assert key.encode() in answer.body
@@ -211,11 +210,11 @@ def test_it_refuses_metadata_that_looks_secret(payments: Api, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["tokens-left", "primary-key", "keyring", "secretary", "access-log", "passwordless"])
-def test_it_takes_metadata_that_does_not(payments: Api, key: str) -> None:
+def test_register_with_harmless_metadata_is_accepted(payments: Api, key: str) -> None:
     assert payments.register(metadata={key: "sesame"}).status == 201
 
 
-def test_it_redacts_metadata_that_looks_secret_where_asked_to(payments: Api, settings: Settings) -> None:
+def test_register_with_secret_metadata_redacts_it_where_configured(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_SECRET_METADATA = "redact"
     assert payments.register(metadata={"password": "sesame"}).json["metadata"] == {"password": "[redacted]"}
 
@@ -238,47 +237,36 @@ def test_it_redacts_metadata_that_looks_secret_where_asked_to(payments: Api, set
         b'{"port": ' + b"9" * 5000 + b"}",
     ],
 )
-def test_it_rejects_what_is_no_json_of_ours(payments: Api, raw: bytes) -> None:
+def test_register_with_malformed_json_is_invalid(payments: Api, raw: bytes) -> None:
     answer = payments.call("POST", "/registry/register", raw=raw)
     assert (answer.status, answer.code) == (400, "invalid")
 
 
-def test_it_rejects_another_media_type(payments: Api) -> None:
+def test_register_with_another_media_type_is_unsupported(payments: Api) -> None:
     answer = payments.call("POST", "/registry/register", registration(), Content_Type="text/plain")
     assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
 
-def test_it_rejects_a_large_object_and_a_large_body(payments: Api) -> None:
+def test_register_with_a_large_object_or_body_is_too_large(payments: Api) -> None:
     large = payments.post("/registry/register", registration(instance_id="x" * 70_000))
     assert (large.status, large.code) == (413, "too_large")
     huge = payments.post("/registry/register", [registration(instance_id="x" * 1_100_000)])
     assert (huge.status, huge.code) == (413, "too_large")
 
 
-def test_it_refuses_a_foreign_service(payments: Api, stranger: Api) -> None:
+def test_register_in_a_foreign_service_is_not_owner(payments: Api, stranger: Api) -> None:
     payments.register()
     answer = stranger.register(instance_id="web-2")
     assert (answer.status, answer.code) == (403, "not_owner")
     assert Instance.objects.count() == 1
 
 
-def test_a_reader_may_not(reader: Api) -> None:
-    answer = reader.register()
-    assert (answer.status, answer.code, answer.json["permission"]) == (403, "permission_denied", "register_instance")
-
-
-def test_nobody_may_without_a_token(db: None) -> None:
-    answer = Api().register()
-    assert (answer.status, answer.code) == (401, "not_authenticated")
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-
-
-def test_a_token_comes_before_a_body_and_a_permission_before_both(reader: Api) -> None:
+def test_register_checks_token_then_permission_then_body(reader: Api) -> None:
     assert Api(bearer="nonsense").call("POST", "/registry/register", raw=b"{").status == 401
     assert reader.call("POST", "/registry/register", raw=b"{").status == 403
 
 
-def test_several_groups_have_to_name_the_owner(db: None) -> None:
+def test_register_by_several_groups_requires_an_owner(db: None) -> None:
     api = Api("registry-services", "team-a", "team-b")
     answer = api.register()
     assert (answer.status, answer.code) == (400, "owner_required")
@@ -288,36 +276,36 @@ def test_several_groups_have_to_name_the_owner(db: None) -> None:
 
 
 @pytest.mark.parametrize("owner", ["team-z", "registry-services", "offline_access", "default-roles-shop"])
-def test_the_owner_is_a_team_of_the_caller(db: None, owner: str) -> None:
+def test_register_with_a_foreign_owner_or_a_role_is_forbidden(db: None, owner: str) -> None:
     api = Api("registry-services", "team-a", "offline_access", "default-roles-shop")
     answer = api.register(owner=owner)
     assert (answer.status, answer.code) == (403, "not_owner")
     assert api.register().status == 201
 
 
-def test_a_caller_without_a_team_claims_nothing(db: None) -> None:
+def test_register_by_a_caller_without_a_team_is_forbidden(db: None) -> None:
     answer = Api("registry-services", "uma_authorization").register()
     assert (answer.status, answer.code) == (403, "not_owner")
     assert not Service.objects.exists()
 
 
-def test_services_may_have_to_be_provisioned(payments: Api, settings: Settings) -> None:
+def test_register_of_a_new_name_where_provisioned_is_forbidden(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_FIRST_REGISTRATION = "provisioned"
     answer = payments.register()
     assert (answer.status, answer.code) == (403, "permission_denied")
 
 
-def test_an_owner_near_its_quota_is_counted_anew(payments: Api, settings: Settings) -> None:
+def test_owner_count_near_the_limit_is_read_from_the_database(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 10
-    of_another_process = OwnerCounts()
-    assert of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
+    counts_of_another_process = OwnerCounts()
+    assert counts_of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
     for number in range(8):
         payments.register(instance_id=f"i-{number}")
-    assert of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
-    assert of_another_process.get({"team-payments": 9}) == {"team-payments": 8}
+    assert counts_of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
+    assert counts_of_another_process.get({"team-payments": 9}) == {"team-payments": 8}
 
 
-def test_an_owner_has_a_quota(payments: Api, settings: Settings) -> None:
+def test_register_over_the_quota_of_an_owner_is_forbidden(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 2
     answer = payments.post("/registry/register", [registration(instance_id=f"web-{number}") for number in range(3)])
     assert [result["status"] for result in answer.json["results"]] == [201, 201, 403]
@@ -327,7 +315,7 @@ def test_an_owner_has_a_quota(payments: Api, settings: Settings) -> None:
     assert payments.register(instance_id="web-0").status == 200
 
 
-def test_an_array_judges_each_item_on_its_own(payments: Api, stranger: Api) -> None:
+def test_register_array_judges_each_item_alone(payments: Api, stranger: Api) -> None:
     stranger.register("foreign")
     answer = payments.post(
         "/registry/register",
@@ -356,24 +344,24 @@ def test_an_array_judges_each_item_on_its_own(payments: Api, stranger: Api) -> N
 
 
 @pytest.mark.parametrize("length", [0, 1001])
-def test_an_array_has_one_to_a_thousand_items(payments: Api, length: int) -> None:
+def test_register_array_of_no_or_too_many_items_is_invalid(payments: Api, length: int) -> None:
     answer = payments.post("/registry/register", [{}] * length)
     assert (answer.status, answer.code) == (400, "invalid")
 
 
-def test_an_array_of_failures_is_still_200(payments: Api) -> None:
+def test_register_array_of_failures_is_200(payments: Api) -> None:
     answer = payments.post("/registry/register", [{}, {}])
     assert (answer.status, [result["status"] for result in answer.json["results"]]) == (200, [400, 400])
 
 
-def test_what_was_sent_never_comes_back_in_a_problem(payments: Api) -> None:
+def test_problem_never_contains_what_was_sent(payments: Api) -> None:
     made_up: dict[str, Any] = {"sesame!": 1}
     answer = payments.register(host="sesame!", zone="sesame!", metadata={"a": "sesame\u0000"}, **made_up)
     assert answer.status == 400
     assert b"sesame" not in answer.body
 
 
-def test_a_service_without_an_accepted_instance_is_not_left_behind(payments: Api, settings: Settings) -> None:
+def test_register_without_an_accepted_instance_leaves_no_service(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 1
     api = Api("registry-services", "team-payments", "team-b")
     items = [
@@ -389,7 +377,7 @@ def test_a_service_without_an_accepted_instance_is_not_left_behind(payments: Api
     assert [service.name for service in Service.objects.all()] == ["new"]
 
 
-def test_a_registration_is_the_last_word_about_the_status(payments: Api) -> None:
+def test_register_discards_a_pending_status(payments: Api) -> None:
     payments.register()
     for beat in range(7):
         payments.heartbeat(status="UP" if beat % 2 else "DOWN")
@@ -399,24 +387,24 @@ def test_a_registration_is_the_last_word_about_the_status(payments: Api) -> None
 
 
 @pytest.mark.parametrize("name", ["health_check", "bogus"])
-def test_a_null_in_an_unknown_field_is_still_unknown(payments: Api, name: str) -> None:
+def test_register_with_null_in_an_unknown_field_names_it(payments: Api, name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     answer = payments.register(**unknown)
     assert (answer.status, list(answer.json["errors"])) == (400, [name])
 
 
-def test_an_item_with_many_errors_is_answered_briefly(payments: Api) -> None:
+def test_register_with_many_errors_returns_twenty(payments: Api) -> None:
     made_up: dict[str, Any] = {f"field-{number}": 1 for number in range(100)}
     assert len(payments.register(**made_up).json["errors"]) == 20
 
 
-@pytest.mark.parametrize("verb", ["register", "heartbeat", "deregister"])
+@pytest.mark.parametrize("operation", ["register", "heartbeat", "deregister"])
 @pytest.mark.parametrize("query", ["x=1", "namespace=test", "metadata.a=b", "service_name=web", "x"])
-def test_a_verb_takes_no_parameters_in_its_query(payments: Api, verb: str, query: str) -> None:
+def test_operation_with_a_query_parameter_names_it(payments: Api, operation: str, query: str) -> None:
     payments.register()
-    body = registration() if verb == "register" else {"service_name": "web", "instance_id": "web-1"}
+    body = registration() if operation == "register" else {"service_name": "web", "instance_id": "web-1"}
     for sent in (body, [body]):
-        answer = payments.post(f"/registry/{verb}?{query}", sent)
+        answer = payments.post(f"/registry/{operation}?{query}", sent)
         assert (answer.status, answer.code) == (400, "invalid")
         assert [name.partition(".")[0] for name in answer.json["errors"]] == [query.partition("=")[0].partition(".")[0]]
     assert payments.listed() == ["web-1"]
@@ -426,29 +414,29 @@ def caller(*groups: str) -> Caller:
     return Caller(f"{groups[0]}@tests", frozenset(groups), frozenset({"register_instance"}))
 
 
-def test_the_owner_of_a_reserved_name_gets_it_beside_strangers_in_one_batch(db: None) -> None:
+def test_register_of_a_reserved_name_beside_others_goes_to_its_owner(db: None) -> None:
     Reservation.objects.create(
-        namespace="default", name="kept", owners=["team-a"], until=datetime.now(UTC) + timedelta(days=1)
+        namespace="default", name="reserved", owners=["team-a"], until=datetime.now(UTC) + timedelta(days=1)
     )
-    asked = [
-        Submission(Registration(**registration("kept", "foreign")), caller("team-b")),
-        Submission(Registration(**registration("kept", "own")), caller("team-a")),
+    submissions = [
+        Submission(Registration(**registration("reserved", "foreign")), caller("team-b")),
+        Submission(Registration(**registration("reserved", "own")), caller("team-a")),
     ]
-    foreign, own = manager.register_for_callers(asked, lock_timeout="1s")
+    foreign, own = manager.register_for_callers(submissions, lock_timeout="1s")
     assert isinstance(foreign, NotOwner)
     assert isinstance(own, manager.Registered)
     assert (Change.objects.get(kind="service_created").actor) == "team-a@tests"
 
 
-def test_a_new_service_that_comes_to_nothing_for_one_is_made_for_the_next(db: None, settings: Settings) -> None:
+def test_register_after_a_failed_claim_in_the_batch_creates_the_service(db: None, settings: Settings) -> None:
     settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 1
     manager.register([Registration(**registration("full", "i-1"))], caller("team-a"))
-    asked = [
+    submissions = [
         Submission(Registration(**registration("new", "over")), caller("team-a")),
         Submission(Registration(**registration("new", "within")), caller("team-b")),
         Submission(Registration(**registration("full", "i-1")), caller("team-a")),
     ]
-    over, within, again = manager.register_for_callers(asked, lock_timeout="1s")
+    over, within, again = manager.register_for_callers(submissions, lock_timeout="1s")
     assert isinstance(over, QuotaExceeded)
     assert isinstance(within, manager.Registered)
     assert within.created

@@ -1,4 +1,4 @@
-"""PUT /registry/services/{name}/owners and DELETE /registry/services/{name}"""
+"""Owners: PUT /registry/services/{name}/owners and DELETE /registry/services/{name}."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ def put(api: Api, *owners: str, **fields: Any) -> Answer:
     return api.call("PUT", PATH, {"owners": owners} | fields)
 
 
-def test_it_hands_a_service_over(payments: Api, stranger: Api, admin: Api) -> None:
+def test_set_owners_hands_a_service_over(payments: Api, stranger: Api, admin: Api) -> None:
     payments.register()
     answer = put(admin, "team-other", reason="reorganised")
     assert (answer.status, answer.json["owners"]) == (200, ["team-other"])
@@ -33,7 +33,7 @@ def test_it_hands_a_service_over(payments: Api, stranger: Api, admin: Api) -> No
     )
 
 
-def test_it_provisions_a_service(payments: Api, admin: Api) -> None:
+def test_set_owners_of_a_new_name_provisions_the_service(payments: Api, admin: Api) -> None:
     assert put(admin, "team-payments", "team-b").status == 201
     assert put(admin, "team-payments", "team-b").status == 200
     assert payments.register().status == 201
@@ -41,13 +41,13 @@ def test_it_provisions_a_service(payments: Api, admin: Api) -> None:
 
 
 @pytest.mark.parametrize("owners", [[], [""], ["a", "a"], ["a\u0000"], ["x" * 256], [str(n) for n in range(9)], "a"])
-def test_a_service_has_one_to_eight_owners(admin: Api, owners: Any) -> None:
+def test_set_owners_with_invalid_owners_is_invalid(admin: Api, owners: Any) -> None:
     answer = admin.call("PUT", PATH, {"owners": owners})
     assert (answer.status, answer.code) == (400, "invalid")
     assert not Service.objects.exists()
 
 
-def test_an_empty_service_is_deleted_and_its_name_reserved(payments: Api, stranger: Api, admin: Api) -> None:
+def test_delete_of_an_empty_service_reserves_its_name(payments: Api, stranger: Api, admin: Api) -> None:
     payments.register()
     answer = admin.call("DELETE", "/registry/services/web")
     assert (answer.status, answer.code) == (409, "service_not_empty")
@@ -60,14 +60,14 @@ def test_an_empty_service_is_deleted_and_its_name_reserved(payments: Api, strang
     assert payments.register().status == 201
 
 
-def test_a_reservation_ends(payments: Api, stranger: Api, admin: Api) -> None:
+def test_reservation_past_its_end_admits_others(payments: Api, stranger: Api, admin: Api) -> None:
     put(admin, "team-payments")
     admin.call("DELETE", "/registry/services/web")
     Reservation.objects.update(until=datetime.now(UTC))
     assert stranger.register().status == 201
 
 
-def test_who_manages_services_may_give_a_reserved_name_away(stranger: Api, admin: Api) -> None:
+def test_set_owners_of_a_reserved_name_ends_the_reservation(stranger: Api, admin: Api) -> None:
     put(admin, "team-payments")
     admin.call("DELETE", "/registry/services/web")
     assert put(admin, "team-other").status == 201
@@ -76,12 +76,12 @@ def test_who_manages_services_may_give_a_reserved_name_away(stranger: Api, admin
 
 
 @pytest.mark.parametrize("owner", ["registry-services", "offline_access", "default-roles-shop"])
-def test_a_group_that_is_no_team_owns_nothing(admin: Api, owner: str) -> None:
+def test_set_owners_with_a_role_or_common_group_is_invalid(admin: Api, owner: str) -> None:
     answer = put(admin, "team-payments", owner)
     assert (answer.status, list(answer.json["errors"])) == (400, ["owners.1"])
     assert not Service.objects.exists()
 
 
-def test_an_owner_named_twice_is_refused_by_that_name(admin: Api) -> None:
+def test_set_owners_with_a_repeated_owner_names_it(admin: Api) -> None:
     (error,) = put(admin, "team-payments", "team-payments").json["errors"]["owners"]
     assert error == {"code": "not_distinct", "message": "must not hold the same owner twice"}

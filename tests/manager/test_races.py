@@ -1,4 +1,4 @@
-"""Where two callers meet: threads with connections of their own, on committed rows."""
+"""Races between operations: threads with their own connections, on committed rows."""
 
 import random
 import threading
@@ -14,8 +14,8 @@ from service_registry import manager, metrics
 from service_registry.caller import Caller
 from service_registry.exceptions import InstanceNotFound, NotOwner
 from service_registry.expiry.sweep import sweep
-from service_registry.models import Change, Instance, Lease, RegistryState, Service
-from service_registry.schemas import Deregistration, Heartbeat, InstanceOverride, Registration
+from service_registry.models import Change, Instance, Lease, RegistryState, Reservation, Service
+from service_registry.schemas import Deregistration, Heartbeat, InstanceOverride, Registration, ServiceOwners
 from tests import ageing
 from tests.client import registration
 
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "deregister_instance"}))
 
 
-def at_once(runs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run all at the same moment, on a thread and a connection each; raise what any of them raises."""
+def run_concurrently(runs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run each function on a thread with its own connection, all at the same time. Raises what any of them raises."""
     barrier = threading.Barrier(len(runs))
 
-    def one(run: Callable[[], Any]) -> Any:
+    def run_one(run: Callable[[], Any]) -> Any:
         try:
             barrier.wait(30)
             return run()
@@ -36,21 +36,21 @@ def at_once(runs: Sequence[Callable[[], Any]]) -> list[Any]:
             connections.close_all()
 
     with ThreadPoolExecutor(len(runs)) as threads:
-        return [future.result(60) for future in [threads.submit(one, run) for run in runs]]
+        return [future.result(60) for future in [threads.submit(run_one, run) for run in runs]]
 
 
 def instance(instance_id: str, service_name: str = "web", **fields: Any) -> Registration:
     return Registration(**registration(service_name, instance_id, **fields))
 
 
-def test_two_that_claim_a_name_at_once_make_one_owner_each_time() -> None:
+def test_concurrent_claims_of_a_name_have_one_winner() -> None:
     rivals = [Caller(team, frozenset({team}), frozenset({"register_instance"})) for team in ("team-a", "team-b")]
     for trial in range(200):
         name = f"service-{trial}"
         runs = [
             lambda rival=rival, name=name: manager.register([instance(rival.actor, name)], rival)[0] for rival in rivals
         ]
-        outcomes = at_once(runs)
+        outcomes = run_concurrently(runs)
         won = [outcome for outcome in outcomes if isinstance(outcome, manager.Registered)]
         assert len(won) == 1
         assert sum(isinstance(outcome, NotOwner) for outcome in outcomes) == 1
@@ -59,13 +59,13 @@ def test_two_that_claim_a_name_at_once_make_one_owner_each_time() -> None:
     assert Change.objects.filter(kind="service_created").count() == 200
 
 
-def test_the_same_new_instance_registered_at_once_has_one_row() -> None:
+def test_concurrent_registrations_of_a_new_instance_make_one_row() -> None:
     for trial in range(30):
         runs = [
             lambda port=port, trial=trial: manager.register([instance(f"i-{trial}", port=port)], OWNER)[0]
             for port in (1, 2, 3)
         ]
-        outcomes = at_once(runs)
+        outcomes = run_concurrently(runs)
         assert sum(outcome.created for outcome in outcomes) == 1
     assert Instance.objects.count() == 30
     kinds = ["registered", "updated"]
@@ -73,22 +73,22 @@ def test_the_same_new_instance_registered_at_once_has_one_row() -> None:
     assert len(epochs) == len(set(epochs))
 
 
-def test_batches_in_any_order_never_deadlock() -> None:
-    """8 writers, 1,000 calls: overlapping arrays in random order that register, beat with a status and deregister."""
+def test_concurrent_batches_in_any_order_never_deadlock() -> None:
+    """8 writers, 1,000 calls: overlapping arrays in random order that register, renew with a status and deregister."""
     names = [("web", f"i-{number}") for number in range(15)] + [("api", f"i-{number}") for number in range(15)]
-    deadlocks = database_deadlocks()
+    deadlocks = count_deadlocks()
 
     def write(seed: int) -> None:
         chance = random.Random(seed)
         for _ in range(125):
             keys = chance.sample(names, 12)
-            verb = chance.random()
-            if verb < 0.4:
+            choice = chance.random()
+            if choice < 0.4:
                 ports = [chance.choice((80, 81)) for _ in keys]
                 items = [instance(key[1], key[0], port=port) for key, port in zip(keys, ports, strict=True)]
                 outcomes: list[Any] = [*manager.register(items, OWNER)]
                 assert all(isinstance(outcome, manager.Registered) for outcome in outcomes)
-            elif verb < 0.8:
+            elif choice < 0.8:
                 statuses = [chance.choice((None, "UP", "DOWN")) for _ in keys]
                 beats = [
                     Heartbeat(service_name=key[0], instance_id=key[1], status=status)
@@ -101,24 +101,24 @@ def test_batches_in_any_order_never_deadlock() -> None:
                 outcomes = [*manager.deregister(leaving, OWNER)]
                 assert all(isinstance(outcome, manager.Deregistered | InstanceNotFound) for outcome in outcomes)
 
-    at_once([partial(write, seed) for seed in range(8)])
-    assert database_deadlocks() == deadlocks
+    run_concurrently([partial(write, seed) for seed in range(8)])
+    assert count_deadlocks() == deadlocks
     assert Lease.objects.count() == Instance.objects.count()
 
 
-def database_deadlocks() -> int:
+def count_deadlocks() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_stat_clear_snapshot()")
         cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         return int(cursor.fetchone()[0])
 
 
-def test_a_heartbeat_that_meets_the_sweep_is_never_lost() -> None:
-    """Whoever comes first, an answered beat means that the instance is listed."""
+def test_heartbeat_during_a_sweep_is_never_lost() -> None:
+    """In either order, an instance whose heartbeat was answered is listed."""
     for _ in range(40):
         manager.register([instance("i-1")], OWNER)
         ageing.age_leases(34)
-        (beaten, _swept) = at_once(
+        (beaten, _swept) = run_concurrently(
             [lambda: manager.heartbeat([Heartbeat(service_name="web", instance_id="i-1")], OWNER)[0], sweep]
         )
         assert isinstance(beaten, manager.Renewed)
@@ -127,28 +127,28 @@ def test_a_heartbeat_that_meets_the_sweep_is_never_lost() -> None:
     assert kinds.count("expired") == kinds.count("recovered")
 
 
-def test_sweeps_at_once_log_each_expiry_once() -> None:
+def test_concurrent_sweeps_log_each_expiry_once() -> None:
     for trial in range(20):
         manager.register([instance(f"i-{trial}-{number}") for number in range(20)], OWNER)
         ageing.age_leases(60, instance_id__startswith=f"i-{trial}-")
-        at_once([sweep, sweep, sweep])
+        run_concurrently([sweep, sweep, sweep])
         sweep()
     assert Change.objects.filter(kind="expired").count() == 400
 
 
-def proven(names: Sequence[str]) -> None:
+def register_proven(names: Sequence[str]) -> None:
     manager.register([instance(name) for name in names], OWNER)
     beats = manager.heartbeat([Heartbeat(service_name="web", instance_id=name) for name in names], OWNER)
     assert all(isinstance(outcome, manager.Renewed) for outcome in beats)
 
 
-def test_a_heartbeat_that_meets_the_sweep_ends_its_hold_or_prevents_it() -> None:
-    """Four of five are held; the fifth beats while the sweep judges."""
+def test_heartbeat_during_a_sweep_ends_or_prevents_protection() -> None:
+    """Four of five are protected. The fifth sends a heartbeat during the sweep."""
     names = [f"i-{number}" for number in range(5)]
     for _ in range(40):
-        proven(names)
+        register_proven(names)
         ageing.age_leases(34)
-        beaten, _swept = at_once(
+        beaten, _swept = run_concurrently(
             [lambda: manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)[0], sweep]
         )
         assert isinstance(beaten, manager.Renewed)
@@ -160,12 +160,12 @@ def test_a_heartbeat_that_meets_the_sweep_ends_its_hold_or_prevents_it() -> None
     assert "expired" not in kinds
 
 
-def test_sweeps_at_once_log_each_hold_once() -> None:
+def test_concurrent_sweeps_log_each_protection_once() -> None:
     for trial in range(20):
         names = [f"i-{trial}-{number}" for number in range(20)]
-        proven(names)
+        register_proven(names)
         ageing.age_leases(34, instance_id__startswith=f"i-{trial}-")
-        at_once([sweep, sweep, sweep])
+        run_concurrently([sweep, sweep, sweep])
         sweep()
         assert Instance.objects.protected().count() == 20
         outcomes = manager.deregister([Deregistration(service_name="web", instance_id=name) for name in names], OWNER)
@@ -173,7 +173,7 @@ def test_sweeps_at_once_log_each_hold_once() -> None:
     assert Change.objects.filter(kind="protected").count() == 400
 
 
-def test_sweeps_at_once_restart_the_window_once() -> None:
+def test_concurrent_sweeps_restart_the_window_once() -> None:
     for trial in range(20):
         for service in ("web", "api", "mail"):
             manager.register([instance(f"i-{number}", service) for number in range(7)], OWNER)
@@ -181,30 +181,30 @@ def test_sweeps_at_once_restart_the_window_once() -> None:
                 [Heartbeat(service_name=service, instance_id=f"i-{number}") for number in range(7)], OWNER
             )
         ageing.age_leases(60)
-        at_once([sweep, sweep, sweep])
+        run_concurrently([sweep, sweep, sweep])
         sweep()
         assert RegistryState.objects.get().suspended_at is not None, trial
         manager.heartbeat([Heartbeat(service_name="web", instance_id="i-0")], OWNER)
         before = metrics.window_restarts.labels("suspension")._value.get()
-        at_once([sweep, sweep, sweep])
+        run_concurrently([sweep, sweep, sweep])
         sweep()
         assert metrics.window_restarts.labels("suspension")._value.get() - before == 1
     assert not Change.objects.filter(kind__in=["expired", "protected"]).exists()
 
 
-def test_an_instance_removed_under_a_registration_is_made_anew() -> None:
+def test_register_during_a_purge_makes_a_new_row() -> None:
     for trial in range(20):
         manager.register([instance("i-1")], OWNER)
         ageing.age_leases(60)
         sweep()
         ageing.age_expiries(700)
-        registered, _swept = at_once([lambda: manager.register([instance("i-1")], OWNER)[0], sweep])
+        registered, _swept = run_concurrently([lambda: manager.register([instance("i-1")], OWNER)[0], sweep])
         assert isinstance(registered, manager.Registered), trial
         assert Instance.objects.count() == 1
 
 
-def test_ids_follow_commit_order() -> None:
-    """A reader that has seen a change has seen every change before it."""
+def test_change_ids_follow_commit_order() -> None:
+    """A reader that has seen a change has seen all changes with lower ids."""
     stop = threading.Event()
     seen: list[int] = []
 
@@ -225,21 +225,113 @@ def test_ids_follow_commit_order() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    at_once([partial(write, writer) for writer in range(6)])
+    run_concurrently([partial(write, writer) for writer in range(6)])
     stop.set()
     reader.join()
     missed = sorted(set(Change.objects.filter(id__lte=max(seen)).values_list("id", flat=True)) - set(seen))
     assert missed == []
 
 
-def test_the_log_ends_with_what_is_listed_when_an_override_meets_a_registration() -> None:
-    """Neither has to wait for the other: whichever commits later states the instance as it is then."""
+def test_last_change_after_concurrent_override_and_register_shows_both() -> None:
+    """Neither waits for the other. The change that is committed later shows the instance as it is then."""
     operator = Caller("operator", frozenset(), frozenset({"operate_instance"}))
     manager.register([instance("first")], OWNER)
     for trial in range(100):
         name = f"i-{trial}"
         order = InstanceOverride(service_name="web", instance_id=name, status="DOWN", reason="test")
-        at_once([partial(manager.register, [instance(name)], OWNER), partial(manager.override, [order], operator)])
+        run_concurrently(
+            [partial(manager.register, [instance(name)], OWNER), partial(manager.override, [order], operator)]
+        )
         logged = Change.objects.filter(instance_id=name).latest("id").instance
         assert logged is not None
         assert logged["status"] == "DOWN", trial
+
+
+ADMIN = Caller("admin", frozenset(), frozenset({"manage_service", "operate_instance"}))
+
+
+def set_owners(name: str, *owners: str) -> Any:
+    return manager.set_owners([ServiceOwners(name=name, owners=[*owners])], ADMIN)[0]
+
+
+def register_one(service_name: str) -> Any:
+    return manager.register([instance("i-1", service_name)], OWNER)[0]
+
+
+def kinds_of(service_name: str) -> list[str]:
+    return list(Change.objects.filter(service_name=service_name).order_by("id").values_list("kind", flat=True))
+
+
+def test_concurrent_set_owners_of_a_new_name_create_it_once() -> None:
+    for trial in range(50):
+        name = f"service-{trial}"
+        outcomes = run_concurrently([partial(set_owners, name, owner) for owner in ("team-a", "team-b", "team-c")])
+        assert sum(outcome.created for outcome in outcomes) == 1
+        assert kinds_of(name) == ["service_created", "owners_changed", "owners_changed"]
+        last = Change.objects.filter(service_name=name).latest("id").evidence
+        assert last is not None
+        assert Service.objects.get(name=name).owners == last["owners"]
+
+
+def test_set_owners_during_a_register_decides_by_the_order_in_the_log() -> None:
+    orders = set()
+    for trial in range(60):
+        name = f"service-{trial}"
+        set_owners(name, "team")
+        registered, _owned = run_concurrently([partial(register_one, name), partial(set_owners, name, "other")])
+        kinds = kinds_of(name)[1:]
+        orders.add(tuple(kinds))
+        if isinstance(registered, manager.Registered):
+            assert kinds == ["registered", "owners_changed"]
+        else:
+            assert isinstance(registered, NotOwner)
+            assert kinds == ["owners_changed"]
+    print(f"orders that occurred: {orders}")
+
+
+def test_delete_service_during_a_register_leaves_the_instance_in_a_service() -> None:
+    for trial in range(60):
+        name = f"service-{trial}"
+        set_owners(name, "team")
+        registered, refused = run_concurrently(
+            [
+                partial(register_one, name),
+                partial(manager.delete_service, "default", name, None, ADMIN),
+            ]
+        )
+        assert isinstance(registered, manager.Registered)
+        assert Instance.objects.get(service__name=name).instance_id == "i-1"
+        assert ("service_deleted" in kinds_of(name)) == (refused is None)
+        assert kinds_of(name)[-1] == "registered"
+
+
+def test_delete_service_during_set_owners_agrees_with_the_log() -> None:
+    for trial in range(60):
+        name = f"service-{trial}"
+        set_owners(name, "team-a")
+        run_concurrently(
+            [partial(set_owners, name, "team-b"), partial(manager.delete_service, "default", name, None, ADMIN)]
+        )
+        deleted = kinds_of(name)[-1] == "service_deleted"
+        assert Service.objects.filter(name=name).exists() == (not deleted)
+        assert Reservation.objects.filter(name=name).exists() == deleted
+
+
+def test_concurrent_overrides_in_any_order_never_deadlock() -> None:
+    """Each batch sets or clears, as those of the front ends do. No instance exists, whose lock would order the batches."""
+    set_owners("web", "team")
+    deadlocks = count_deadlocks()
+
+    def write(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(40):
+            status = chance.choice((None, "DOWN"))
+            items = [
+                InstanceOverride(service_name="web", instance_id=f"i-{number}", status=status, reason="test")
+                for number in chance.sample(range(20), 12)
+            ]
+            outcomes = manager.override(items, ADMIN)
+            assert all(isinstance(outcome, manager.Overridden) for outcome in outcomes)
+
+    run_concurrently([partial(write, seed) for seed in range(6)])
+    assert count_deadlocks() == deadlocks

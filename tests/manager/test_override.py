@@ -1,4 +1,4 @@
-"""PUT and DELETE /registry/instance/{service_name}/{instance_id}/status"""
+"""Override: PUT and DELETE /registry/instance/{service_name}/{instance_id}/status."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,22 +11,22 @@ from tests import ageing
 from tests.client import Answer, Api
 
 PATH = "/registry/instance/web/web-1/status"
-STATEMENT = {"status": "OUT_OF_SERVICE", "reason": "disk is failing"}
+BODY = {"status": "OUT_OF_SERVICE", "reason": "disk is failing"}
 
 
 def put(api: Api, path: str = PATH, **fields: Any) -> Answer:
-    return api.call("PUT", path, STATEMENT | fields)
+    return api.call("PUT", path, BODY | fields)
 
 
-def later(**passed: int) -> str:
-    return (datetime.now(UTC) + timedelta(**passed)).isoformat()
+def time_ahead(**duration: int) -> str:
+    return (datetime.now(UTC) + timedelta(**duration)).isoformat()
 
 
-def test_it_stands_over_the_reported_status(payments: Api, operator: Api, reader: Api) -> None:
+def test_override_replaces_the_reported_status(payments: Api, operator: Api, reader: Api) -> None:
     payments.register()
     answer = put(operator)
     assert answer.status == 200
-    assert answer.json["override"] == STATEMENT | {"actor": answer.json["override"]["actor"], "until": None}
+    assert answer.json["override"] == BODY | {"actor": answer.json["override"]["actor"], "until": None}
     assert answer.json["override"]["actor"].startswith("operator@")
     assert (answer.json["instance"]["status"], answer.json["instance"]["reported_status"]) == ("OUT_OF_SERVICE", "UP")
     assert reader.get("/registry/services/web").json["instances"] == []
@@ -34,7 +34,7 @@ def test_it_stands_over_the_reported_status(payments: Api, operator: Api, reader
     assert (change.reason, change.instance_id) == ("disk is failing", "web-1")
 
 
-def test_it_survives_heartbeats_registration_and_removal(payments: Api, operator: Api) -> None:
+def test_override_survives_heartbeat_registration_and_deregistration(payments: Api, operator: Api) -> None:
     payments.register()
     put(operator)
     assert payments.heartbeat(status="UP").json["status"] == "OUT_OF_SERVICE"
@@ -43,7 +43,7 @@ def test_it_survives_heartbeats_registration_and_removal(payments: Api, operator
     assert payments.register().json["status"] == "OUT_OF_SERVICE"
 
 
-def test_the_instance_need_not_exist_but_the_service_must(payments: Api, operator: Api) -> None:
+def test_override_needs_a_service_and_no_instance(payments: Api, operator: Api) -> None:
     assert put(operator).code == "service_not_found"
     payments.register(instance_id="other")
     answer = put(operator)
@@ -51,14 +51,14 @@ def test_the_instance_need_not_exist_but_the_service_must(payments: Api, operato
     assert payments.register().json["status"] == "OUT_OF_SERVICE"
 
 
-def test_the_same_again_changes_nothing(payments: Api, operator: Api) -> None:
+def test_override_repeated_appends_one_change(payments: Api, operator: Api) -> None:
     payments.register()
     put(operator)
     put(operator)
     assert Change.objects.filter(kind="status_changed").count() == 1
 
 
-def test_it_is_taken_back(payments: Api, operator: Api, reader: Api) -> None:
+def test_override_cleared_restores_the_reported_status(payments: Api, operator: Api, reader: Api) -> None:
     payments.register()
     put(operator)
     for _ in range(2):
@@ -68,23 +68,23 @@ def test_it_is_taken_back(payments: Api, operator: Api, reader: Api) -> None:
     assert len(reader.get("/registry/services/web").json["instances"]) == 1
 
 
-def test_it_ends_at_its_time(payments: Api, operator: Api) -> None:
+def test_override_past_its_end_is_ended_by_a_sweep(payments: Api, operator: Api) -> None:
     payments.register()
-    assert put(operator, until=later(hours=1)).json["override"]["until"]
+    assert put(operator, until=time_ahead(hours=1)).json["override"]["until"]
     assert sweep().overrides_ended == 0
     Override.objects.update(until=datetime.now(UTC) - timedelta(seconds=1))
     assert sweep().overrides_ended == 1
     assert payments.heartbeat().json["status"] == "UP"
 
 
-def test_an_expired_instance_keeps_it(payments: Api, operator: Api) -> None:
+def test_override_of_an_expired_instance_leaves_it_expired(payments: Api, operator: Api) -> None:
     payments.register()
     ageing.age_leases(60)
     sweep()
     assert put(operator).json["instance"]["state"] == "expired"
 
 
-def test_an_owner_may_set_its_own_and_no_other(payments: Api, stranger: Api) -> None:
+def test_override_by_an_owner_is_for_own_services_alone(payments: Api, stranger: Api) -> None:
     payments.register()
     assert put(payments).status == 200
     for path in (PATH, PATH.replace("web-1", "web-9")):
@@ -112,13 +112,13 @@ def test_an_owner_may_set_its_own_and_no_other(payments: Api, stranger: Api) -> 
         ("actor", "me"),
     ],
 )
-def test_it_rejects_a_bad_field_by_name(payments: Api, operator: Api, field: str, value: Any) -> None:
+def test_override_with_an_invalid_field_names_it(payments: Api, operator: Api, field: str, value: Any) -> None:
     payments.register()
     answer = put(operator, **{field: value})
     assert (answer.status, list(answer.json["errors"])) == (400, [field])
 
 
-def test_it_knows_namespaces(payments: Api, operator: Api) -> None:
+def test_override_in_another_namespace_is_not_found(payments: Api, operator: Api) -> None:
     payments.register(namespace="shop")
     assert put(operator).code == "service_not_found"
     assert put(operator, PATH + "?namespace=shop").json["namespace"] == "shop"
