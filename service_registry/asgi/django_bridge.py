@@ -7,7 +7,6 @@ threads. Django's own ASGI handler runs each request in a thread of its own maki
 
 import asyncio
 import io
-import re
 from concurrent.futures import Executor
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, HTTPScope
@@ -26,9 +25,6 @@ from service_registry.exceptions import BodyTooLarge, RequestTimeout
 from service_registry.http.problems import CONTENT_TYPE, problem_for_error
 from service_registry.http.request_id import HEADER, safe_or_new
 from service_registry.http.responses import render
-
-# A query must be ASCII (RFC 3986, section 2). Django fails on raw bytes that are not UTF-8.
-NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 class DjangoBridge:
@@ -76,7 +72,7 @@ class DjangoBridge:
         set_script_prefix(get_script_prefix(scope))
         request_started.send(sender=type(self), scope=scope)
         with stream:
-            request = ASGIRequest(with_ascii_query(scope), stream)
+            request = ASGIRequest(with_joined_cookies(scope), stream)
             request.META["CONTENT_LENGTH"] = str(length)
             response = self.handler.get_response(request)
         try:
@@ -85,10 +81,13 @@ class DjangoBridge:
             response.close()  # sends request_finished
 
 
-def with_ascii_query(scope: HTTPScope) -> HTTPScope:
-    """Return the scope with a query in ASCII."""
-    query = NOT_ASCII.sub(lambda byte: b"%%%02X" % ord(byte[0]), scope["query_string"])
-    return {**scope, "query_string": query}
+def with_joined_cookies(scope: HTTPScope) -> HTTPScope:
+    """Return the scope with one Cookie header (RFC 9113, section 8.2.3). Django would join them with commas."""
+    cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+    if len(cookies) < 2:
+        return scope
+    others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+    return {**scope, "headers": [*others, (b"cookie", b"; ".join(cookies))]}
 
 
 def take_content(response: HttpResponseBase) -> bytes:

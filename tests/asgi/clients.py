@@ -1,9 +1,11 @@
-"""The client's two ends of a request, for answers that are looked at while they are sent."""
+"""The client's end of a request for tests without a server, as ASGI's scope, receive and send."""
 
 import asyncio
 from collections.abc import Callable
 
-from asgiref.typing import ASGIReceiveEvent, ASGISendEvent, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
+
+from service_registry.asgi.request import Request
 
 GET: HTTPScope = {
     "type": "http",
@@ -23,30 +25,46 @@ GET: HTTPScope = {
 }
 
 
-async def nowhere(_message: ASGISendEvent) -> None:
-    """To a client of whom nothing is known."""
+def request_scope(method: str, path: str, headers: dict[str, str], query: bytes = b"") -> HTTPScope:
+    """Return the scope of a request."""
+    sent = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return GET | {"method": method, "path": path, "raw_path": path.encode(), "headers": sent, "query_string": query}
 
 
-async def silence() -> ASGIReceiveEvent:
-    """Of a client that stays."""
+async def discard(_message: ASGISendEvent) -> None:
+    """Send to a client that reads everything."""
+
+
+async def receive_nothing() -> ASGIReceiveEvent:
+    """Receive from a client that stays connected and sends nothing."""
     await asyncio.Event().wait()
-    raise AssertionError("it never ends")
+    raise AssertionError("nothing sets the event")
+
+
+def make_request(
+    scope: HTTPScope = GET, receive: ASGIReceiveCallable = receive_nothing, send: ASGISendCallable = discard
+) -> Request:
+    return Request(scope, receive, send, operation="test", route=scope["path"], path_parameter="")
 
 
 class Client:
-    """Takes the end of its answer when it is let.
+    """A client that reads the end of its response only once `reads` is set.
 
     Arguments:
         body: of its request.
-        at_the_end: is called when the end is sent.
+        on_end: called when the end of the response is sent.
+
+    Attributes:
+        end_is_sent: set when the end of the response is sent.
+        received: what it has read of the response's body.
     """
 
-    def __init__(self, body: bytes = b"", at_the_end: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, body: bytes = b"", on_end: Callable[[], object] = lambda: None) -> None:
         self.body = body
-        self.at_the_end = at_the_end
-        self.is_sent_the_end = asyncio.Event()
-        self.takes = asyncio.Event()
-        self.taken = b""
+        self.on_end = on_end
+        self.end_is_sent = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.received = b""
 
     async def receive(self) -> ASGIReceiveEvent:
         body, self.body = self.body, b""
@@ -56,7 +74,7 @@ class Client:
         if message["type"] != "http.response.body":
             return
         if not message["more_body"]:
-            self.at_the_end()
-            self.is_sent_the_end.set()
-            await self.takes.wait()
-        self.taken += message["body"]
+            self.on_end()
+            self.end_is_sent.set()
+            await self.reads.wait()
+        self.received += message["body"]

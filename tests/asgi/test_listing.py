@@ -116,30 +116,30 @@ def fill(team: Api) -> None:
     team.register("handed-over")
     assert team.call("PUT", "/registry/services/handed-over/owners", {"owners": ["team-b", "team-ä"]}).status == 200
     override(team)
-    hold_and_expire(team)
+    protect_and_expire(team)
 
 
 def override(team: Api) -> None:
-    """One that stands, one that has ended, and one of an instance that is not there."""
-    statement = {"status": "OUT_OF_SERVICE", "reason": "disk"}
+    """Set an override that applies, one that has ended, and one of an instance that does not exist."""
+    values = {"status": "OUT_OF_SERVICE", "reason": "disk"}
     until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     team.register("overridden", "ended")
-    team.register("overridden", "stands")
-    for path in ("overridden/ended", "overridden/stands", "web/absent"):
-        answer = team.call("PUT", f"/registry/instance/{path}/status", statement | {"until": until})
+    team.register("overridden", "applies")
+    for path in ("overridden/ended", "overridden/applies", "web/absent"):
+        answer = team.call("PUT", f"/registry/instance/{path}/status", values | {"until": until})
         assert answer.status == 200, answer.body
     Override.objects.filter(instance_id="ended").update(until=datetime.now(UTC) - timedelta(seconds=1))
     assert sweep().overrides_ended == 1
 
 
-def hold_and_expire(team: Api) -> None:
-    """Four of six are held; of two services all or some have expired."""
+def protect_and_expire(team: Api) -> None:
+    """Protect four instances of six, and expire all or some instances of two other services."""
     team.register("lost", "all")
     team.register("api", "expired")
-    held = register_fleet(team, {"held": 6})[:4]
+    protected = register_fleet(team, {"protected": 6})[:4]
     for instance_id in ("all", "expired"):
         ageing.age_leases(60, instance_id=instance_id)
-    set_heartbeat_age(33.5, held)
+    set_heartbeat_age(33.5, protected)
     report = sweep()
     assert (report.expired, report.protected) == (2, 4)
 
@@ -167,7 +167,7 @@ QUERIES = [
 def test_list_from_memory_equals_list_from_database(
     team: Api, feed: FeedConnection, from_database: ReadList, view: str
 ) -> None:
-    """For a replica loaded from the tables, for one fed by the log, and when a client changes between sources."""
+    """Compare a replica from the tables, one fed by the log, and a walk that changes between sources."""
     fed, _ = load_replica(feed)
     fill(team)
     assert states(from_database) == {"live", "protected", "expired"}

@@ -1,4 +1,4 @@
-"""What a request leaves for Python's collector of cycles, which comes rarely: nothing of its body or its answer."""
+"""A request leaves nothing of its body or its response to the garbage collector, which runs rarely."""
 
 import asyncio
 import gc
@@ -12,19 +12,19 @@ from django.db import connections
 
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
-from tests.asgi.clients import GET, Client
+from tests.asgi.clients import Client, request_scope
 from tests.client import Api, registration, token
 
 ROUNDS = 20
 LARGE = 400_000
-# A few kilobytes of Django's and DRF's own objects are in cycles after each.
-LEFT = 100_000
+# A few kilobytes of Django's and DRF's own objects are in cycles after each request.
+LEFT_PER_REQUEST = 100_000
 METADATA = {f"key-{number}": "x" * 480 for number in range(16)}
 
 
 @pytest.fixture
 def bridge(transactional_db: None) -> Iterator[DjangoBridge]:
-    """As in a web process, before a catalogue whose list and log are large."""
+    """Return a bridge as in a web process, with a catalogue whose list and log are large."""
     team = Api("registry-services", "team")
     for number in range(3):
         items = [registration(f"web-{number}", f"i-{each}", metadata=METADATA) for each in range(60)]
@@ -38,15 +38,12 @@ BODY = json.dumps([registration("web", f"i-{each}", metadata=METADATA) for each 
 
 
 async def send(bridge: DjangoBridge, method: str, path: str, body: bytes, bearer: str) -> int:
-    """The size of the answer."""
+    """Send a request and return the size of the response's body."""
     headers = {"host": "localhost", "authorization": f"Bearer {bearer}", "content-type": "application/json"}
-    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
-    client = Client(bytes(bytearray(body)))  # its own
-    client.takes.set()
-    await bridge(
-        GET | {"method": method, "path": path, "raw_path": path.encode(), "headers": sent}, client.receive, client.send
-    )
-    return len(client.taken)
+    client = Client(bytes(bytearray(body)))  # a copy, so that it is counted
+    client.reads.set()
+    await bridge(request_scope(method, path, headers), client.receive, client.send)
+    return len(client.received)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +60,9 @@ async def send(bridge: DjangoBridge, method: str, path: str, body: bytes, bearer
         ("POST", "/admin/login/", BODY, ""),
     ],
 )
-def test_nothing_large_is_left(bridge: DjangoBridge, method: str, path: str, body: bytes, bearer: str) -> None:
+def test_response_leaves_no_large_object_in_a_reference_cycle(
+    bridge: DjangoBridge, method: str, path: str, body: bytes, bearer: str
+) -> None:
     bearer = bearer or token("registry-services", "registry-operators", "team")
 
     async def send_some() -> tuple[int, int]:
@@ -81,4 +80,4 @@ def test_nothing_large_is_left(bridge: DjangoBridge, method: str, path: str, bod
 
     size, left = asyncio.run(send_some())
     assert max(size, len(body)) > LARGE
-    assert left < size + ROUNDS * LEFT  # the last answer may be there still
+    assert left < size + ROUNDS * LEFT_PER_REQUEST  # the last response may still be there

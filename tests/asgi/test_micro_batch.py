@@ -1,117 +1,170 @@
-"""How requests in ones become batches, with small verbs in place of the registry's."""
+"""Micro-batches of single requests, with small operations in place of the registry's."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service_registry.asgi.writes.micro_batch import WAITING, WAITING_FOR_ONE_KEY, Gathering, Verb
+from django.db import OperationalError
+from psycopg.errors import AdminShutdown, LockNotAvailable
+
+from service_registry.asgi.writes.micro_batch import (
+    LOCK_TIMEOUT,
+    LOCK_TIMEOUT_IN_HALVES,
+    MAX_QUEUED,
+    MAX_QUEUED_PER_INSTANCE,
+    MicroBatcher,
+    Operation,
+)
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.manager.batch import Submission
 from service_registry.schemas import Heartbeat
 
 CALLER = Caller("tester", frozenset(), frozenset())
+Outcomes = list[str | RegistryError | BaseException]
 
 
-def by(instance_id: str) -> Submission[Heartbeat]:
+def submission(instance_id: str) -> Submission[Heartbeat]:
     return Submission(Heartbeat(service_name="web", instance_id=instance_id), CALLER)
 
 
-def outcomes_of(verb: Verb[Heartbeat, str], instance_ids: Sequence[str]) -> list[str | RegistryError | BaseException]:
-    """What those get who all ask at once."""
+def submit_together(operation: Operation[Heartbeat, str], instance_ids: Sequence[str]) -> Outcomes:
+    """Return the outcomes of requests that arrive at the same moment."""
 
-    async def ask() -> list[str | RegistryError | BaseException]:
+    async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Heartbeat, str](verb, threads)
-            asking = [gathered.outcome(by(instance_id)) for instance_id in instance_ids]
-            return [*await asyncio.gather(*asking, return_exceptions=True)]
+            batcher = MicroBatcher[Heartbeat, str](operation, threads)
+            requests = [batcher.submit(submission(instance_id)) for instance_id in instance_ids]
+            return [*await asyncio.gather(*requests, return_exceptions=True)]
 
-    return asyncio.run(ask())
+    return asyncio.run(submit_all())
 
 
 class Recorder:
-    """Answers each with its own id, and remembers the batches."""
+    """An operation whose outcome for each item is its instance id. It keeps its batches and their lock timeouts."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.lock_timeouts: list[str] = []
 
-    def __call__(self, asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:  # noqa: ARG002
-        self.batches.append([each.instance_id for each in asked])
-        return [each.instance_id for each in asked]
+    def __call__(self, submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+        self.batches.append([each.instance_id for each in submissions])
+        self.lock_timeouts.append(lock_timeout)
+        return [each.instance_id for each in submissions]
 
 
-def test_those_who_come_together_are_one_batch() -> None:
+def blocked(recorder: Recorder, go_on: threading.Event) -> Operation[Heartbeat, str]:
+    """Return an operation that waits for `go_on` after each batch."""
+
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+        outcomes = recorder(submissions, lock_timeout)
+        assert go_on.wait(timeout=60)
+        return outcomes
+
+    return operation
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_requests_that_arrive_together_are_one_batch() -> None:
     recorder, ids = Recorder(), [f"i-{number}" for number in range(100)]
-    assert outcomes_of(recorder, ids) == ids
+    assert submit_together(recorder, ids) == ids
     assert recorder.batches == [ids]
+    assert recorder.lock_timeouts == [LOCK_TIMEOUT]
 
 
-def test_a_second_request_for_the_same_instance_waits_for_the_next_batch() -> None:
+def test_second_request_for_an_instance_waits_for_the_next_batch() -> None:
     recorder = Recorder()
-    assert outcomes_of(recorder, ["a", "b", "a", "a"]) == ["a", "b", "a", "a"]
+    assert submit_together(recorder, ["a", "b", "a", "a"]) == ["a", "b", "a", "a"]
     assert recorder.batches == [["a", "b"], ["a"], ["a"]]
 
 
-def test_a_batch_has_a_bound() -> None:
+def test_batch_size_is_bounded() -> None:
     recorder, ids = Recorder(), [f"i-{number}" for number in range(1200)]
-    assert outcomes_of(recorder, ids) == ids
+    assert submit_together(recorder, ids) == ids
     assert [len(batch) for batch in recorder.batches] == [500, 500, 200]
 
 
-def test_an_item_that_fails_its_batch_fails_alone() -> None:
-    def verb(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
-        if any(each.instance_id == "bad" for each in asked):
+def test_item_that_fails_its_batch_fails_alone() -> None:
+    recorder = Recorder()
+
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+        outcomes = recorder(submissions, lock_timeout)
+        if "bad" in outcomes:
             raise ValueError("bad")
-        return [each.instance_id for each in asked]
-
-    ids = ["a", "b", "bad", "c", "d"]
-    outcomes = outcomes_of(verb, ids)
-    assert [type(outcome) for outcome in outcomes] == [str, str, ValueError, str, str]
-
-
-def test_more_than_can_wait_are_refused() -> None:
-    going_on = threading.Event()
-
-    def verb(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
-        assert going_on.wait(timeout=30)
-        return [each.instance_id for each in asked]
-
-    async def ask() -> list[str | RegistryError | BaseException]:
-        with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Heartbeat, str](verb, threads)
-            asking = [asyncio.ensure_future(gathered.outcome(by(f"i-{n}"))) for n in range(WAITING + 3)]
-            await asyncio.sleep(0.1)
-            going_on.set()
-            return [*await asyncio.gather(*asking, return_exceptions=True)]
-
-    outcomes = asyncio.run(ask())
-    assert [type(outcome) for outcome in outcomes] == [str] * WAITING + [TooBusy] * 3
-
-
-def test_few_can_wait_for_the_same_instance() -> None:
-    outcomes = outcomes_of(Recorder(), ["a"] * (WAITING_FOR_ONE_KEY + 2) + ["b"])
-    assert [type(outcome) for outcome in outcomes] == [str] * WAITING_FOR_ONE_KEY + [TooBusy] * 2 + [str]
-
-
-def test_who_has_given_up_is_not_served_afterwards() -> None:
-    """And nobody waits for ever."""
-    going_on, recorder = threading.Event(), Recorder()
-
-    def verb(asked: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
-        outcomes = recorder(asked, lock_timeout)
-        assert going_on.wait(timeout=30)
         return outcomes
 
-    async def ask() -> list[str | RegistryError | BaseException]:
-        with ThreadPoolExecutor(1) as threads:
-            gathered = Gathering[Heartbeat, str](verb, threads, patience_seconds=0.1)
-            first = asyncio.ensure_future(gathered.outcome(by("under-way")))
-            await asyncio.sleep(0.02)
-            outcomes = await asyncio.gather(first, gathered.outcome(by("waiting")), return_exceptions=True)
-            going_on.set()
-            return [*outcomes, await gathered.outcome(by("later"))]
+    outcomes = submit_together(operation, ["a", "b", "bad", "c", "d"])
+    assert [type(outcome) for outcome in outcomes] == [str, str, ValueError, str, str]
+    assert recorder.lock_timeouts[0] == LOCK_TIMEOUT
+    assert set(recorder.lock_timeouts[1:]) == {LOCK_TIMEOUT_IN_HALVES}
 
-    outcomes = asyncio.run(ask())
+
+def test_outage_fails_the_whole_batch_at_once() -> None:
+    recorder = Recorder()
+
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+        recorder(submissions, lock_timeout)
+        raise OperationalError("the connection is closed") from AdminShutdown()
+
+    outcomes = submit_together(operation, ["a", "b", "c"])
+    assert [type(outcome) for outcome in outcomes] == [OperationalError] * 3
+    assert recorder.batches == [["a", "b", "c"]]
+
+
+def test_locked_row_fails_only_its_own_request() -> None:
+    recorder = Recorder()
+
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+        outcomes = recorder(submissions, lock_timeout)
+        if "locked" in outcomes:
+            raise OperationalError("canceling statement due to lock timeout") from LockNotAvailable()
+        return outcomes
+
+    outcomes = submit_together(operation, ["a", "locked", "b"])
+    assert [type(outcome) for outcome in outcomes] == [str, OperationalError, str]
+
+
+def test_requests_beyond_the_queue_are_refused() -> None:
+    recorder, go_on = Recorder(), threading.Event()
+
+    async def submit_all() -> Outcomes:
+        with ThreadPoolExecutor(1) as threads:
+            batcher = MicroBatcher[Heartbeat, str](blocked(recorder, go_on), threads)
+            ids = [f"i-{number}" for number in range(MAX_QUEUED + 3)]
+            requests = [asyncio.ensure_future(batcher.submit(submission(each))) for each in ids]
+            await until(lambda: any(request.done() for request in requests))
+            go_on.set()
+            return [*await asyncio.gather(*requests, return_exceptions=True)]
+
+    outcomes = asyncio.run(submit_all())
+    assert [type(outcome) for outcome in outcomes] == [str] * MAX_QUEUED + [TooBusy] * 3
+
+
+def test_requests_for_one_instance_beyond_its_bound_are_refused() -> None:
+    outcomes = submit_together(Recorder(), ["a"] * (MAX_QUEUED_PER_INSTANCE + 2) + ["b"])
+    assert [type(outcome) for outcome in outcomes] == [str] * MAX_QUEUED_PER_INSTANCE + [TooBusy] * 2 + [str]
+
+
+def test_request_that_has_given_up_is_not_done_afterwards() -> None:
+    """Neither does a request wait for ever."""
+    recorder, go_on = Recorder(), threading.Event()
+
+    async def submit_all() -> Outcomes:
+        with ThreadPoolExecutor(1) as threads:
+            batcher = MicroBatcher[Heartbeat, str](blocked(recorder, go_on), threads, queue_seconds=0.1)
+            first = asyncio.ensure_future(batcher.submit(submission("under-way")))
+            await until(lambda: bool(recorder.batches))
+            outcomes = await asyncio.gather(first, batcher.submit(submission("waiting")), return_exceptions=True)
+            go_on.set()
+            batcher.queue_seconds = 60
+            return [*outcomes, await batcher.submit(submission("later"))]
+
+    outcomes = asyncio.run(submit_all())
     assert [type(outcome) for outcome in outcomes] == [TooBusy, TooBusy, str]
     assert recorder.batches == [["under-way"], ["later"]]

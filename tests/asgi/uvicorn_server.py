@@ -1,0 +1,55 @@
+"""uvicorn in a thread of the test, as production runs it: with the protocol implementation httptools."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from asgiref.typing import ASGI3Application
+
+from tests.waiting import wait_for
+
+# So small that the kernel holds next to nothing between the server and a client that does not read.
+SOCKET_BYTES = 4096
+
+
+@contextmanager
+def serve(application: ASGI3Application) -> Iterator[int]:
+    """Serve an ASGI application on a loopback port, and yield the port."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            application,
+            http="httptools",
+            lifespan="off",
+            log_level="critical",
+            # Another test may compare the loggers' configuration.
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        wait_for(lambda: server.started)
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def connect(port: int, request: bytes = b"") -> socket.socket:
+    """Connect with a small receive buffer, and send the bytes of a request."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
+    client.settimeout(60)
+    client.connect(("127.0.0.1", port))
+    client.sendall(request)
+    return client
+
+
+def get_requests(*paths: str) -> bytes:
+    """Return pipelined GET requests for paths."""
+    return b"".join(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths)
