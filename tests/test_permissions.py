@@ -1,88 +1,95 @@
-"""Who may do what: a denial for every cell of the table, and for foreign owners, alone and in arrays."""
-
-from typing import Any
+"""The permission table's parts, and the cache of what groups have. `tests/front_ends` tries the table over HTTP."""
 
 import pytest
+from django.contrib.auth.models import Group, Permission
+from django.db import ProgrammingError, connection
 
-from service_registry.permissions import ROLE_GROUPS
-from tests.client import Answer, Api, registration
+from service_registry import permissions
+from service_registry.caller import Caller
+from service_registry.exceptions import NotMigrated, PermissionMissing
+from service_registry.permissions import CACHE_SECONDS, ROLE_GROUPS, PermissionCache
 
-KEY = {"service_name": "web", "instance_id": "web-1"}
-STATUS = "/registry/instance/web/web-1/status"
-OVERRIDE = {"status": "DOWN", "reason": "x"}
-
-# method, path, body, the permissions of which one suffices, whether an owner's name is needed with the first.
-ACTIONS: dict[str, tuple[str, str, Any, list[tuple[str, ...]]]] = {
-    "services": ("GET", "/registry/services", None, [("view_service", "view_instance")]),
-    "discovery": ("GET", "/registry/services/web", None, [("view_service", "view_instance")]),
-    "instance": ("GET", "/registry/instance/web/web-1", None, [("view_service", "view_instance")]),
-    "instance by id": ("GET", "/registry/instance/web-1", None, [("view_service", "view_instance")]),
-    "register": ("POST", "/registry/register", registration(), [("register_instance",)]),
-    "register in arrays": ("POST", "/registry/register", [registration()], [("register_instance",)]),
-    "heartbeat": ("POST", "/registry/heartbeat", KEY, [("heartbeat_instance",)]),
-    "heartbeat in arrays": ("POST", "/registry/heartbeat", [KEY], [("heartbeat_instance",)]),
-    "deregister": ("POST", "/registry/deregister", KEY, [("deregister_instance",), ("operate_instance",)]),
-    "deregister in arrays": ("POST", "/registry/deregister", [KEY], [("deregister_instance",), ("operate_instance",)]),
-    "override": ("PUT", STATUS, OVERRIDE, [("override_status",), ("operate_instance",)]),
-    "clear override": ("DELETE", STATUS, None, [("override_status",), ("operate_instance",)]),
-    "owners": ("PUT", "/registry/services/web/owners", {"owners": ["team-payments"]}, [("manage_service",)]),
-    "release": ("POST", "/registry/services/web/release", {"reason": "x"}, [("operate_instance",)]),
-    "changes": ("GET", "/registry/changes", None, [("view_change",)]),
-    "changes of a service": ("GET", "/registry/changes?service=web", None, [("view_change",), ("view_instance",)]),
-    "delete service": ("DELETE", "/registry/services/other", None, [("manage_service",)]),
-}
-OWNED = [
-    name for name in ACTIONS if any(word in name for word in ("register", "heartbeat", "override", "of a service"))
-]
-# Whoever holds one of these needs not own the service.
-OVER_ALL = ({"operate_instance"}, {"view_change"})
-ROLES = [*ROLE_GROUPS, "no-role"]
+EITHER = permissions.action("either", {"b", "a"}, {"c"})
 
 
-def act(api: Api, name: str) -> Answer:
-    method, path, body, _needed = ACTIONS[name]
-    return api.call(method, path, body)
-
-
-def code_of(answer: Answer) -> str | None:
-    """The code of a refusal, also of an array's one item."""
-    if answer.body and "results" in answer.json:
-        return str(answer.json["results"][0].get("error", {}).get("code"))
-    return answer.code if answer.status >= 400 else None
-
-
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("name", ACTIONS)
-def test_a_role_may_do_what_the_table_says_and_nothing_else(payments: Api, role: str, name: str) -> None:
-    payments.register()
-    granted = ROLE_GROUPS.get(role, frozenset())
-    allowed = any(granted.issuperset(needed) for needed in ACTIONS[name][3])
-    answer = act(Api(role, "team-payments", subject="caller"), name)
-    if allowed:
-        assert code_of(answer) != "permission_denied"
-        assert answer.status < 300 or answer.code == "service_not_found"
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [({"a", "b"}, None), ({"c"}, None), ({"a"}, "b"), ({"b"}, "a"), (set(), "a"), ({"other"}, "a")],
+)
+def test_action_names_the_first_missing_permission_of_its_first_alternative(
+    granted: set[str], missing: str | None
+) -> None:
+    assert EITHER.missing(frozenset(granted)) == missing
+    if missing:
+        with pytest.raises(PermissionMissing) as caught:
+            EITHER.require(frozenset(granted))
+        assert caught.value.permission == missing
     else:
-        assert (answer.status, answer.code) == (403, "permission_denied")
-        assert answer.json["permission"] in ACTIONS[name][3][0]
+        EITHER.require(frozenset(granted))
 
 
-@pytest.mark.parametrize("role", ROLE_GROUPS)
-@pytest.mark.parametrize("name", OWNED)
-def test_a_foreign_service_is_left_alone(payments: Api, role: str, name: str) -> None:
-    payments.register()
-    granted = ROLE_GROUPS[role]
-    if not any(granted.issuperset(needed) for needed in ACTIONS[name][3]):
-        assert act(Api(role, "team-other"), name).code == "permission_denied"
-    elif any(granted.issuperset(needed) and set(needed) in OVER_ALL for needed in ACTIONS[name][3]):
-        assert code_of(act(Api(role, "team-other"), name)) in {None, "None"}
-    else:
-        assert code_of(act(Api(role, "team-other"), name)) == "not_owner"
+def test_cache_of_a_migrated_database_has_the_role_groups(db: None) -> None:
+    cache = PermissionCache()
+    for group, granted in ROLE_GROUPS.items():
+        assert cache.granted_to([group]) == granted
+        assert cache.is_role(group)
 
 
-@pytest.mark.parametrize("name", ACTIONS)
-def test_nobody_may_without_a_token(db: None, name: str) -> None:
-    answer = act(Api(), name)
-    assert (answer.status, answer.code) == (401, "not_authenticated")
-    refused = act(Api(bearer="a.b.c"), name)
-    assert (refused.status, refused.code) == (401, "token_invalid")
-    assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+def test_cache_adds_up_the_permissions_of_several_groups(db: None) -> None:
+    granted = PermissionCache().granted_to(["registry-readers", "registry-services", "no-such-group"])
+    assert granted == ROLE_GROUPS["registry-readers"] | ROLE_GROUPS["registry-services"]
+    assert PermissionCache().granted_to(["no-such-group"]) == frozenset()
+
+
+def test_cache_takes_a_group_with_permissions_of_another_app_for_a_role(db: None) -> None:
+    staff = Group.objects.create(name="staff")
+    Group.objects.create(name="team")
+    staff.permissions.add(Permission.objects.get(codename="add_group"))
+    cache = PermissionCache()
+    assert (cache.is_role("staff"), cache.is_role("team")) == (True, False)
+    assert cache.granted_to(["staff"]) == frozenset()
+    assert Caller("x", frozenset({"staff", "team"}), frozenset()).claimable_groups() == ["team"]
+
+
+def test_cache_reads_again_only_when_it_is_too_old(db: None) -> None:
+    cache = PermissionCache()
+    cache.granted_to([])
+    Group.objects.get(name="registry-readers").permissions.clear()
+    assert cache.granted_to(["registry-readers"]) == ROLE_GROUPS["registry-readers"]
+    cache.refresh_ahead()  # not yet at half its age
+    assert cache.is_role("registry-readers")
+    cache._read_at -= CACHE_SECONDS / 2 + 1
+    assert cache.is_fresh
+    cache.refresh_ahead()
+    assert not cache.is_role("registry-readers")
+
+
+def test_cache_during_an_outage_keeps_its_last_snapshot(transactional_db: None) -> None:
+    cache, without_snapshot = PermissionCache(), PermissionCache()
+    cache.granted_to([])
+    cache.invalidate()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE auth_group RENAME TO auth_group_away")
+    try:
+        assert cache.granted_to(["registry-readers"]) == ROLE_GROUPS["registry-readers"]
+        assert cache.is_fresh
+        with pytest.raises(ProgrammingError):
+            without_snapshot.granted_to([])
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE auth_group_away RENAME TO auth_group")
+
+
+def test_cache_of_a_database_without_roles_is_not_migrated(db: None) -> None:
+    Group.objects.all().delete()
+    with pytest.raises(NotMigrated):
+        PermissionCache().granted_to([])
+
+
+def test_role_groups_that_exist_keep_their_permissions(db: None) -> None:
+    Group.objects.get(name="registry-readers").permissions.clear()
+    Group.objects.get(name="registry-services").delete()
+    permissions.provide_role_groups("default")
+    cache = PermissionCache()
+    assert cache.granted_to(["registry-readers"]) == frozenset()
+    assert cache.granted_to(["registry-services"]) == ROLE_GROUPS["registry-services"]

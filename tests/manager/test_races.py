@@ -318,7 +318,7 @@ def test_delete_service_during_set_owners_agrees_with_the_log() -> None:
 
 
 def test_concurrent_overrides_in_any_order_never_deadlock() -> None:
-    """Each batch sets or clears, as those of the front ends do. No instance exists, whose lock would order the batches."""
+    """Each batch sets or clears, as front ends do. No instance exists: its lock would put the batches in order."""
     set_owners("web", "team")
     deadlocks = count_deadlocks()
 

@@ -1,0 +1,68 @@
+"""Retries of transactions and reads."""
+
+import time
+
+import pytest
+from django.db import OperationalError, connection
+
+from service_registry.database.connection import breaker
+from service_registry.database.retries import with_retries
+from service_registry.database.transactions import write_transaction
+from tests.database.statements import execute
+
+
+def test_transaction_past_the_deadline_is_not_repeated(short_deadline: None) -> None:
+    runs: list[int] = []
+
+    def run() -> None:
+        runs.append(1)
+        with write_transaction(lock_timeout="1s"):
+            execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(OperationalError, match="did not answer within"):
+        with_retries(run)
+    assert len(runs) == 1
+
+
+def test_read_past_the_deadline_is_not_repeated(short_deadline: None) -> None:
+    """Although the server accepts the cancellation, and would accept a new connection."""
+    runs: list[int] = []
+
+    def run() -> None:
+        runs.append(1)
+        execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(OperationalError, match="did not answer within"):
+        with_retries(run)
+    assert len(runs) == 1
+    breaker.refuse()  # another thread may connect at once
+
+
+def test_lost_connection_is_repeated_once(server: None) -> None:
+    runs: list[int] = []
+
+    def run(losses: int) -> str:
+        runs.append(1)
+        execute("SELECT pg_terminate_backend(pg_backend_pid())" if len(runs) <= losses else "SELECT 1")
+        return "done"
+
+    assert with_retries(lambda: run(1)) == "done"
+    runs.clear()
+    with pytest.raises(OperationalError):
+        with_retries(lambda: run(2))
+    assert len(runs) == 2
+    connection.close()
+
+
+def test_transaction_of_a_frozen_process_is_repeated(server: None) -> None:
+    runs: list[int] = []
+
+    def run() -> None:
+        with write_transaction(lock_timeout="1s"):
+            execute("SELECT set_config('idle_in_transaction_session_timeout', '100ms', true)")
+            runs.append(1)
+            time.sleep(0.3 if len(runs) == 1 else 0)
+            execute("SELECT 1")
+
+    with_retries(run)
+    assert len(runs) == 2
