@@ -28,5 +28,5 @@ def create_initial_rows(using: str, **_kwargs: Any) -> None:
     from service_registry.expiry import observation  # noqa: PLC0415
 
     permissions.provide_role_groups(using)
-    observation.provide_state(using)
+    observation.create_state(using)
     changelog.start_log(using)

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from psycopg import Error as PsycopgError
 from psycopg.conninfo import make_conninfo
 
-from service_registry.expiry.rules import GONE_SECONDS
+from service_registry.expiry.protection import RECENT_EXPIRY_SECONDS
 from service_registry.identity.issuer_client import is_trustworthy
 from service_registry.identity.key_set import SUPPORTED_ALGORITHMS
 
@@ -129,9 +129,9 @@ def check_expiry() -> Iterator[CheckMessage]:
             "the loss of one service is protected for longer than the loss of the whole fleet.",
             id="registry.W002",
         )
-    if settings.REGISTRY_RETENTION_SECONDS < GONE_SECONDS:
+    if settings.REGISTRY_RETENTION_SECONDS < RECENT_EXPIRY_SECONDS:
         yield checks.Warning(
-            f"REGISTRY_RETENTION_SECONDS is below {GONE_SECONDS}: expired instances are purged "
+            f"REGISTRY_RETENTION_SECONDS is below {RECENT_EXPIRY_SECONDS}: expired instances are purged "
             "before the rules of protection have counted them.",
             id="registry.W003",
         )

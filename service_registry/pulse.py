@@ -1,4 +1,4 @@
-"""One pulse of a web process, as its servers run it. See `service_registry.expiry.observation` for what it is for."""
+"""Pulse: what every web process does once a second for expiry. See `service_registry.expiry.observation`."""
 
 import logging
 
@@ -6,7 +6,8 @@ from django.db import Error
 
 from service_registry.database.thread_connection import prepare_thread_connection
 from service_registry.exceptions import NotMigrated
-from service_registry.expiry import observation
+from service_registry.expiry.observation import process_pulse
+from service_registry.expiry.sweep import sweep_if_late
 from service_registry.identity.exceptions import KeysUnavailable
 from service_registry.identity.keys import get_key_provider
 from service_registry.permissions import permission_cache
@@ -17,22 +18,32 @@ PULSE_SECONDS = 1
 
 
 def pulse() -> None:
-    """Pulse once on this thread's connection, if this process could take a heartbeat now: one that refuses them all
-    knows nothing of who beats. A database that is away is no failure: then nobody hears, as is right.
+    """Pulse once on this thread's connection, and sweep when no other process does.
 
-    1. Have signing keys. A refresh that failed leaves the old ones, which are good for OIDC_KEYS_MAX_AGE_SECONDS.
-    2. Know what groups grant; NotMigrated when none grants anything.
-    3. Hear. Whatever is missing before that restarts the window once it is there again.
+    A process pulses only while it could accept a heartbeat: one that refuses all heartbeats does not know which
+    instances live. A database that is away is no error here. No process pulses then, and nothing expires.
+
+    1. Check that there are signing keys. A refresh that failed leaves the old ones, which are good for
+       OIDC_KEYS_MAX_AGE_SECONDS.
+    2. Check that groups grant permissions (NotMigrated).
+    3. Record the pulse. After a failure of 1 or 2 the observation window restarts with the next pulse.
     """
     prepare_thread_connection()
     try:
         get_key_provider().current()
         permission_cache.refresh_ahead()
-        observation.pulse()
+        record_and_sweep()
     except KeysUnavailable:
         logger.warning("No pulse: there are no signing keys, or they are too old, and so every heartbeat is refused.")
     except (Error, NotMigrated) as error:
         logger.warning("The pulse did not reach the database: %s", error)
     except Exception:
-        # A pulse that ends for good would restart the window again and again, and nothing would expire.
+        # Without further pulses the window would restart again and again, and nothing would expire.
         logger.exception("The pulse failed.")
+
+
+def record_and_sweep() -> None:
+    """Record this process's pulse, and sweep when the last sweep is late."""
+    last_sweep_age = process_pulse().record()
+    if last_sweep_age is not None:
+        sweep_if_late(last_sweep_age, between=process_pulse().record)

@@ -1,4 +1,4 @@
-"""What Celery beat does now and then."""
+"""Run the periodic work of Celery beat."""
 
 import logging
 import time
@@ -15,13 +15,15 @@ logger = logging.getLogger(__name__)
 
 @shared_task(name="service_registry.tasks.sweep")
 def sweep() -> None:
+    """Sweep once."""
     sweep_once()
 
 
 @shared_task(name="service_registry.tasks.prune_changes")
 def prune_changes() -> None:
+    """Prune changes older than REGISTRY_CHANGE_RETENTION_DAYS, and log how many."""
     begun = time.monotonic()
-    planned = prune.plan_pruning(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
-    pruned = sum(step.obsolete for step in prune.prune(planned))
+    plan = prune.plan_pruning(settings.REGISTRY_CHANGE_RETENTION_DAYS * 86400)
+    pruned = sum(step.obsolete for step in prune.prune(plan))
     fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
     logs.log_event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})

@@ -205,8 +205,8 @@ def test_a_quota_is_counted_by_index(many: None) -> None:
 
 
 def test_the_fleet_is_counted_from_the_leases_alone(many: None) -> None:
-    counted = counts.take()
-    found = plan(counts.COHORTS, counted.parameters())
+    counted = counts.count_fleet()
+    found = plan(counts.COUNT_COHORTS, counted.parameters())
     assert "service_registry_lease" in found
     assert "service_registry_instance" not in found
     assert (sum(cohort.live for cohort in counted.cohorts), counted.due) == (0, 0)

@@ -27,7 +27,7 @@ def findings_by_check() -> dict[str, doctor.Finding]:
 def running(db: None, settings: Settings) -> None:
     """Pulse, sweep and store keys, as a running registry does."""
     settings.DEBUG = True  # pytest-django switches it off
-    observation.Pulse().beat()
+    observation.Pulse().record()
     sweep()
     SigningKeys.objects.update_or_create(issuer=settings.OIDC_ISSUER, defaults={"document": {}})
 

@@ -180,13 +180,13 @@ def test_suspension_is_shown_with_its_duration(payments: Api) -> None:
 
 def test_restart_of_the_observation_window_is_counted_by_reason(db: None, since: Since) -> None:
     pulse = observation.Pulse()
-    pulse.beat()
+    pulse.record()
     interrupt_observation(2)
-    pulse.beat()
+    pulse.record()
     assert since("registry_observation_window_restarts_total", reason="gap") <= 1
     again = Since()
     interrupt_observation(60)
-    pulse.beat()
+    pulse.record()
     assert again("registry_observation_window_restarts_total", reason="gap") == 1
 
 

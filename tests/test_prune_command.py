@@ -1,4 +1,4 @@
-"""`manage.py prune_changes`, and what it leaves in the log."""
+"""`manage.py prune_changes`: which changes it prunes, and which it keeps."""
 
 import subprocess
 import threading
@@ -36,51 +36,51 @@ def register(count: int, **fields: Any) -> None:
     manager.register([Registration(**registration("web", f"i-{number}", **fields)) for number in range(count)], OWNER)
 
 
-def test_what_is_older_goes_and_what_is_younger_stays(payments: Api) -> None:
+def test_older_changes_are_pruned_and_younger_ones_stay(payments: Api) -> None:
     payments.register("web", "a")
     payments.register("web", "a", weight=1)
     ageing.age_changes(31 * DAY)
     payments.register("web", "a", weight=2)
     payments.register("web", "a", weight=3)
-    assert "4 changes are from before" in (said := run("prune_changes"))
+    assert "4 changes are older than" in (said := run("prune_changes"))
     assert "2 changes pruned." in said
     assert log() == [("service_created", None), *[("updated", "a")] * 3]
     assert "0 changes pruned." in run("prune_changes")
 
 
-def test_the_days_are_those_of_the_setting(payments: Api, settings: LazySettings) -> None:
+def test_default_age_is_the_setting(payments: Api, settings: LazySettings) -> None:
     payments.register()
     payments.register(weight=1)
     ageing.age_changes(5 * DAY)
     payments.register(weight=2)
-    assert "0 changes are from before" in run("prune_changes")
-    assert "0 changes are from before" in run("prune_changes", "--older-than=6d")
+    assert "0 changes are older than" in run("prune_changes")
+    assert "0 changes are older than" in run("prune_changes", "--older-than=6d")
     settings.REGISTRY_CHANGE_RETENTION_DAYS = 4
-    assert "4 changes are from before" in run("prune_changes")
+    assert "4 changes are older than" in run("prune_changes")
 
 
-def test_the_newest_row_of_the_log_stays(db: None) -> None:
+def test_newest_change_of_the_log_stays(db: None) -> None:
     ageing.age_changes(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [("log_started", None)]
 
 
-def test_the_newest_change_of_each_service_stays(payments: Api) -> None:
+def test_newest_change_of_each_service_stays(payments: Api) -> None:
     for name in ("web", "api"):
         payments.register(name, f"{name}-1")
         payments.deregister(name, f"{name}-1")
-    held = changelog.read_newest_indexes("default", "web")
+    newest = changelog.read_newest_indexes("default", "web")
     ageing.age_changes(DAY)
     run("prune_changes", "--older-than=1h")
     assert log() == [
         *[("service_created", None), ("deregistered", "web-1")],
         *[("service_created", None), ("deregistered", "api-1")],
     ]
-    assert changelog.read_newest_indexes("default", "web") == held
-    assert payments.get("/registry/services/web").json["index"] == held[1]
+    assert changelog.read_newest_indexes("default", "web") == newest
+    assert payments.get("/registry/services/web").json["index"] == newest[1]
 
 
-def test_so_does_its_newest_of_back_then(payments: Api) -> None:
+def test_newest_change_of_a_service_before_the_cutoff_stays(payments: Api) -> None:
     payments.register()
     payments.deregister()
     ageing.age_changes(DAY)
@@ -89,7 +89,7 @@ def test_so_does_its_newest_of_back_then(payments: Api) -> None:
     assert [kind for kind, _ in log()] == ["service_created", "deregistered", "registered"]
 
 
-def test_the_last_change_of_each_instance_that_was_there_stays(payments: Api) -> None:
+def test_last_change_of_each_instance_registered_at_the_cutoff_stays(payments: Api) -> None:
     for name in ("stays", "leaves", "changes"):
         payments.register("web", name)
     payments.deregister("web", "leaves")
@@ -104,7 +104,7 @@ def test_the_last_change_of_each_instance_that_was_there_stays(payments: Api) ->
     ]
 
 
-def test_the_last_word_on_a_services_owners_stays(payments: Api) -> None:
+def test_last_change_of_owners_stays(payments: Api) -> None:
     admin = Api("registry-admins")
     for team in ("team-a", "team-b", "team-payments"):
         admin.call("PUT", "/registry/services/web/owners", {"owners": [team]})
@@ -115,7 +115,7 @@ def test_the_last_word_on_a_services_owners_stays(payments: Api) -> None:
     assert Change.objects.earliest("id").evidence == {"owners": ["team-payments"], "before": ["team-b"]}
 
 
-def test_a_deleted_service_leaves_nothing(payments: Api) -> None:
+def test_all_changes_of_a_deleted_service_are_pruned(payments: Api) -> None:
     payments.register()
     payments.deregister()
     Api("registry-admins").call("DELETE", "/registry/services/web")
@@ -126,7 +126,7 @@ def test_a_deleted_service_leaves_nothing(payments: Api) -> None:
     assert set(Change.objects.values_list("service_name", flat=True)) == {"other"}
 
 
-def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
+def test_pruning_may_stop_between_ranges_of_ids(db: None) -> None:
     for weight in range(4):
         register(10, weight=weight)
     ageing.age_changes(DAY)
@@ -140,7 +140,7 @@ def test_it_goes_by_ranges_of_ids_and_may_stop_between_them(db: None) -> None:
     assert log() == [("service_created", None), *[("updated", f"i-{number}") for number in range(10)]]
 
 
-def test_a_dry_run_counts_what_would_go_and_changes_nothing(db: None) -> None:
+def test_dry_run_counts_and_changes_nothing(db: None) -> None:
     register(5)
     register(5, weight=1)
     ageing.age_changes(DAY)
@@ -152,19 +152,19 @@ def test_a_dry_run_counts_what_would_go_and_changes_nothing(db: None) -> None:
 
 
 @pytest.mark.parametrize("duration", ["", "1", "0d", "-1d", "1w", "1.5d", "\u0661d", "d", "1d\n", "9999999999s"])
-def test_what_is_no_duration_is_refused(db: None, duration: str) -> None:
+def test_text_that_is_no_duration_is_refused(db: None, duration: str) -> None:
     with pytest.raises(CommandError, match="--older-than must be a number and a unit"):
         run("prune_changes", f"--older-than={duration}")
 
 
 @pytest.mark.parametrize("duration", ["3651d", "9999999d", "999999999d", "999999999s"])
-def test_what_is_longer_than_ten_years_is_refused(db: None, duration: str) -> None:
+def test_duration_over_ten_years_is_refused(db: None, duration: str) -> None:
     with pytest.raises(CommandError, match="--older-than must be at most 3650d"):
         run("prune_changes", f"--older-than={duration}")
     assert "0 changes pruned." in run("prune_changes", "--older-than=3650d")
 
 
-def test_beat_has_it_done_every_night(db: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_celery_beat_prunes_every_night(db: None, capsys: pytest.CaptureFixture[str]) -> None:
     register(1)
     register(1, weight=1)
     ageing.age_changes(31 * DAY)
@@ -177,7 +177,7 @@ def test_beat_has_it_done_every_night(db: None, capsys: pytest.CaptureFixture[st
 
 
 def alongside(work: Callable[[], Any]) -> list[Any]:
-    """What `work` returned on a connection of its own. Fails when it waits for us."""
+    """Run `work` on another connection, and return its result in a list. Fails when it waits for this one."""
     returned: list[Any] = []
 
     def run_it() -> None:
@@ -203,14 +203,14 @@ def old_log(transactional_db: None) -> prune.PrunePlan:
     return prune.plan_pruning(3600)
 
 
-def test_writers_do_not_wait_for_it(old_log: prune.PrunePlan) -> None:
+def test_writers_do_not_wait_for_pruning(old_log: prune.PrunePlan) -> None:
     with transaction.atomic():
         assert prune.delete(0, old_log.until, old_log) == 21
         assert alongside(lambda: register(20, weight=2)) == [None]
     assert len(log()) == 41
 
 
-def test_it_does_not_wait_for_writers(old_log: prune.PrunePlan) -> None:
+def test_pruning_does_not_wait_for_writers(old_log: prune.PrunePlan) -> None:
     with transaction.atomic():
         register(20, weight=2)
         (steps,) = alongside(lambda: list(prune.prune(old_log)))
@@ -218,7 +218,7 @@ def test_it_does_not_wait_for_writers(old_log: prune.PrunePlan) -> None:
     assert len(log()) == 41
 
 
-def test_only_one_process_is_at_it(old_log: prune.PrunePlan) -> None:
+def test_second_pruning_process_is_refused(old_log: prune.PrunePlan) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [prune.PRUNE_LOCK])
         (refusal,) = alongside(lambda: list(prune.prune(old_log)))
@@ -238,7 +238,7 @@ def test_only_one_process_is_at_it(old_log: prune.PrunePlan) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
+def test_interrupt_ends_pruning_after_the_current_step() -> None:
     for weight in range(11):
         register(1000, weight=weight)
     ageing.age_changes(DAY)
@@ -257,20 +257,20 @@ def test_an_interrupt_ends_it_after_the_step_under_way() -> None:
     assert "\n2 changes pruned." in run("prune_changes", "--older-than=1h")
 
 
-def come_and_go(instance_id: str) -> None:
+def register_and_deregister(instance_id: str) -> None:
     manager.register([Registration(**registration("web", instance_id))], OWNER)
     manager.deregister([Deregistration(service_name="web", instance_id=instance_id)], OWNER)
 
 
-def prune_what_is_50_ms_old() -> None:
+def prune_changes_older_than_50_ms() -> None:
     try:
         list(prune.prune(prune.plan_pruning(0.05), rows_per_transaction=7))
     except prune.PruneInProgress:
         time.sleep(0.01)
 
 
-def test_the_log_stays_true_while_several_write_and_prune(transactional_db: None) -> None:
-    """Four instances that come and go, and two pruners that take turns; at the end nobody is there."""
+def test_log_stays_correct_while_several_processes_write_and_prune(transactional_db: None) -> None:
+    """Four instances register and deregister, and two pruners take turns. At the end no instance is there."""
     before = Change.objects.latest("id").pk
     deadline = time.monotonic() + 3
 
@@ -281,12 +281,14 @@ def test_the_log_stays_true_while_several_write_and_prune(transactional_db: None
         finally:
             connections.close_all()
 
-    works = [partial(come_and_go, f"i-{number}") for number in range(4)] + [prune_what_is_50_ms_old] * 2
+    works = [partial(register_and_deregister, f"i-{number}") for number in range(4)] + [
+        prune_changes_older_than_50_ms
+    ] * 2
     with ThreadPoolExecutor(len(works)) as threads:
         list(threads.map(repeat, works))
     appended = Change.objects.latest("id").pk - before
     time.sleep(0.1)
-    prune_what_is_50_ms_old()
+    prune_changes_older_than_50_ms()
     print(f"{appended} changes appended, {Change.objects.count()} left")
     assert appended > 100
     assert [kind for kind, _ in log()] == ["service_created", "deregistered"]

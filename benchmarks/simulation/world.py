@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.simulation.registry import Registry
-from service_registry.expiry.rules import Limits
+from service_registry.expiry.protection import Limits
 
 SWEEP_SECONDS = 2.0
 # Clients beat every third of their TTL, give or take a tenth of that.
@@ -130,6 +130,6 @@ class World:
                 continue
             heard = self.reaches(client, at)
             if heard:
-                self.registry.beat(at, client.key)
+                self.registry.heartbeat(at, client.key)
             wait = client.interval_seconds * self.chance.uniform(1 - self.jitter, 1 + self.jitter)
             heapq.heappush(self._beats, (at + (wait if heard or not self.repeats else REPEAT_SECONDS), place))

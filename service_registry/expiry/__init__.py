@@ -1,1 +1,1 @@
-"""Expiry: when the registry can hear (`hearing`), and the sweep that takes the silent off the list (`sweep`)."""
+"""Expiry: instances whose heartbeats stop leave the list, unless a rule protects them. See docs/expiry.md."""

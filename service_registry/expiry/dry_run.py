@@ -1,4 +1,4 @@
-"""What a sweep would do now: by the sweep's own count and rules, and without a lock."""
+"""Predict what a sweep would do now, with the sweep's own counts and rules, and without a lock."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,21 +6,23 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import connection
 
-from service_registry.expiry import apply, counts, due_leases, evidence, silence
-from service_registry.expiry.apply import Judging
-from service_registry.expiry.conditions import IS_OVER, IS_OVER_RETENTION
-from service_registry.expiry.counts import Census
-from service_registry.expiry.due_leases import Candidate
-from service_registry.expiry.rules import Silence, Verdict
+from service_registry.expiry.apply import LeaseDecisions, build_protection, decide_suspension
+from service_registry.expiry.counts import FleetCount, count_fleet
+from service_registry.expiry.due_leases import DueLease, read_due_leases
+from service_registry.expiry.evidence import format_protection_end
+from service_registry.expiry.protection import Decision
+from service_registry.expiry.purge import IS_PAST_RETENTION
+from service_registry.expiry.suspension import Suspension
+from service_registry.expiry.timers import IS_OVER
 from service_registry.sql import LEASE, OVERRIDE, STATE, rfc3339
 
 PAGE = 500
 
-OUTLOOK = f"""
-SELECT {rfc3339("r.observed_at")}, {rfc3339("GREATEST(r.window_started_at, to_timestamp(%(restart_at)s))")},
-    CASE WHEN %(restart_at)s IS NULL THEN r.window_reason ELSE 'suspension' END, {rfc3339("r.swept_at")},
-    {rfc3339("to_timestamp(%(since)s)")}, {rfc3339("to_timestamp(%(until)s)")},
-    (SELECT count(*) FROM {LEASE} l WHERE {IS_OVER_RETENTION}),
+READ_STATE = f"""
+SELECT {rfc3339("r.observed_at")}, {rfc3339("GREATEST(r.window_started_at, to_timestamp(%(window_restart_at)s))")},
+    CASE WHEN %(window_restart_at)s IS NULL THEN r.window_reason ELSE 'suspension' END, {rfc3339("r.swept_at")},
+    {rfc3339("to_timestamp(%(suspended_at)s)")}, {rfc3339("to_timestamp(%(suspended_until)s)")},
+    (SELECT count(*) FROM {LEASE} l WHERE {IS_PAST_RETENTION}),
     (SELECT count(*) FROM {OVERRIDE} o WHERE {IS_OVER})
 FROM {STATE} r WHERE r.id = 1
 """
@@ -28,74 +30,79 @@ FROM {STATE} r WHERE r.id = 1
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Times are texts by the database's clock. A silence that has ended is over here, and the window restarts as the
-    next sweep will restart it. While time stands still, since nobody hears or the fleet is silent,
-    those that are due stay, and so do those that have been retained enough."""
+    """The registry's state as the next sweep will find it. Times are texts by the database's clock.
 
-    counted: Census
-    silence: Silence
+    A suspension that a heartbeat has ended is over here, and the observation window restarts as the next sweep will
+    restart it. While expiry does not run, the leases that are due stay as they are, and nothing is purged.
+    """
+
+    fleet: FleetCount
+    suspension: Suspension
     observed_at: str
     window_started_at: str
     window_reason: str
     swept_at: str
     suspended_at: str | None
     suspended_until: str | None
-    retained_enough: int
+    past_retention: int
     overrides_over: int
 
     @property
-    def time_passes(self) -> bool:
-        return self.counted.hears and not self.silence.stands_still(self.counted.now)
+    def expiry_runs(self) -> bool:
+        return self.fleet.is_observed and not self.suspension.is_active(self.fleet.now)
 
 
-def outlook() -> Outlook:
-    """Count as the sweep does, which counts anew when a heartbeat has ended a silence; nothing is written."""
-    counted = counts.take()
-    standing = silence.observe(counted) if counted.hears else counted.silence
-    restart_at = counted.silence.restarts_window_at(counted.counts) if counted.hears else None
-    if restart_at is not None:
-        counted = counts.take(restart_at)
+def read_outlook() -> Outlook:
+    """Count as the sweep does, which counts anew when a heartbeat has ended a suspension. Writes nothing."""
+    fleet = count_fleet()
+    suspension = decide_suspension(fleet) if fleet.is_observed else fleet.suspension
+    window_restart_at = fleet.suspension.find_window_restart(fleet.activity) if fleet.is_observed else None
+    if window_restart_at is not None:
+        fleet = count_fleet(window_restart_at)
     parameters = {
-        "since": standing.since,
-        "until": standing.until,
-        "restart_at": restart_at,
+        "suspended_at": suspension.started_at,
+        "suspended_until": suspension.until,
+        "window_restart_at": window_restart_at,
         "retention": settings.REGISTRY_RETENTION_SECONDS,
     }
     with connection.cursor() as cursor:
-        cursor.execute(OUTLOOK, parameters)
-        return Outlook(counted, standing, *cursor.fetchone())
+        cursor.execute(READ_STATE, parameters)
+        return Outlook(fleet, suspension, *cursor.fetchone())
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
-    """An instance past its deadline, and what would become of it. `verdict` is None while time stands still."""
+class Prediction:
+    """An instance past its deadline, and the decision of the next sweep. It is None while expiry does not run."""
 
-    candidate: Candidate
-    verdict: Verdict | None
-
-    @property
-    def leaves(self) -> bool:
-        return self.verdict is not None and self.verdict.leaves
+    lease: DueLease
+    decision: Decision | None
 
     @property
-    def fate(self) -> str:
-        if self.verdict is None:
-            return "is kept while time stands still"
-        if self.verdict.leaves:
+    def expires(self) -> bool:
+        return self.decision is not None and self.decision.expires
+
+    def describe(self) -> str:
+        """Describe what the next sweep would do with the instance, as the end of a sentence about it."""
+        if self.decision is None:
+            return "stays listed while nothing expires"
+        if self.decision.expires:
             return "would expire"
-        if self.verdict.rule is None or self.verdict.act == "wait":
-            return "would wait, as enough leave in one sweep"
-        until = evidence.until(self.candidate, self.verdict.rule)
-        return (
-            f"{'is' if self.verdict.act == 'held' else 'would be'} held by the rule {self.verdict.rule} until {until}"
-        )
+        if self.decision.rule is None or self.decision.action == "wait":
+            return "would wait, because enough protections end in one sweep"
+        verb = "is" if self.decision.action == "keep" else "would be"
+        return f"{verb} protected by the rule {self.decision.rule} until {self.protected_until}"
+
+    @property
+    def protected_until(self) -> str | None:
+        rule = self.decision.rule if self.decision else None
+        return format_protection_end(self.lease, rule) if rule else None
 
 
-def prospects(outlook: Outlook) -> Iterator[Prospect]:
-    """All that are past their deadline, a page at a time: there may be as many as there are instances."""
-    judged = Judging(outlook.counted, apply.judgement(outlook.counted))
+def predict(outlook: Outlook) -> Iterator[Prediction]:
+    """Predict for all instances past their deadline, reading them in pages: they may be the whole fleet."""
+    decisions = LeaseDecisions(outlook.fleet, build_protection(outlook.fleet))
     after = 0
-    while found := due_leases.look(outlook.counted, after, PAGE):
-        for candidate in found:
-            yield Prospect(candidate, judged.verdict(candidate) if outlook.time_passes else None)
-        after = found[-1].pk
+    while leases := read_due_leases(outlook.fleet, after, PAGE):
+        for lease in leases:
+            yield Prediction(lease, decisions.decide(lease) if outlook.expiry_runs else None)
+        after = leases[-1].pk

@@ -1,38 +1,49 @@
-"""The leases past their deadline: found in pages by their keys, and locked or only looked at."""
+"""Find the leases past their deadline, in pages by their keys: locked for a sweep, or only read."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection
 
-from service_registry.expiry.conditions import HELD_FROM, IS_DUE, IS_HELD, IS_PROVEN, STATE_AS_OF, TIME_PASSES
-from service_registry.expiry.counts import Census, epoch
-from service_registry.expiry.rules import Due
+from service_registry.expiry.counts import (
+    IS_DUE,
+    IS_PROTECTED,
+    IS_PROVEN,
+    PROTECTED_FROM,
+    STATE_WITH_RESTART,
+    FleetCount,
+    epoch,
+)
+from service_registry.expiry.observation import EXPIRY_RUNS
+from service_registry.expiry.protection import Due
 from service_registry.sql import DEADLINE, INSTANCE, LEASE, SERVICE
 
-# A census this old judges nobody any more: the sweep that took it was frozen, or has so much to do that it counts anew.
-# Nor does one of a time to come, since the clock has been set back: all would be due by it.
-CENSUS_SECONDS = 5
+# No lease is decided by a count this old: the sweep that counted was frozen, or has so much to do that it counts anew.
+# Nor by a count in the future, since the clock has been set back: all leases would be due by it.
+COUNT_IS_VALID_SECONDS = 5
 
 DUE = f"""
 SELECT l.instance_id, l.heartbeat_at, l.ttl_seconds, {DEADLINE} AS deadline, r.window_started_at,
-    {epoch("%(at)s::timestamptz")} - {epoch(DEADLINE)} AS overdue, {IS_PROVEN} AS proven,
-    CASE WHEN l.protected_at IS NOT NULL THEN l.protected_by END AS held_by,
-    COALESCE({epoch("%(at)s::timestamptz")} - {epoch("l.protected_at")}, 0) AS held_seconds,
-    {HELD_FROM} AS held_from
-FROM {LEASE} l CROSS JOIN {STATE_AS_OF} r
+    {epoch("%(at)s::timestamptz")} - {epoch(DEADLINE)} AS overdue_seconds, {IS_PROVEN} AS proven,
+    CASE WHEN l.protected_at IS NOT NULL THEN l.protected_by END AS protected_by,
+    COALESCE({epoch("%(at)s::timestamptz")} - {epoch("l.protected_at")}, 0) AS protected_seconds,
+    {PROTECTED_FROM} AS protected_from
+FROM {LEASE} l CROSS JOIN {STATE_WITH_RESTART} r
 WHERE {IS_DUE} AND l.instance_id > %(after)s
 """
-IS_RELEASED = f"l.instance_id IN (SELECT i.id FROM {INSTANCE} i WHERE i.service_id = ANY (%(released)s::bigint[]))"
-# Those whose hold is over are not even locked when enough have left in this sweep.
+IS_RELEASED = (
+    f"l.instance_id IN (SELECT i.id FROM {INSTANCE} i WHERE i.service_id = ANY (%(released_services)s::bigint[]))"
+)
+# Leases whose protection is over are not even locked when enough protections have ended in this sweep.
 UNDECIDED = f"""
-    AND {TIME_PASSES} AND statement_timestamp() BETWEEN %(at)s AND %(at)s + interval '{CENSUS_SECONDS} seconds'
-    AND (l.protected_at IS NULL OR (%(may_let_go)s AND NOT {IS_HELD}) OR {IS_RELEASED})
+    AND {EXPIRY_RUNS}
+    AND statement_timestamp() BETWEEN %(at)s AND %(at)s + interval '{COUNT_IS_VALID_SECONDS} seconds'
+    AND (l.protected_at IS NULL OR (%(may_end_protection)s AND NOT {IS_PROTECTED}) OR {IS_RELEASED})
 """
 PAGE = "ORDER BY l.instance_id LIMIT %(at_most)s"
-NAMED = f"""
-SELECT i.id, i.service_id, due.ttl_seconds, due.overdue, due.proven, due.held_by,
-    due.held_seconds, s.namespace, s.name, i.instance_id, due.heartbeat_at, due.deadline, due.held_from,
+WITH_NAMES = f"""
+SELECT i.id, i.service_id, due.ttl_seconds, due.overdue_seconds, due.proven, due.protected_by,
+    due.protected_seconds, s.namespace, s.name, i.instance_id, due.heartbeat_at, due.deadline, due.protected_from,
     due.window_started_at, statement_timestamp()
 FROM due
 JOIN {INSTANCE} i ON i.id = due.instance_id
@@ -40,22 +51,24 @@ JOIN {SERVICE} s ON s.id = i.service_id
 ORDER BY i.id
 """
 LOCK = f"""
--- Locks due leases, in the order of their keys, and finds each to be due by its row as locked; one that is being
--- renewed or registered at this moment is skipped.
+-- Locks due leases, in the order of their keys, and finds each to be due by its row as locked. A lease that is being
+-- renewed or registered is skipped.
 WITH due AS MATERIALIZED ({DUE} {UNDECIDED} {PAGE} FOR NO KEY UPDATE OF l SKIP LOCKED)
-{NAMED}
+{WITH_NAMES}
 """
-LOOK = f"""
+READ = f"""
 -- Locks nothing.
 WITH due AS MATERIALIZED ({DUE} {PAGE})
-{NAMED}
+{WITH_NAMES}
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A lease past its deadline, whose it is, and the facts that made it due. The time of a hold counts from
-    `held_from`."""
+class DueLease:
+    """A lease past its deadline, its instance, and the facts that made it due.
+
+    The time of a protection counts from `protected_from`.
+    """
 
     pk: int
     due: Due
@@ -64,36 +77,38 @@ class Candidate:
     instance_id: str
     heartbeat_at: datetime
     deadline: datetime
-    held_from: datetime
+    protected_from: datetime
     window_started_at: datetime
     swept_at: datetime
 
 
-def lock(census: Census, after: int, at_most: int, may_let_go: bool) -> list[Candidate]:
-    """Lock those to be decided about; none when time stands still, or `census` is too old.
+def lock_due_leases(fleet: FleetCount, after: int, at_most: int, may_end_protection: bool) -> list[DueLease]:
+    """Lock the due leases that need a decision. Finds none when expiry does not run, or `fleet` is too old.
 
     Args:
-        census: due are those that were at its moment.
+        fleet: leases are due that were due at its moment.
         after: the key behind which the page begins.
         at_most: leases in the page.
-        may_let_go: whether those whose hold is over are among them.
+        may_end_protection: whether to include leases whose protection is over.
     """
-    return find(LOCK, census, after, at_most, may_let_go)
+    return query_due_leases(LOCK, fleet, after, at_most, may_end_protection)
 
 
-def look(census: Census, after: int, at_most: int) -> list[Candidate]:
-    """All that are past their deadline, those included that are held."""
-    return find(LOOK, census, after, at_most, may_let_go=True)
+def read_due_leases(fleet: FleetCount, after: int, at_most: int) -> list[DueLease]:
+    """Read all leases past their deadline, including protected ones, without locking them."""
+    return query_due_leases(READ, fleet, after, at_most, may_end_protection=True)
 
 
-def find(query: str, census: Census, after: int, at_most: int, may_let_go: bool) -> list[Candidate]:
+def query_due_leases(
+    query: str, fleet: FleetCount, after: int, at_most: int, may_end_protection: bool
+) -> list[DueLease]:
     parameters = {
-        **census.parameters(),
+        **fleet.parameters(),
         "after": after,
         "at_most": at_most,
-        "may_let_go": may_let_go,
-        "released": sorted(census.released),
+        "may_end_protection": may_end_protection,
+        "released_services": sorted(fleet.released_services),
     }
     with connection.cursor() as cursor:
         cursor.execute(query, parameters)
-        return [Candidate(row[0], Due(*row[1:7]), *row[7:]) for row in cursor.fetchall()]
+        return [DueLease(row[0], Due(*row[1:7]), *row[7:]) for row in cursor.fetchall()]

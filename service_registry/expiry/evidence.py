@@ -1,4 +1,4 @@
-"""The evidence that stands with what the sweep has done to an instance: by which facts, and by which rules."""
+"""Build the changes for expired and protected instances, with the facts and rules that led to them."""
 
 import os
 import socket
@@ -8,73 +8,75 @@ from typing import Any
 
 from service_registry.changelog import NewChange
 from service_registry.choices import ChangeKind, Rule
-from service_registry.expiry.due_leases import Candidate
-from service_registry.expiry.limits import limits
-from service_registry.expiry.rules import Verdict
+from service_registry.expiry.counts import configured_limits
+from service_registry.expiry.due_leases import DueLease
+from service_registry.expiry.protection import Decision
 
 ACTOR = "system:sweep"
+NO_HEARTBEAT = "no heartbeat before the deadline"
 
 
-def process() -> str:
-    """Which process swept: its machine and its id there."""
+def describe_process() -> str:
+    """Return the host name and the process id of this process."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def expiry(candidate: Candidate, verdict: Verdict) -> NewChange:
-    return event(
-        ChangeKind.EXPIRED, candidate, verdict, f"no heartbeat before the deadline{after_hold(candidate, verdict)}"
-    )
+def build_expired_change(lease: DueLease, decision: Decision) -> NewChange:
+    reason = NO_HEARTBEAT
+    if decision.released:
+        reason += ", and an operator has released the service"
+    elif lease.due.protected_by:
+        reason += ", nor while it was protected"
+    return build_change(ChangeKind.EXPIRED, lease, decision, reason)
 
 
-def after_hold(candidate: Candidate, verdict: Verdict) -> str:
-    if verdict.released:
-        return ", and an operator has released the service"
-    return ", nor while it was protected" if candidate.due.held_by else ""
+def build_protected_change(lease: DueLease, decision: Decision) -> NewChange:
+    reason = f"{NO_HEARTBEAT}; protected by the rule {decision.rule}"
+    return build_change(ChangeKind.PROTECTED, lease, decision, reason)
 
 
-def protection(candidate: Candidate, verdict: Verdict) -> NewChange:
-    reason = f"no heartbeat before the deadline; protected by the rule {verdict.rule}"
-    return event(ChangeKind.PROTECTED, candidate, verdict, reason)
-
-
-def event(kind: ChangeKind, candidate: Candidate, verdict: Verdict, reason: str) -> NewChange:
+def build_change(kind: ChangeKind, lease: DueLease, decision: Decision, reason: str) -> NewChange:
     return NewChange(
         kind,
-        candidate.namespace,
-        candidate.service_name,
+        lease.namespace,
+        lease.service_name,
         ACTOR,
-        candidate.instance_id,
-        candidate.pk,
+        lease.instance_id,
+        lease.pk,
         reason=reason,
         evidence={
-            "heartbeat_at": rfc3339(candidate.heartbeat_at),
-            "deadline": rfc3339(candidate.deadline),
-            "window_started_at": rfc3339(candidate.window_started_at),
-            "swept_at": rfc3339(candidate.swept_at),
-            "ttl_seconds": candidate.due.ttl_seconds,
-            "process": process(),
-            "rules": list(holds(candidate, verdict)),
+            "heartbeat_at": format_rfc3339(lease.heartbeat_at),
+            "deadline": format_rfc3339(lease.deadline),
+            "window_started_at": format_rfc3339(lease.window_started_at),
+            "swept_at": format_rfc3339(lease.swept_at),
+            "ttl_seconds": lease.due.ttl_seconds,
+            "process": describe_process(),
+            "rules": list(describe_rules(lease, decision)),
         }
-        | ({"released": True} if verdict.released else {}),
+        | ({"released": True} if decision.released else {}),
     )
 
 
-def holds(candidate: Candidate, verdict: Verdict) -> Iterator[dict[str, Any]]:
-    """The rules that were looked at; `until` when one holds, or did, and `before` when more were counted before."""
-    for finding in verdict.findings:
+def describe_rules(lease: DueLease, decision: Decision) -> Iterator[dict[str, Any]]:
+    """Describe the rules that were evaluated.
+
+    `protected_until` is a time when the rule protects the lease or did; `exceeded_earlier` is there when its limit was
+    exceeded earlier, while the lease was late.
+    """
+    for result in decision.results:
         yield {
-            "rule": finding.rule,
-            "counted": round(finding.counted, 1),
-            "limit": round(finding.limit, 1),
-            "protected_until": until(candidate, finding.rule) if finding.holds else None,
-        } | ({"exceeded_earlier": True} if finding.before else {})
+            "rule": result.rule,
+            "counted": round(result.counted, 1),
+            "limit": round(result.limit, 1),
+            "protected_until": format_protection_end(lease, result.rule) if result.protects else None,
+        } | ({"exceeded_earlier": True} if result.exceeded_earlier else {})
 
 
-def until(candidate: Candidate, rule: Rule) -> str:
-    """When a hold of this lease by `rule` ends."""
-    return rfc3339(candidate.held_from + timedelta(seconds=limits().seconds(rule)))
+def format_protection_end(lease: DueLease, rule: Rule) -> str:
+    """Return when `rule` stops protecting this lease."""
+    return format_rfc3339(lease.protected_from + timedelta(seconds=configured_limits().seconds(rule)))
 
 
-def rfc3339(moment: datetime) -> str:
-    """In UTC with microseconds, as the texts of times that the database makes."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def format_rfc3339(at: datetime) -> str:
+    """Format a time in UTC with microseconds, as the database formats times."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,13 +1,15 @@
-"""What ends at its time also while time stands still for leases: overrides, and the minute of an alternating status."""
+"""End overrides and delayed status changes at their time, also while expiry does not run."""
 
 from django.db import connection
 
 from service_registry import changelog
 from service_registry.choices import ChangeKind
-from service_registry.expiry.conditions import IS_OVER
 from service_registry.expiry.evidence import ACTOR
 from service_registry.manager import reported_status
 from service_registry.sql import INSTANCE, OVERRIDE, SERVICE
+
+# Reads `o`, an override.
+IS_OVER = "o.until <= statement_timestamp()"
 
 END_OVERRIDES = f"""
 -- Locks overrides that are over, in the order of their keys, and nothing before them.
@@ -15,17 +17,17 @@ WITH over AS MATERIALIZED (
     SELECT o.id FROM {OVERRIDE} o WHERE {IS_OVER} ORDER BY o.id LIMIT %s
     FOR UPDATE SKIP LOCKED
 ),
-gone AS (DELETE FROM {OVERRIDE} o USING over WHERE o.id = over.id RETURNING o.*)
-SELECT s.namespace, s.name, gone.instance_id, i.id, gone.actor, gone.reason
-FROM gone
-JOIN {SERVICE} s ON s.id = gone.service_id
-LEFT JOIN {INSTANCE} i ON i.service_id = gone.service_id AND i.instance_id = gone.instance_id
-ORDER BY s.namespace, s.name, gone.instance_id
+ended AS (DELETE FROM {OVERRIDE} o USING over WHERE o.id = over.id RETURNING o.*)
+SELECT s.namespace, s.name, ended.instance_id, i.id, ended.actor, ended.reason
+FROM ended
+JOIN {SERVICE} s ON s.id = ended.service_id
+LEFT JOIN {INSTANCE} i ON i.service_id = ended.service_id AND i.instance_id = ended.instance_id
+ORDER BY s.namespace, s.name, ended.instance_id
 """
 
 
 def end_overrides(at_most: int) -> int:
-    """End the overrides whose `until` has passed, whether or not time stands still."""
+    """Delete the overrides whose `until` has passed, at most `at_most`, and return how many."""
     with connection.cursor() as cursor:
         cursor.execute(END_OVERRIDES, [at_most])
         rows = cursor.fetchall()
@@ -39,7 +41,7 @@ def end_overrides(at_most: int) -> int:
                 instance_id,
                 pk,
                 changed=["override", "status"],
-                reason="the override ended at its time",
+                reason="the override ended at its `until`",
                 evidence={"override_actor": actor, "override_reason": reason},
             )
             for namespace, name, instance_id, pk, actor, reason in rows
@@ -49,7 +51,7 @@ def end_overrides(at_most: int) -> int:
 
 
 def settle_statuses(at_most: int) -> int:
-    """Apply the statuses of alternating instances that waited for their minute's end."""
+    """Apply status changes that were delayed to the end of their minute, and return how many."""
     settled = reported_status.apply_pending(at_most)
     changelog.append_changes(
         [
@@ -62,7 +64,7 @@ def settle_statuses(at_most: int) -> int:
                 row.instance_pk,
                 changed=["reported_status", "status"],
                 reported=True,
-                reason="the status waited for the minute's end",
+                reason="the status change was delayed to the end of its minute",
             )
             for row in settled
         ]

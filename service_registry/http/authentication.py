@@ -17,7 +17,7 @@ def bearer_token(authorization: str | None) -> str:
         NotAuthenticated: there is no header.
         TokenInvalid: the header carries no bearer token.
     """
-    if observation.this_process().clock_is_wrong:
+    if observation.process_pulse().clock_is_wrong:
         raise ClockIsWrong
     if authorization is None:
         raise NotAuthenticated

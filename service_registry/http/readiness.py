@@ -45,7 +45,7 @@ def readiness() -> tuple[int, dict[str, Any]]:
     """
     checks = {"keys": "ok" if get_key_provider().ready else "no signing keys loaded yet"}
     checks |= {name: check() for name, check in process_checks.items()}
-    checks["clock"] = "differs from the database's" if observation.this_process().clock_is_wrong else "ok"
+    checks["clock"] = "differs from the database's" if observation.process_pulse().clock_is_wrong else "ok"
     try:
         checks["migrations"] = "ok" if migrations.are_applied() else "not applied yet: run manage.py migrate"
         shared = {"database": "ok", "sweep": sweep_state() if migrations.are_applied() else "unknown"}

@@ -1,9 +1,10 @@
-"""release: an operator's word that what is held in a service past its deadline may go."""
+"""Release a service: an operator ends the protection of its instances past their deadline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.db import connection
+from django.db.models.functions import Now
 
 from service_registry import changelog
 from service_registry.caller import Caller
@@ -11,73 +12,73 @@ from service_registry.choices import ChangeKind
 from service_registry.database.retries import with_retries
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import RegistryError, ServiceNotFound
+from service_registry.models import Instance, Service
 from service_registry.schemas import ServiceRelease
-from service_registry.sql import INSTANCE, LEASE, SERVICE
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """So many are held at this moment; the next sweep lets them go, and for 15 minutes nobody is held here."""
+    """The number of instances that were protected. The next sweep expires them.
+
+    For 15 minutes no instance of the service is protected anew.
+    """
 
     protected: int
 
 
-MARK = f"""
--- Locks the service. Of two who release it at once the later one's quarter of an hour stands.
-UPDATE {SERVICE} SET released_at = statement_timestamp() WHERE namespace = %s AND name = %s
-RETURNING id, pg_current_xact_id()::text
-"""
-COMMITTED = """
--- Locks nothing. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
-SELECT number FROM unnest(%s::text[]) number WHERE pg_xact_status(number::xid8) = 'committed'
-"""
-COUNT = f"""
-SELECT count(*) FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
-WHERE i.service_id = %s AND l.protected_at IS NOT NULL
+# https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+READ_TRANSACTION = """
+-- Locks nothing.
+SELECT pg_current_xact_id()::text,
+    (SELECT number FROM unnest(%s::text[]) number WHERE pg_xact_status(number::xid8) = 'committed' LIMIT 1)
 """
 
 
 def release(orders: Sequence[ServiceRelease], caller: Caller) -> list[Released | RegistryError]:
-    """Release services, one order at a time. Outcome otherwise: ServiceNotFound."""
-    return [with_retries(Releasing(order, caller)) for order in orders]
+    """Release services, one after the other. The other possible outcome is ServiceNotFound."""
+    return [with_retries(ReleaseTransaction(order, caller)) for order in orders]
 
 
 @dataclass
-class Releasing:
-    """One order, which may be tried again: an operator's word is one change, however often the database was asked."""
+class ReleaseTransaction:
+    """The release of one service. It may be tried several times, and appends one change.
+
+    `protected_counts` are the counts of earlier attempts, by the number of their transactions.
+    """
 
     order: ServiceRelease
     caller: Caller
-    attempts: dict[str, int] = field(default_factory=dict)  # how many were held, by the number of the transaction
+    protected_counts: dict[str, int] = field(default_factory=dict)
 
     def __call__(self) -> Released | RegistryError:
-        """One transaction, which touches no lease: whoever beats meanwhile is not held any more when the sweep comes.
+        """Run the transaction. It touches no lease: one that is renewed meanwhile is not due when the sweep comes.
 
-        1. Mark the service, and so wait for an earlier attempt of ours that is still under way.
-        2. Ask how earlier attempts ended: the answer to a commit can be lost, and then it is done already.
+        1. Mark the service, which waits for an earlier attempt of ours that is still running.
+        2. Look how earlier attempts ended: the response to a commit can be lost, and then the release is done.
         3. Count and append.
         """
-        with write_transaction(lock_timeout="3s"), connection.cursor() as cursor:
-            cursor.execute(MARK, [self.order.namespace, self.order.name])
-            row = cursor.fetchone()
-            if row is None:
+        order = self.order
+        with write_transaction(lock_timeout="3s"):
+            services = Service.objects.filter(namespace=order.namespace, name=order.name)
+            if not services.update(released_at=Now()):
                 return ServiceNotFound()
-            service_pk, number = row
-            cursor.execute(COMMITTED, [list(self.attempts)])
-            if done := cursor.fetchone():
-                return Released(self.attempts[done[0]])
-            cursor.execute(COUNT, [service_pk])
-            (self.attempts[number],) = cursor.fetchone()
-            self.append(self.attempts[number])
-        return Released(self.attempts[number])
+            with connection.cursor() as cursor:
+                cursor.execute(READ_TRANSACTION, [list(self.protected_counts)])
+                number, committed = cursor.fetchone()
+            if committed is not None:
+                return Released(self.protected_counts[committed])
+            protected = Instance.objects.protected().filter(service__in=services).count()
+            self.protected_counts[number] = protected
+            self._append_change(protected)
+        return Released(protected)
 
-    def append(self, protected: int) -> None:
-        order, actor = self.order, self.caller.actor
-        evidence = {"protected": protected}
-        changelog.append_changes(
-            [
-                changelog.NewChange(
-                    ChangeKind.RELEASED, order.namespace, order.name, actor, reason=order.reason, evidence=evidence
-                )
-            ]
+    def _append_change(self, protected: int) -> None:
+        change = changelog.NewChange(
+            ChangeKind.RELEASED,
+            self.order.namespace,
+            self.order.name,
+            self.caller.actor,
+            reason=self.order.reason,
+            evidence={"protected": protected},
         )
+        changelog.append_changes([change])

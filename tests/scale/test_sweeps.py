@@ -66,8 +66,8 @@ def swept_until_done(count: int) -> list[Report]:
     pulse = observation.Pulse()
     reports: list[Report] = []
     while sum(report.protected for report in reports) < count and len(reports) < MOST_SWEEPS:
-        pulse.beat()
-        reports.append(sweep(between=pulse.beat))
+        pulse.record()
+        reports.append(sweep(between=pulse.record))
     return reports
 
 
@@ -82,9 +82,9 @@ def test_a_sweep_of_a_large_fleet(size: int) -> None:
     assert timed("a sweep that finds one", sweep).expired == 1
     late = size // 5
     age(late, 1)
-    counted = timed("to count the fleet of which a fifth is late", counts.take)
+    counted = timed("to count the fleet of which a fifth is late", counts.count_fleet)
     assert counted.due == late
-    timed("to count the services of those", lambda: apply.judgement(counted))
+    timed("to count the services of those", lambda: apply.build_protection(counted))
     reports = timed(f"to hold those {late:,}", lambda: swept_until_done(late))
     assert [sum(report.expired for report in reports), sum(report.protected for report in reports)] == [0, late]
     print(f"  sweeps for that: {len(reports)}")

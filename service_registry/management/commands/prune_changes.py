@@ -10,23 +10,26 @@ from service_registry.management.command_line import parse_duration
 
 
 class Command(BaseCommand):
-    help = "Take old changes out of the log, but for those that still say how things stand."
+    help = "Prune old changes from the change log, except those that still describe the present state."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        days = settings.REGISTRY_CHANGE_RETENTION_DAYS
+        default = f"{settings.REGISTRY_CHANGE_RETENTION_DAYS}d"
         parser.add_argument(
-            "--older-than", metavar="DURATION", default=f"{days}d", help=f"as 90s, 10m, 2h or 7d; else {days}d"
+            "--older-than",
+            metavar="DURATION",
+            default=default,
+            help=f"age of the changes to prune, as 90s, 10m, 2h or 7d; else {default}",
         )
-        parser.add_argument("--dry-run", action="store_true", help="change nothing, and count what would go")
+        parser.add_argument("--dry-run", action="store_true", help="change nothing; count what would be pruned")
 
     def handle(self, *, older_than: str, dry_run: bool, **_: Any) -> None:
-        planned = prune.plan_pruning(parse_duration("--older-than", older_than))
-        count = prune.count_planned(planned)
-        self.stdout.write(f"{count} changes are from before {planned.cutoff:%Y-%m-%d %H:%M:%S} UTC.")
+        plan = prune.plan_pruning(parse_duration("--older-than", older_than))
+        count = prune.count_planned(plan)
+        self.stdout.write(f"{count} changes are older than {plan.cutoff:%Y-%m-%d %H:%M:%S} UTC.")
         run = BatchRun(self.stdout, count, "examined")
         pruned = 0
         try:
-            for step in run.over((prune.count_obsolete if dry_run else prune.prune)(planned), attrgetter("examined")):
+            for step in run.over((prune.count_obsolete if dry_run else prune.prune)(plan), attrgetter("examined")):
                 pruned += step.obsolete
         except prune.PruneInProgress:
             raise CommandError(

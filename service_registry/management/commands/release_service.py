@@ -1,3 +1,5 @@
+"""Release a service: end the protection of its instances."""
+
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -22,5 +24,5 @@ class Command(BaseCommand):
         if isinstance(outcome, RegistryError):
             raise command_error(outcome)
         self.stdout.write(
-            f"{outcome.protected} protected instances of {namespace}/{name} released: the next sweep expires them."
+            f"{namespace}/{name} is released: the next sweep expires its {outcome.protected} protected instances."
         )

@@ -25,7 +25,7 @@ DEFECTS = {
         "assert evicted == []",
     ),
     "no-window": Defect(
-        "silence counts also while nobody could hear",
+        "deadlines count also the time in which no heartbeat could be received",
         f"{PARTS}/test_part2_stops.py::"
         "test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval[2]",
         "assert dict(self.checker.expired) == {}",
@@ -45,8 +45,8 @@ DEFECTS = {
         f"{PARTS}/test_part10_frozen_sweeps.py::test_the_sweep_is_frozen[2]",
         "<= ANSWERS",
     ),
-    "endless-hold": Defect(
-        "a hold has no end",
+    "endless-protection": Defect(
+        "protection has no end",
         f"{PARTS}/test_part11_small_fleets.py::test_a_small_fleet_dies_whole[3]",
         "assert still_listed == set()",
     ),

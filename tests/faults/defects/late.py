@@ -22,6 +22,13 @@ def select_then_update() -> None:
     due_leases.LOCK = without(due_leases.LOCK, "FOR NO KEY UPDATE OF l SKIP LOCKED")
 
 
+def endless_protection() -> None:
+    from service_registry.expiry import counts, due_leases
+
+    counts.COUNT_COHORTS = without(counts.COUNT_COHORTS, counts.IS_PROTECTED, "(l.protected_at IS NOT NULL)")
+    due_leases.LOCK = without(due_leases.LOCK, counts.IS_PROTECTED, "(l.protected_at IS NOT NULL)")
+
+
 def unlocked_ids() -> None:
     from service_registry.changelog import append
 
@@ -58,6 +65,7 @@ def without(sql: str, part: str, instead: str = "") -> str:
 
 MISTAKES: dict[str, Callable[[], None]] = {
     "select-then-update": select_then_update,
+    "endless-protection": endless_protection,
     "unlocked-ids": unlocked_ids,
     "gap-window": gap_window,
 }

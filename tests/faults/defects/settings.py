@@ -12,11 +12,6 @@ if NAME == "no-window":
     sql.RENEWED_AT = "l.heartbeat_at"
     sql.DEADLINE = f"({sql.RENEWED_AT} + {sql.GRACE})"
 
-if NAME == "endless-hold":
-    from service_registry.expiry import conditions
-
-    conditions.IS_HELD = "(l.protected_at IS NOT NULL)"
-
 if NAME == "failing-beats":
     MIDDLEWARE = [*MIDDLEWARE, "tests.faults.defects.failing.FailingBeats"]
 

@@ -1,8 +1,7 @@
-"""The pulse of a web process says that it hears, and only one that can take a heartbeat does."""
+"""The pulse: only a web process that can accept heartbeats records one."""
 
 import threading
 from collections.abc import Iterator
-from datetime import datetime
 
 import pytest
 from django.conf import LazySettings
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)  # a pulse closes old conne
 
 @pytest.fixture
 def issuer(settings: LazySettings) -> Iterator[Issuer]:
-    """The one that is configured, not yet asked."""
+    """Run the configured issuer. Its keys have not been fetched yet."""
     with Issuer() as issuer:
         threading.Thread(target=issuer.serve_forever, args=[0.02], daemon=True).start()
         settings.OIDC_ISSUER = issuer.url
@@ -30,55 +29,49 @@ def issuer(settings: LazySettings) -> Iterator[Issuer]:
         issuer.shutdown()
 
 
-def fails(handler: Handler) -> None:
+def answer_500(handler: Handler) -> None:
     handler.send_error(500)
 
 
-def observed_at() -> datetime:
-    return RegistryState.objects.get().observed_at
-
-
-def pulse_moves_heard_at() -> bool:
+def pulse_is_recorded() -> bool:
     ageing.interrupt_observation(2)
-    before = observed_at()
+    before = RegistryState.objects.get().observed_at
     pulse.pulse()
-    return observed_at() > before
+    return RegistryState.objects.get().observed_at > before
 
 
-def test_a_process_without_keys_does_not_say_that_it_hears(issuer: Issuer) -> None:
-    issuer.answers["/realm/jwks"] = fails
-    assert not pulse_moves_heard_at()
+def test_process_without_keys_does_not_pulse(issuer: Issuer) -> None:
+    issuer.answers["/realm/jwks"] = answer_500
+    assert not pulse_is_recorded()
     issuer.answers["/realm/jwks"] = lambda handler: handler.send(b"")
-    assert not pulse_moves_heard_at()
+    assert not pulse_is_recorded()
 
 
-def test_keys_that_are_too_old_are_none(issuer: Issuer) -> None:
-    assert pulse_moves_heard_at()
+def test_process_with_too_old_keys_does_not_pulse(issuer: Issuer) -> None:
+    assert pulse_is_recorded()
     get_key_provider().max_age_seconds = 0
-    assert not pulse_moves_heard_at()
+    assert not pulse_is_recorded()
 
 
-def test_a_pulse_that_fails_for_no_known_reason_is_not_the_last(
-    issuer: Issuer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unexpected_error_does_not_end_the_pulse(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     before, get_key_provider().max_age_seconds = get_key_provider().max_age_seconds, "no number"  # type: ignore[assignment]
-    assert not pulse_moves_heard_at()
+    assert not pulse_is_recorded()
     assert "The pulse failed." in caplog.messages
     get_key_provider().max_age_seconds = before
-    assert pulse_moves_heard_at()
+    assert pulse_is_recorded()
 
 
-def test_a_refresh_that_fails_stops_no_pulse(issuer: Issuer) -> None:
-    assert pulse_moves_heard_at()
-    issuer.answers["/realm/jwks"] = fails
+def test_failed_key_refresh_does_not_stop_the_pulse(issuer: Issuer) -> None:
+    assert pulse_is_recorded()
+    issuer.answers["/realm/jwks"] = answer_500
     fetches = issuer.fetches
     get_key_provider().refresh_for_unknown_key()
     wait_for(lambda: issuer.fetches > fetches)
-    assert pulse_moves_heard_at()
+    assert pulse_is_recorded()
 
 
-def test_a_process_that_knows_no_grants_does_not_say_that_it_hears() -> None:
-    assert pulse_moves_heard_at()
+def test_process_without_grants_does_not_pulse() -> None:
+    assert pulse_is_recorded()
     Group.objects.all().delete()
     permission_cache.invalidate()
-    assert not pulse_moves_heard_at()
+    assert not pulse_is_recorded()

@@ -1,4 +1,4 @@
-"""Nobody expires while the registry refuses every heartbeat: it hears nobody then, and says so by not pulsing."""
+"""No instance expires while the registry refuses every heartbeat: its processes do not pulse then."""
 
 import time
 from pathlib import Path
@@ -15,11 +15,11 @@ TTL_SECONDS = 5
 KEY = {"service_name": "web", "instance_id": "web-1"}
 EXPIRED = "SELECT count(*) FROM service_registry_change WHERE kind = 'expired'"
 AGE_KEYS = "UPDATE service_registry_signingkeys SET fetched_at = fetched_at - interval '8 days'"
-FORGET_GRANTS = "DELETE FROM auth_group_permissions; DELETE FROM auth_group"
+DELETE_GROUPS = "DELETE FROM auth_group_permissions; DELETE FROM auth_group"
 
 
-def beat_in_vain(team: Caller, seconds: float) -> int:
-    """Beat every second as a client does that gets 503; how often."""
+def send_refused_heartbeats(team: Caller, seconds: float) -> int:
+    """Send a heartbeat every second, each answered with 503, and return how many."""
     until, statuses = time.monotonic() + seconds, []
     while time.monotonic() < until:
         statuses.append(team.call("POST", "/registry/heartbeat", KEY).status)
@@ -28,17 +28,17 @@ def beat_in_vain(team: Caller, seconds: float) -> int:
     return len(statuses)
 
 
-def assert_it_was_on_the_list(registry: Registry, team: Caller, beats: int) -> None:
-    """And it is heard again without having been off."""
+def assert_instance_stayed_listed(registry: Registry, team: Caller, refused: int) -> None:
+    """Raise when the instance expired, or does not renew its lease again."""
     (expired,) = registry.sql(EXPIRED)[0]
-    print(f"\n{expired} of 1 expired in {beats} beats of TTL {TTL_SECONDS} s that were refused")
+    print(f"\n{expired} of 1 expired during {refused} refused heartbeats of TTL {TTL_SECONDS} s")
     assert expired == 0
     reply = wait_for(lambda: (it := team.call("POST", "/registry/heartbeat", KEY)).status == 200 and it)
     assert "recovered" not in reply.json
 
 
-def test_nobody_expires_while_no_process_has_keys(tmp_path: Path, settings: LazySettings) -> None:
-    """The provider is down, and the stored keys are too old: a process that starts then refuses all tokens."""
+def test_instance_does_not_expire_while_no_process_has_keys(tmp_path: Path, settings: LazySettings) -> None:
+    """The provider is down and the stored keys are too old: a process that starts then refuses all tokens."""
     port = free_port()
     settings.OIDC_ISSUER = issuer.url(port)
     serve_keys = ("-m", "registry_project.devstack.issuer", f"--port={port}")
@@ -56,19 +56,19 @@ def test_nobody_expires_while_no_process_has_keys(tmp_path: Path, settings: Lazy
         registry.start_web(registry.ports[0])
         wait_for(lambda: registry.is_alive(registry.ports[0]))
         team = registry.caller("registry-services", "team")
-        beats = beat_in_vain(team, 4 * TTL_SECONDS)
+        refused = send_refused_heartbeats(team, 4 * TTL_SECONDS)
         registry.start(*serve_keys)
-        assert_it_was_on_the_list(registry, team, beats)
+        assert_instance_stayed_listed(registry, team, refused)
 
 
-def test_nobody_expires_while_no_group_grants_anything(tmp_path: Path) -> None:
-    """As in a database that was restored without them, until migration is run once more."""
+def test_instance_does_not_expire_while_no_group_grants_permissions(tmp_path: Path) -> None:
+    """A database was restored without groups; the next migration creates them."""
     with Registry(tmp_path, worker=True) as registry:
         team = registry.caller("registry-services", "team")
         assert team.call("POST", "/registry/register", registration(ttl_seconds=TTL_SECONDS)).status == 201
-        registry.execute(FORGET_GRANTS)
+        registry.execute(DELETE_GROUPS)
         wait_for(lambda: team.call("POST", "/registry/heartbeat", KEY).status == 503)
-        beats = beat_in_vain(team, 4 * TTL_SECONDS)
+        refused = send_refused_heartbeats(team, 4 * TTL_SECONDS)
         registry.migrate()
         team = registry.caller("registry-services", "team")  # the old connection was idle for too long
-        assert_it_was_on_the_list(registry, team, beats)
+        assert_instance_stayed_listed(registry, team, refused)

@@ -1,4 +1,4 @@
-"""Silence of the whole fleet: when time stands still, and how that ends."""
+"""Suspension on the database: nothing expires while no heartbeat arrives from the whole fleet, within a limit."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,22 +22,22 @@ def state() -> RegistryState:
     return RegistryState.objects.get()
 
 
-def since(moment: datetime | None) -> float:
-    """Seconds by the database's clock."""
+def age(at: datetime | None) -> float:
+    """Return the age of a time in seconds, by the database's clock."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT extract(epoch FROM clock_timestamp() - %s)::float8", [moment])
+        cursor.execute("SELECT extract(epoch FROM clock_timestamp() - %s)::float8", [at])
         return float(cursor.fetchone()[0])
 
 
-def silenced(api: Api, seconds: float = 60, services: dict[str, int] = TWENTY) -> list[str]:
-    """A fleet that was heard last so long ago, after a sweep."""
+def suspended_fleet(api: Api, seconds: float = 60, services: dict[str, int] = TWENTY) -> list[str]:
+    """Register a fleet whose last heartbeats are `seconds` old, sweep, and return the ids."""
     ids = register_fleet(api, services)
     set_heartbeat_age(seconds, ids)
     sweep()
     return ids
 
 
-def test_time_stands_still_while_nobody_of_a_fleet_is_heard(payments: Api) -> None:
+def test_nothing_expires_while_no_heartbeat_arrives_from_the_fleet(payments: Api) -> None:
     ids = register_fleet(payments, TWENTY)
     payments.register("a", "never-beat")
     set_heartbeat_age(60, [*ids, "never-beat"])
@@ -48,7 +48,7 @@ def test_time_stands_still_while_nobody_of_a_fleet_is_heard(payments: Api) -> No
     assert (expired_ids(), protected_ids()) == (set(), set())
 
 
-def test_nothing_is_removed_and_overrides_end_meanwhile(payments: Api, settings: Settings) -> None:
+def test_nothing_is_purged_and_overrides_end_during_a_suspension(payments: Api, settings: Settings) -> None:
     ids = register_fleet(payments, {**TWENTY, "d": 1})
     set_heartbeat_age(34, ids[-1:])
     assert sweep().expired == 1
@@ -66,7 +66,7 @@ def test_nothing_is_removed_and_overrides_end_meanwhile(payments: Api, settings:
 
 
 @pytest.mark.parametrize(
-    ("services", "silent", "heard"),
+    ("services", "quiet_seconds", "heartbeats"),
     [
         (TWENTY, 20.5, 0),
         ({"a": 7, "b": 6, "c": 6}, 60, None),
@@ -74,20 +74,20 @@ def test_nothing_is_removed_and_overrides_end_meanwhile(payments: Api, settings:
         (TWENTY, 19.0, None),
         (TWENTY, 60, 1),
     ],
-    ids=["silent", "nineteen", "two services", "not for two thirds of the TTL", "one was heard"],
+    ids=["suspended", "nineteen leases", "two services", "less than two thirds of the TTL", "one heartbeat"],
 )
-def test_a_silence_is_of_twenty_in_three_services(
-    payments: Api, services: dict[str, int], silent: float, heard: int | None
+def test_suspension_needs_twenty_leases_in_three_services(
+    payments: Api, services: dict[str, int], quiet_seconds: float, heartbeats: int | None
 ) -> None:
     ids = register_fleet(payments, services)
-    set_heartbeat_age(silent, ids)
-    if heard == 1:
+    set_heartbeat_age(quiet_seconds, ids)
+    if heartbeats == 1:
         send_heartbeats(payments, ids[:1])
     sweep()
-    assert (state().suspended_at is not None) == (heard == 0)
+    assert (state().suspended_at is not None) == (heartbeats == 0)
 
 
-def test_the_unproven_neither_make_a_silence_nor_break_it(payments: Api) -> None:
+def test_unproven_leases_neither_start_nor_prevent_a_suspension(payments: Api) -> None:
     ids = register_fleet(payments, {"a": 7, "b": 6, "c": 6})
     payments.register("d", "never-beat")
     set_heartbeat_age(21, [*ids, "never-beat"])
@@ -100,7 +100,7 @@ def test_the_unproven_neither_make_a_silence_nor_break_it(payments: Api) -> None
     assert state().suspended_at is not None
 
 
-def test_the_median_ttl_decides(payments: Api) -> None:
+def test_median_ttl_decides_when_a_fleet_is_quiet(payments: Api) -> None:
     ids = register_fleet(payments, {"a": 5, "b": 5}, ttl_seconds=5) + register_fleet(
         payments, {"c": 11}, ttl_seconds=30
     )
@@ -112,11 +112,11 @@ def test_the_median_ttl_decides(payments: Api) -> None:
     assert state().suspended_at is not None
 
 
-def test_the_first_heartbeat_ends_it_and_restarts_the_window(
+def test_first_heartbeat_ends_the_suspension_and_restarts_the_window(
     payments: Api, django_capture_on_commit_callbacks: Any
 ) -> None:
-    ids = silenced(payments)
-    assert 59 < since(state().suspended_at) < 62
+    ids = suspended_fleet(payments)
+    assert 59 < age(state().suspended_at) < 62
     send_heartbeats(payments, ids[:1])
     counted = Since()
     with django_capture_on_commit_callbacks(execute=True):
@@ -128,27 +128,27 @@ def test_the_first_heartbeat_ends_it_and_restarts_the_window(
     assert len(payments.listed("a")) == 7
 
 
-def test_a_late_sweep_restarts_the_window_at_the_heartbeat(payments: Api) -> None:
-    """And not when it looks: how often is swept plays no part. All are due by that window, and judged at once."""
-    ids = silenced(payments)
+def test_late_sweep_restarts_the_window_at_the_heartbeat(payments: Api) -> None:
+    """When a sweep looks plays no part. All leases are due by the new window, and are decided on at once."""
+    ids = suspended_fleet(payments)
     ageing.age_suspension(200)
     set_heartbeat_age(40, ids[:1])
     RegistryState.objects.update(window_started_at=F("suspended_at"))
     sweep()
-    assert 39 < since(state().window_started_at) < 42
+    assert 39 < age(state().window_started_at) < 42
     assert protected_ids() == set(ids)
 
 
-def test_who_dies_in_a_silence_expires_by_the_window_after_it(payments: Api) -> None:
-    ids = silenced(payments)
+def test_instance_that_died_in_a_suspension_expires_by_the_new_window(payments: Api) -> None:
+    ids = suspended_fleet(payments)
     send_heartbeats(payments, ids[1:])
     assert sweep().expired == 0
     RegistryState.objects.update(window_started_at=F("window_started_at") - timedelta(seconds=34))
     assert (sweep().expired, expired_ids()) == (1, {ids[0]})
 
 
-def test_it_ends_by_itself_after_an_hour(payments: Api) -> None:
-    ids = silenced(payments)
+def test_suspension_ends_by_itself_after_an_hour(payments: Api) -> None:
+    ids = suspended_fleet(payments)
     ageing.age_suspension(3600 - 60 - 5)
     assert sweep().expired == 0
     ageing.age_suspension(6)
@@ -156,9 +156,9 @@ def test_it_ends_by_itself_after_an_hour(payments: Api) -> None:
     assert expired_ids() == set(ids)
 
 
-def test_a_heartbeat_after_its_time_restarts_nothing(payments: Api) -> None:
-    """Else a fleet that is heard once in a while, all at once, would keep its dead for ever."""
-    ids = silenced(payments)
+def test_heartbeat_after_the_longest_suspension_restarts_nothing(payments: Api) -> None:
+    """Otherwise a fleet that sends heartbeats seldom, all at once, would keep its dead instances for ever."""
+    ids = suspended_fleet(payments)
     ageing.age_suspension(3600)
     window = state().window_started_at
     send_heartbeats(payments, ids[:1])
@@ -167,7 +167,7 @@ def test_a_heartbeat_after_its_time_restarts_nothing(payments: Api) -> None:
     assert (after.suspended_at, after.window_started_at, after.window_reason) == (None, window, "start")
 
 
-def test_its_limit_is_a_setting(payments: Api, settings: Settings) -> None:
+def test_longest_suspension_is_a_setting(payments: Api, settings: Settings) -> None:
     settings.REGISTRY_SILENCE_MAX_SECONDS = 0
     ids = register_fleet(payments, TWENTY)
     set_heartbeat_age(34, ids)
@@ -175,14 +175,14 @@ def test_its_limit_is_a_setting(payments: Api, settings: Settings) -> None:
     assert protected_ids() == set(ids)
 
 
-def test_silences_without_end_are_given_no_more_than_half_of_the_time(payments: Api) -> None:
-    """As of a fleet in lockstep that beats too slowly: each beat ends a silence, and the next begins with it."""
-    ids = silenced(payments, 1900)
+def test_repeated_suspensions_get_what_is_left_of_the_budget(payments: Api) -> None:
+    """A fleet in lockstep with slow heartbeats: each ends a suspension, and the next suspension starts with it."""
+    ids = suspended_fleet(payments, 1900)
     send_heartbeats(payments, ids)
     sweep()
-    repaid_at = state().suspension_budget_full_at
-    assert repaid_at is not None
-    assert -1902 < since(repaid_at) < -1898
+    budget_full_at = state().suspension_budget_full_at
+    assert budget_full_at is not None
+    assert -1902 < age(budget_full_at) < -1898
     ageing.age_suspension(60)
     sweep()
     standing = state()
@@ -192,8 +192,8 @@ def test_silences_without_end_are_given_no_more_than_half_of_the_time(payments: 
     assert 1698 < left < 1702
 
 
-def test_what_was_heard_since_makes_up_for_a_silence(payments: Api) -> None:
-    ids = silenced(payments, 1900)
+def test_observation_restores_the_budget(payments: Api) -> None:
+    ids = suspended_fleet(payments, 1900)
     send_heartbeats(payments, ids)
     sweep()
     ageing.age_suspension(2000)
@@ -207,32 +207,32 @@ def test_what_was_heard_since_makes_up_for_a_silence(payments: Api) -> None:
     assert (standing.suspended_until - standing.suspended_at).total_seconds() == 3600
 
 
-def test_one_that_would_begin_in_the_future_is_over(payments: Api) -> None:
+def test_suspension_that_started_in_the_future_ends(payments: Api) -> None:
     """The database's clock was set back."""
-    silenced(payments)
+    suspended_fleet(payments)
     ageing.age_suspension(-100)
     ageing.set_window_age(LONG)
     sweep()
     assert state().suspended_at is None
 
 
-def test_a_dead_instance_of_a_time_to_come_does_not_end_a_silence(payments: Api) -> None:
-    """Its last heartbeat was by a clock that has been set back since."""
-    ids = silenced(payments)
+def test_heartbeat_in_the_future_does_not_end_a_suspension(payments: Api) -> None:
+    """The heartbeat of a dead instance was dated by a clock that has been set back since."""
+    ids = suspended_fleet(payments)
     Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=F("heartbeat_at") + timedelta(days=30))
     sweep()
     assert state().suspended_at is not None
 
 
-def test_a_registration_ends_nothing(payments: Api) -> None:
-    """A job beside the registry can register, and is no sign that the fleet can."""
-    silenced(payments)
+def test_registration_does_not_end_a_suspension(payments: Api) -> None:
+    """A job beside the registry can register, which does not show that the fleet can send heartbeats."""
+    suspended_fleet(payments)
     payments.register("job", "job-1")
     sweep()
     assert state().suspended_at is not None
 
 
-def test_nobody_is_told_of_a_silence(payments: Api) -> None:
+def test_suspension_appends_no_change(payments: Api) -> None:
     ids = register_fleet(payments, TWENTY)
     changes = Change.objects.count()
     set_heartbeat_age(60, ids)

@@ -1,4 +1,4 @@
-"""An instance that never beats is off the list in time, with the worker and without it."""
+"""The time until a dead instance is off the list, with a worker and without one."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ from tests.server.registry import Registry
 from tests.waiting import wait_for
 
 TTL_SECONDS = 5
-GRACE_SECONDS = 1  # at least a second where 10 % would be less
+GRACE_SECONDS = 1  # at least a second, where 10 % of the TTL would be less
 SWEEP_SECONDS = 5
 EXPIRED = """
 SELECT evidence->>'process', extract(epoch FROM at - (evidence->>'heartbeat_at')::timestamptz)::float8
@@ -20,15 +20,15 @@ FROM service_registry_change WHERE kind = 'expired'
 """
 
 
-def sweep_of(registry: Registry, after: str = "clock_timestamp() - interval '3 seconds'") -> Any:
+def read_sweep(registry: Registry, after: str = "clock_timestamp() - interval '3 seconds'") -> Any:
     return registry.sql(f"SELECT swept_at FROM service_registry_registrystate WHERE swept_at > {after}")
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["worker", "worker killed"])
-def test_the_only_instance_falls_silent_and_is_off_the_list_in_time(tmp_path: Path, killed: bool) -> None:
+def test_lone_dead_instance_is_off_the_list_in_time(tmp_path: Path, killed: bool) -> None:
     with Registry(tmp_path, worker=True) as registry:
         assert registry.celery
-        wait_for(lambda: sweep_of(registry))
+        wait_for(lambda: read_sweep(registry))
         if killed:
             registry.celery.kill()
             registry.celery.wait()
@@ -36,10 +36,10 @@ def test_the_only_instance_falls_silent_and_is_off_the_list_in_time(tmp_path: Pa
         assert team.call("POST", "/registry/register", registration(ttl_seconds=TTL_SECONDS)).status == 201
         registered = time.monotonic()
 
-        def gone() -> bool:
+        def is_off_the_list() -> bool:
             return bool(team.call("GET", "/registry/services/web").json["instances"] == [])
 
-        wait_for(gone, TTL_SECONDS + GRACE_SECONDS + SWEEP_SECONDS)
+        wait_for(is_off_the_list, TTL_SECONDS + GRACE_SECONDS + SWEEP_SECONDS)
         passed = time.monotonic() - registered
         (listed,) = team.call("GET", "/registry/services").json["services"]
         ((sweeper, by_the_database),) = registry.sql(EXPIRED)
@@ -49,8 +49,8 @@ def test_the_only_instance_falls_silent_and_is_off_the_list_in_time(tmp_path: Pa
         assert sweeper.endswith(f":{registry.web[0].pid if killed else registry.celery.pid}")
 
 
-def test_whenever_they_fall_silent_a_web_process_alone_is_in_time(tmp_path: Path) -> None:
-    """Registered over more than the time between two sweeps, so that some have just missed one."""
+def test_web_process_alone_expires_dead_instances_in_time(tmp_path: Path) -> None:
+    """The instances register over more than the time between two sweeps, so that some just miss one."""
     with Registry(tmp_path) as registry:
         team = registry.caller("registry-services", "team")
         for number in range(50):
@@ -61,5 +61,5 @@ def test_whenever_they_fall_silent_a_web_process_alone_is_in_time(tmp_path: Path
         late = [seconds for seconds in passed if seconds > TTL_SECONDS * 1.1 + SWEEP_SECONDS]
         print(f"50 of TTL 5 s expired after {statistics.median(passed):.1f} s, at most {passed[-1]:.1f}; late: {late}")
         assert passed[0] >= TTL_SECONDS + GRACE_SECONDS
-        # One in ten was when the sweep came a second later; two leave room for a machine that is busy.
+        # With sweeps a second later it was one in ten. Two leave room for a busy machine.
         assert len(late) <= 2

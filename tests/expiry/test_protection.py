@@ -1,4 +1,4 @@
-"""Protection: which leases are held past their deadline, by which rule, and how each hold ends."""
+"""Protection on the database: which due leases stay listed, by which rule, and how protection ends."""
 
 import dataclasses
 import time
@@ -8,8 +8,10 @@ import pytest
 from django.db.models.functions import Now
 from pytest_django import Settings
 
-from service_registry.expiry import apply, counts, dry_run, evidence
-from service_registry.expiry.apply import Judging
+from service_registry.expiry import dry_run
+from service_registry.expiry.apply import LeaseDecisions, build_protection
+from service_registry.expiry.counts import FleetCount, count_fleet
+from service_registry.expiry.evidence import format_rfc3339
 from service_registry.expiry.sweep import ROWS_A_TRANSACTION, sweep
 from service_registry.models import Change, Lease, RegistryState
 from tests import ageing
@@ -21,22 +23,26 @@ FIVE_EACH = {f"s{number}": 5 for number in range(20)}
 
 
 def one_of_each(ids: list[str], count: int) -> list[str]:
-    """One instance of each of so many services."""
+    """Return the first instance of each of `count` services."""
     return [name for name in ids if name.endswith("-0")][:count]
 
 
-def moment(seconds_ago: float) -> float:
-    """By the database's clock."""
-    return counts.take().now - seconds_ago
+def database_time(seconds_ago: float) -> float:
+    return count_fleet().now - seconds_ago
 
 
-def test_a_lone_death_in_a_fleet_is_not_held(payments: Api) -> None:
+def decide_by(fleet: FleetCount) -> int:
+    """Decide on the due leases by a count, and return how many were found."""
+    return LeaseDecisions(fleet, build_protection(fleet)).apply_page(ROWS_A_TRANSACTION)
+
+
+def test_lone_death_in_a_fleet_expires(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(DUE, ids[:1])
     assert (sweep().expired, expired_ids(), protected_ids()) == (1, {ids[0]}, set())
 
 
-def test_more_than_fifteen_in_a_hundred_are_held_and_listed(payments: Api, reader: Api) -> None:
+def test_late_leases_above_the_fleet_limit_are_protected_and_listed(payments: Api, reader: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
@@ -50,14 +56,14 @@ def test_more_than_fifteen_in_a_hundred_are_held_and_listed(payments: Api, reade
     ]
 
 
-def test_fifteen_in_a_hundred_are_not_held(payments: Api) -> None:
+def test_late_leases_at_the_fleet_limit_expire(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(DUE, one_of_each(ids, 15))
     assert (sweep().expired, protected_ids()) == (15, set())
 
 
-def test_the_late_are_counted_before_they_are_due(payments: Api) -> None:
-    """The first of a cohort is held although it alone is due."""
+def test_late_leases_are_counted_before_they_are_due(payments: Api) -> None:
+    """The first lease of a cohort is protected although it alone is due."""
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(0.71 * 30, one_of_each(ids, 16))
     set_heartbeat_age(DUE, ["s0-0"])
@@ -65,14 +71,14 @@ def test_the_late_are_counted_before_they_are_due(payments: Api) -> None:
     assert protected_ids() == {"s0-0"}
 
 
-def test_those_not_yet_late_are_not_counted(payments: Api) -> None:
+def test_leases_not_yet_late_are_not_counted(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(0.69 * 30, one_of_each(ids, 16))
     set_heartbeat_age(DUE, ["s0-0"])
     assert sweep().expired == 1
 
 
-def test_one_who_is_held_gets_one_change_with_its_evidence(payments: Api) -> None:
+def test_protected_instance_gets_one_change_with_its_evidence(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
@@ -86,13 +92,13 @@ def test_one_who_is_held_gets_one_change_with_its_evidence(payments: Api) -> Non
     assert change.reason == "no heartbeat before the deadline; protected by the rule fleet"
     assert change.evidence["window_started_at"] < change.evidence["heartbeat_at"] < change.evidence["deadline"]
     assert change.evidence["deadline"] < change.evidence["swept_at"]
-    holds = {found["rule"]: found for found in change.evidence["rules"]}
-    assert (holds["fleet"]["counted"], holds["fleet"]["limit"]) == (16, 15)
-    assert (holds["service"]["counted"], holds["service"]["protected_until"]) == (1, None)
-    assert holds["fleet"]["protected_until"] > change.evidence["swept_at"]
+    rules = {rule["rule"]: rule for rule in change.evidence["rules"]}
+    assert (rules["fleet"]["counted"], rules["fleet"]["limit"]) == (16, 15)
+    assert (rules["service"]["counted"], rules["service"]["protected_until"]) == (1, None)
+    assert rules["fleet"]["protected_until"] > change.evidence["swept_at"]
 
 
-def test_a_heartbeat_ends_a_hold(payments: Api) -> None:
+def test_heartbeat_ends_protection(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
@@ -102,7 +108,7 @@ def test_a_heartbeat_ends_a_hold(payments: Api) -> None:
     assert change_kinds(gone[:1]) == {("registered", "protected", "recovered")}
 
 
-def test_a_hold_outlasts_the_count_that_gave_it(payments: Api) -> None:
+def test_protection_lasts_after_the_count_has_fallen(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
@@ -118,24 +124,24 @@ def test_a_hold_outlasts_the_count_that_gave_it(payments: Api) -> None:
     assert Change.objects.get(kind="expired").reason == "no heartbeat before the deadline, nor while it was protected"
 
 
-def test_a_hold_ends_also_while_the_window_restarts_again_and_again(payments: Api) -> None:
-    """A registry that is deaf for a moment every ten minutes."""
+def test_protection_ends_although_the_window_restarts_again_and_again(payments: Api) -> None:
+    """No web process pulses for a moment in every ten minutes."""
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
     sweep()
     assert protected_ids() == set(gone)
     set_heartbeat_age(33 + 899, gone)
-    for held_seconds, silent_seconds, expiries in ((590, 32, 0), (899, DUE, 0), (901, 32, 0), (901, DUE, 10)):
-        ageing.set_protection_age(held_seconds)
-        ageing.set_window_age(silent_seconds)
+    for protected_seconds, window_seconds, expiries in ((590, 32, 0), (899, DUE, 0), (901, 32, 0), (901, DUE, 10)):
+        ageing.set_protection_age(protected_seconds)
+        ageing.set_window_age(window_seconds)
         assert sweep().expired == expiries
     assert len(expired_ids()) == 10
     assert change_kinds(expired_ids()) == {("registered", "protected", "expired")}
 
 
-def test_a_hold_of_a_time_to_come_is_given_anew(payments: Api) -> None:
-    """The database's clock was set back since: the hold must not last until then, and readers are not told twice."""
+def test_protection_that_began_in_the_future_begins_anew(payments: Api) -> None:
+    """The database's clock was set back: protection must not last until then. No second change is appended."""
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
@@ -147,7 +153,7 @@ def test_a_hold_of_a_time_to_come_is_given_anew(payments: Api) -> None:
     assert change_kinds(gone) == {("registered", "protected")}
 
 
-def test_the_evidence_says_when_a_hold_ends_by_the_clock_it_has(payments: Api) -> None:
+def test_evidence_gives_the_end_of_protection_after_a_restart_of_the_window(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(DUE, gone)
@@ -157,11 +163,12 @@ def test_the_evidence_says_when_a_hold_ends_by_the_clock_it_has(payments: Api) -
     ageing.set_window_age(DUE)
     protected_at = Lease.objects.get(instance__instance_id=gone[0]).protected_at
     assert protected_at is not None
-    found = next(each for each in dry_run.prospects(dry_run.outlook()) if each.candidate.instance_id == gone[0])
-    assert found.fate.endswith(f"until {evidence.rfc3339(protected_at + timedelta(seconds=900))}")
+    predictions = dry_run.predict(dry_run.read_outlook())
+    prediction = next(each for each in predictions if each.lease.instance_id == gone[0])
+    assert prediction.describe().endswith(f"until {format_rfc3339(protected_at + timedelta(seconds=900))}")
 
 
-def test_when_a_hold_is_over_ten_leave_a_sweep(payments: Api) -> None:
+def test_at_most_ten_protections_end_in_a_sweep(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = ids[:60]
     set_heartbeat_age(DUE, gone)
@@ -170,7 +177,7 @@ def test_when_a_hold_is_over_ten_leave_a_sweep(payments: Api) -> None:
     assert [sweep().expired for _ in range(7)] == [10, 10, 10, 10, 10, 10, 0]
 
 
-def test_of_a_large_fleet_a_twentieth_leaves_a_sweep(payments: Api) -> None:
+def test_at_most_a_twentieth_of_a_large_fleet_ends_protection_in_a_sweep(payments: Api) -> None:
     ids = register_fleet(payments, {f"s{number}": 50 for number in range(20)})
     set_heartbeat_age(DUE, ids[:600])
     assert sweep().protected == 600
@@ -178,15 +185,15 @@ def test_of_a_large_fleet_a_twentieth_leaves_a_sweep(payments: Api) -> None:
     assert [sweep().expired for _ in range(2)] == [50, 47]
 
 
-def test_a_sweep_that_comes_after_the_hold_would_be_over_lets_go_slowly_too(payments: Api) -> None:
-    """No sweep ran while the hold would have been given: nobody is held, and still they do not all leave at once."""
+def test_sweep_after_the_time_of_protection_expires_slowly_too(payments: Api) -> None:
+    """No sweep ran while protection would have begun. They do not all leave at once all the same."""
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(33 + 901, ids[:60])
     assert (sweep().expired, protected_ids()) == (10, set())
 
 
-def test_one_who_waits_to_leave_does_not_keep_another_from_leaving(payments: Api) -> None:
-    """Those behind it, by their keys, are judged in the same sweep."""
+def test_lease_that_waits_does_not_delay_another(payments: Api) -> None:
+    """Leases with later keys are decided on in the same sweep."""
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(DUE, ids[:60])
     sweep()
@@ -206,13 +213,13 @@ def test_expiries_of_the_last_minute_are_counted(payments: Api) -> None:
     assert (sweep().expired, protected_ids()) == (0, set(gone[10:16]))
 
 
-@pytest.mark.parametrize("how", ["too long ago", "heard of since"])
-def test_expiries_of_those_are_not_counted(payments: Api, how: str) -> None:
+@pytest.mark.parametrize("how", ["too long ago", "recovered"])
+def test_old_or_recovered_expiries_are_not_counted(payments: Api, how: str) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 20)
     set_heartbeat_age(DUE, gone[:10])
     sweep()
-    if how == "heard of since":
+    if how == "recovered":
         send_heartbeats(payments, gone[:10])
     else:
         ageing.age_expiries(61)
@@ -220,7 +227,7 @@ def test_expiries_of_those_are_not_counted(payments: Api, how: str) -> None:
     assert (sweep().expired, protected_ids()) == (6, set())
 
 
-def test_the_unproven_are_neither_counted_nor_held(payments: Api) -> None:
+def test_unproven_leases_are_neither_counted_nor_protected(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     crashed = [f"crash-{number}" for number in range(200)]
     payments.post("/registry/register", [registration("crash", name) for name in crashed])
@@ -228,8 +235,8 @@ def test_the_unproven_are_neither_counted_nor_held(payments: Api) -> None:
     assert sweep().expired == 201
 
 
-def test_a_due_lease_is_judged_among_those_with_no_longer_ttl(payments: Api) -> None:
-    """A hundred of TTL 300 are no reason to let six of TTL 5 go."""
+def test_due_lease_is_judged_among_leases_of_no_longer_ttl(payments: Api) -> None:
+    """A hundred leases of TTL 300 do not raise the limit for six of TTL 5."""
     long = register_fleet(payments, {f"long{number}": 10 for number in range(10)}, ttl_seconds=300)
     short = register_fleet(payments, {f"short{number}": 10 for number in range(3)}, ttl_seconds=5)
     set_heartbeat_age(6.5, [name for name in short if name[-1] in "01"])
@@ -237,7 +244,7 @@ def test_a_due_lease_is_judged_among_those_with_no_longer_ttl(payments: Api) -> 
     assert len(long) == 100
 
 
-def test_those_of_longer_ttl_are_no_reason_to_hold_it(payments: Api) -> None:
+def test_late_leases_of_longer_ttl_do_not_protect_a_lease(payments: Api) -> None:
     long = register_fleet(payments, {f"long{number}": 10 for number in range(10)}, ttl_seconds=300)
     short = register_fleet(payments, {f"short{number}": 10 for number in range(3)}, ttl_seconds=5)
     set_heartbeat_age(250, long[:50])
@@ -245,8 +252,8 @@ def test_those_of_longer_ttl_are_no_reason_to_hold_it(payments: Api) -> None:
     assert (sweep().expired, protected_ids()) == (1, set())
 
 
-def test_one_service_does_not_hold_another(payments: Api) -> None:
-    """All 40 of one service drop, and of another service one, which leaves at its time."""
+def test_one_service_does_not_protect_another(payments: Api) -> None:
+    """All 40 instances of one service stop, and one of another service, which expires at its time."""
     ids = register_fleet(payments, {"tenant": 40, "other": 60} | FIVE_EACH)
     set_heartbeat_age(DUE, [*ids[:40], "other-0"])
     sweep()
@@ -254,7 +261,7 @@ def test_one_service_does_not_hold_another(payments: Api) -> None:
     assert set(Lease.objects.filter(protected_at__isnull=False).values_list("protected_by", flat=True)) == {"service"}
 
 
-def test_more_than_half_of_a_service_is_held_for_two_minutes(payments: Api) -> None:
+def test_more_than_half_of_a_service_is_protected_for_two_minutes(payments: Api) -> None:
     ids = register_fleet(payments, {"small": 8} | FIVE_EACH)
     gone = ids[:5]
     set_heartbeat_age(DUE, gone)
@@ -267,14 +274,14 @@ def test_more_than_half_of_a_service_is_held_for_two_minutes(payments: Api) -> N
 
 
 @pytest.mark.parametrize(("size", "count"), [(8, 4), (4, 4), (2, 2), (1, 1)])
-def test_half_of_a_service_or_a_service_under_five_is_not_held(payments: Api, size: int, count: int) -> None:
+def test_half_of_a_service_or_a_service_under_five_expires(payments: Api, size: int, count: int) -> None:
     ids = register_fleet(payments, {"small": size} | FIVE_EACH)
     set_heartbeat_age(DUE, ids[:count])
     assert (sweep().expired, protected_ids()) == (count, set())
 
 
 @pytest.mark.parametrize("services", [{"a": 3}, {"a": 1, "b": 1, "c": 1}, {"a": 5}, {"a": 3, "b": 3, "c": 2}])
-def test_a_small_fleet_of_which_all_are_late_is_held_for_two_minutes(payments: Api, services: dict[str, int]) -> None:
+def test_small_fleet_with_all_leases_late_is_protected_for_two_minutes(payments: Api, services: dict[str, int]) -> None:
     ids = register_fleet(payments, services)
     set_heartbeat_age(25, ids)
     set_heartbeat_age(DUE, ids[:1])
@@ -286,19 +293,19 @@ def test_a_small_fleet_of_which_all_are_late_is_held_for_two_minutes(payments: A
 
 
 @pytest.mark.parametrize("services", [{"a": 1}, {"a": 2}, {"a": 1, "b": 1}])
-def test_of_one_or_two_nobody_can_tell(payments: Api, services: dict[str, int]) -> None:
+def test_fleet_of_one_or_two_is_not_protected(payments: Api, services: dict[str, int]) -> None:
     ids = register_fleet(payments, services)
     set_heartbeat_age(DUE, ids)
     assert sweep().expired == len(ids)
 
 
-def test_one_of_a_small_fleet_expires_while_another_beats(payments: Api) -> None:
+def test_small_fleet_with_one_live_instance_is_not_protected(payments: Api) -> None:
     ids = register_fleet(payments, {"a": 3})
     set_heartbeat_age(DUE, ids[:2])
     assert sweep().expired == 2
 
 
-def test_an_explicit_deregistration_is_never_held(payments: Api) -> None:
+def test_deregistered_instance_is_not_protected(payments: Api) -> None:
     ids = register_fleet(payments, {"a": 8})
     set_heartbeat_age(DUE, ids)
     sweep()
@@ -315,8 +322,8 @@ def test_limits_are_settings(payments: Api, settings: Settings) -> None:
     assert sweep().expired == 20
 
 
-def test_a_hold_by_a_service_goes_on_when_the_fleet_is_held(payments: Api) -> None:
-    """When the service's time is over the fleet's rule holds on, and readers are not told twice."""
+def test_protection_by_the_service_rule_continues_by_the_fleet_rule(payments: Api) -> None:
+    """No second change is appended when the fleet's rule takes over."""
     ids = register_fleet(payments, {"small": 8} | FIVE_EACH)
     gone = ids[:5]
     set_heartbeat_age(DUE, gone)
@@ -331,41 +338,39 @@ def test_a_hold_by_a_service_goes_on_when_the_fleet_is_held(payments: Api) -> No
     assert sweep().expired == 5
 
 
-def test_an_old_count_judges_nobody(payments: Api) -> None:
-    """As of a sweep that was frozen between its transactions."""
+def test_old_or_future_count_decides_on_no_lease(payments: Api) -> None:
+    """A sweep may be frozen between its transactions."""
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(DUE + 10, ids[:1])
-    counted = counts.take()
-    old = dataclasses.replace(counted, at=counted.at - timedelta(seconds=5))
-    assert apply.judge(Judging(old, apply.judgement(old)), ROWS_A_TRANSACTION) == 0
-    to_come = dataclasses.replace(counted, at=counted.at + timedelta(days=30))
-    assert apply.judge(Judging(to_come, apply.judgement(to_come)), ROWS_A_TRANSACTION) == 0
-    assert apply.judge(Judging(counted, apply.judgement(counted)), ROWS_A_TRANSACTION) == 1
+    counted = count_fleet()
+    assert decide_by(dataclasses.replace(counted, at=counted.at - timedelta(seconds=5))) == 0
+    assert decide_by(dataclasses.replace(counted, at=counted.at + timedelta(days=30))) == 0
+    assert decide_by(counted) == 1
 
 
-def test_a_beat_between_counting_and_judging_counts(payments: Api) -> None:
+def test_heartbeat_between_count_and_decision_renews_the_lease(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     set_heartbeat_age(DUE, ids[:2])
-    counted = counts.take()
-    judged = Judging(counted, apply.judgement(counted))
+    counted = count_fleet()
+    decisions = LeaseDecisions(counted, build_protection(counted))
     send_heartbeats(payments, ids[:1])
-    assert apply.judge(judged, ROWS_A_TRANSACTION) == 1
+    assert decisions.apply_page(ROWS_A_TRANSACTION) == 1
     assert expired_ids() == {ids[1]}
 
 
-def test_who_is_due_only_since_the_count_waits_for_the_next(payments: Api) -> None:
+def test_lease_due_since_the_count_waits_for_the_next_sweep(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    counted = counts.take()
-    judged = Judging(counted, apply.judgement(counted))
-    just_heard = counted.at - timedelta(seconds=32.999)
-    Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=just_heard)
+    counted = count_fleet()
+    decisions = LeaseDecisions(counted, build_protection(counted))
+    not_yet_due = counted.at - timedelta(seconds=32.999)
+    Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=not_yet_due)
     time.sleep(0.01)
-    assert apply.judge(judged, ROWS_A_TRANSACTION) == 0
+    assert decisions.apply_page(ROWS_A_TRANSACTION) == 0
     assert sweep().expired == 1
 
 
-def test_who_was_late_with_too_many_is_held_though_they_are_heard_first(payments: Api) -> None:
-    """A partition that heals just when the last of it become due: those that beat first must not make them expire."""
+def test_lease_that_was_late_with_too_many_is_protected_after_they_recover(payments: Api) -> None:
+    """A partition heals just when the last leases become due: the first heartbeats must not make those expire."""
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(32, gone)
@@ -380,20 +385,20 @@ def test_who_was_late_with_too_many_is_held_though_they_are_heard_first(payments
     ]
 
 
-def test_who_was_not_late_with_too_many_is_not_held(payments: Api) -> None:
+def test_lease_that_was_not_late_with_too_many_expires(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
     gone = one_of_each(ids, 16)
     set_heartbeat_age(25, gone)
     sweep()
     send_heartbeats(payments, gone)
-    RegistryState.objects.update(exceeded_limits={"30": ["fleet", moment(13)]})
+    RegistryState.objects.update(exceeded_limits={"30": ["fleet", database_time(13)]})
     set_heartbeat_age(DUE, ids[1:2])
     assert sweep().expired == 1
 
 
-def test_a_crowd_is_forgotten_when_nobody_of_it_can_be_due_any_more(payments: Api) -> None:
+def test_exceeded_limit_is_forgotten_when_no_lease_of_that_time_can_become_due(payments: Api) -> None:
     register_fleet(payments, FIVE_EACH)
     for seconds_ago, kept in ((30, True), (34, False), (-5, False)):
-        RegistryState.objects.update(exceeded_limits={"30": ["fleet", moment(seconds_ago)]})
+        RegistryState.objects.update(exceeded_limits={"30": ["fleet", database_time(seconds_ago)]})
         sweep()
         assert bool(RegistryState.objects.get().exceeded_limits) == kept

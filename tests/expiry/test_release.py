@@ -15,13 +15,13 @@ from tests.client import Answer, Api
 from tests.commands import run
 from tests.fleets import change_kinds, expired_ids, protected_ids, register_fleet, send_heartbeats, set_heartbeat_age
 
-HELD = {"small": 8}
+SMALL = {"small": 8}
 
 
 @pytest.fixture
-def gone(payments: Api) -> list[str]:
-    """Five of eight, held."""
-    ids = register_fleet(payments, HELD | {"other": 40})
+def protected(payments: Api) -> list[str]:
+    """Protect five of the eight instances of a service, and return their ids."""
+    ids = register_fleet(payments, SMALL | {"other": 40})
     set_heartbeat_age(34, ids[:5])
     sweep()
     assert protected_ids() == set(ids[:5])
@@ -32,12 +32,12 @@ def release(api: Api, name: str = "small", reason: str = "scaled in") -> Answer:
     return api.post(f"/registry/services/{name}/release", {"reason": reason})
 
 
-def test_what_is_held_goes_with_the_next_sweep(operator: Api, gone: list[str]) -> None:
+def test_released_instances_expire_with_the_next_sweep(operator: Api, protected: list[str]) -> None:
     answer = release(operator)
     assert (answer.status, answer.json) == (200, {"released": 5})
-    assert protected_ids() == set(gone)
-    assert (sweep().expired, expired_ids(), protected_ids()) == (5, set(gone), set())
-    assert change_kinds(gone) == {("registered", "protected", "expired")}
+    assert protected_ids() == set(protected)
+    assert (sweep().expired, expired_ids(), protected_ids()) == (5, set(protected), set())
+    assert change_kinds(protected) == {("registered", "protected", "expired")}
     change = Change.objects.get(kind="released")
     assert (change.service_name, change.instance_id, change.reason) == ("small", None, "scaled in")
     assert change.actor.startswith("operator@")
@@ -47,35 +47,35 @@ def test_what_is_held_goes_with_the_next_sweep(operator: Api, gone: list[str]) -
     assert evidence["released"] is True
 
 
-def test_who_beats_before_the_sweep_stays(payments: Api, operator: Api, gone: list[str]) -> None:
+def test_heartbeat_before_the_sweep_keeps_the_instance(payments: Api, operator: Api, protected: list[str]) -> None:
     release(operator)
-    send_heartbeats(payments, gone[:1])
-    assert (sweep().expired, expired_ids()) == (4, set(gone[1:]))
+    send_heartbeats(payments, protected[:1])
+    assert (sweep().expired, expired_ids()) == (4, set(protected[1:]))
 
 
-def test_for_fifteen_minutes_nobody_is_held_there(payments: Api, operator: Api, gone: list[str]) -> None:
+def test_released_service_is_unprotected_for_15_minutes(payments: Api, operator: Api, protected: list[str]) -> None:
     release(operator)
     sweep()
-    send_heartbeats(payments, gone)
-    set_heartbeat_age(34, gone)
+    send_heartbeats(payments, protected)
+    set_heartbeat_age(34, protected)
     assert (sweep().expired, protected_ids()) == (5, set())
     Service.objects.update(released_at=F("released_at") - timedelta(minutes=15))
-    send_heartbeats(payments, gone)
-    set_heartbeat_age(34, gone)
-    assert (sweep().expired, protected_ids()) == (0, set(gone))
+    send_heartbeats(payments, protected)
+    set_heartbeat_age(34, protected)
+    assert (sweep().expired, protected_ids()) == (0, set(protected))
 
 
-def test_another_service_stays_held(payments: Api, operator: Api, gone: list[str]) -> None:
+def test_other_services_stay_protected(payments: Api, operator: Api, protected: list[str]) -> None:
     register_fleet(payments, {"second": 6})
     others = [f"second-{number}" for number in range(6)]
-    set_heartbeat_age(34, [*gone, *others])
+    set_heartbeat_age(34, [*protected, *others])
     sweep()
     release(operator)
     sweep()
-    assert (expired_ids(), protected_ids()) == (set(gone), set(others))
+    assert (expired_ids(), protected_ids()) == (set(protected), set(others))
 
 
-def test_more_than_leave_after_a_hold_may_leave_by_release(payments: Api, operator: Api) -> None:
+def test_released_instances_expire_without_the_limit_of_a_sweep(payments: Api, operator: Api) -> None:
     ids = register_fleet(payments, {"small": 40})
     set_heartbeat_age(34, ids)
     sweep()
@@ -83,31 +83,32 @@ def test_more_than_leave_after_a_hold_may_leave_by_release(payments: Api, operat
     assert sweep().expired == 40
 
 
-def test_it_may_be_repeated_and_finds_nobody(operator: Api, gone: list[str]) -> None:
+def test_second_release_finds_no_protected_instance(operator: Api, protected: list[str]) -> None:
     release(operator)
     sweep()
     assert release(operator).json == {"released": 0}
 
 
-def test_an_unknown_service_is_not_found(operator: Api) -> None:
+def test_release_of_an_unknown_service_is_not_found(operator: Api) -> None:
     answer = release(operator, "nowhere")
     assert (answer.status, answer.code) == (404, "service_not_found")
 
 
 @pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "x", "more": 1}, {"reason": None}, []])
-def test_a_reason_and_nothing_else_is_needed(operator: Api, gone: list[str], body: Any) -> None:
+def test_release_without_exactly_a_reason_is_invalid(operator: Api, protected: list[str], body: Any) -> None:
     answer = operator.post("/registry/services/small/release", body)
     assert (answer.status, answer.code) == (400, "invalid")
     assert not Change.objects.filter(kind="released").exists()
 
 
-def test_the_namespace_is_a_parameter(operator: Api, gone: list[str]) -> None:
+def test_release_takes_the_namespace_as_a_parameter(operator: Api, protected: list[str]) -> None:
     assert operator.post("/registry/services/small/release?namespace=x", {"reason": "x"}).code == "service_not_found"
     assert operator.post("/registry/services/small/release?namespace=default", {"reason": "x"}).status == 200
 
 
-def test_the_command_releases(gone: list[str]) -> None:
-    assert "5 protected instances of default/small released" in run("release_service", "small", "--reason=gone")
+def test_command_releases_the_service(protected: list[str]) -> None:
+    printed = run("release_service", "small", "--reason=gone")
+    assert "default/small is released: the next sweep expires its 5 protected instances." in printed
     assert sweep().expired == 5
     assert Change.objects.get(kind="released").actor == "system:command"
 
@@ -121,7 +122,7 @@ def test_the_command_releases(gone: list[str]) -> None:
         (["small", "--reason=x", "--namespace=other"], "There is no service of this name"),
     ],
 )
-def test_the_command_says_why_not(gone: list[str], arguments: list[str], said: str) -> None:
+def test_command_explains_a_refusal(protected: list[str], arguments: list[str], said: str) -> None:
     with pytest.raises(CommandError, match=said):
         run("release_service", *arguments)
 
@@ -140,11 +141,11 @@ def press(client: Client, **more: str) -> Any:
     return client.post("/admin/service_registry/service/", chosen | more)
 
 
-def test_the_admin_asks_and_then_releases(gone: list[str]) -> None:
+def test_admin_asks_for_a_reason_and_releases(protected: list[str]) -> None:
     client = signed_in("registry-operators")
     page = press(client)
     assert "default / small" in page.content.decode()
-    assert "leaves the list with the next sweep" in page.content.decode()
+    assert "expire with the next sweep" in page.content.decode()
     assert "This field is required" in press(client, confirmed="yes", reason="").content.decode()
     assert Service.objects.get(name="small").released_at is None
     assert press(client, confirmed="yes", reason="scaled in").status_code == 302
@@ -153,8 +154,8 @@ def test_the_admin_asks_and_then_releases(gone: list[str]) -> None:
     assert sweep().expired == 5
 
 
-def test_the_admin_offers_it_to_operators_alone(gone: list[str]) -> None:
+def test_admin_offers_release_to_operators_only(protected: list[str]) -> None:
     client = signed_in("registry-readers")
-    assert "Release what is held" not in client.get("/admin/service_registry/service/").content.decode()
+    assert "Release (end protection)" not in client.get("/admin/service_registry/service/").content.decode()
     press(client, confirmed="yes", reason="x")
     assert not Change.objects.filter(kind="released").exists()
