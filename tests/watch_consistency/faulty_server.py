@@ -1,32 +1,35 @@
 """A web process with a fault in it: `python -m tests.watch_consistency.faulty_server FAULT PORT`."""
 
+import asyncio
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
 
 from registry_project import asgi
-from service_registry import changelog
-from service_registry.queries import catalogue
-from service_registry.replica import change_buffer
+from service_registry.asgi.reads.listing import Listing
+from service_registry.queries.catalogue import ListPosition
 from service_registry.replica.change_buffer import ChangeBuffer
 from service_registry.replica.feed import Feed
+from service_registry.replica.list_page import PageBuilder
 from service_registry.replica.load import read_newest_index
-from service_registry.replica.store import Change
+from service_registry.replica.store import Change, Replica
+from service_registry.schemas import ListQuery
 
 
 def index_read_after_the_data() -> None:
-    read: Callable[..., catalogue.ServicePage] = catalogue.list_services
+    build = Listing.build
 
-    def page(*arguments: Any) -> catalogue.ServicePage:
-        found = read(*arguments)
-        time.sleep(0.02)
-        return replace(found, index=changelog.read_newest_index()) if arguments[1] is None else found
+    async def build_with_later_index(
+        self: Listing, replica: Replica, query: ListQuery, after: ListPosition | None
+    ) -> PageBuilder:
+        builder = await build(self, replica, query, after)
+        await asyncio.sleep(0.02)
+        builder.index = replica.index
+        return builder
 
-    catalogue.list_services = page  # type: ignore[assignment]
+    Listing.build = build_with_later_index  # type: ignore[method-assign]
 
 
 def skip_after_reconnecting() -> None:
@@ -46,7 +49,7 @@ def duplicates_after_resume() -> None:
     def with_the_last(self: ChangeBuffer, pk: int) -> Sequence[Change] | None:
         return changes_after(self, pk - 1)
 
-    change_buffer.ChangeBuffer.changes_after = with_the_last  # type: ignore[method-assign]
+    ChangeBuffer.changes_after = with_the_last  # type: ignore[method-assign]
 
 
 FAULTS = (index_read_after_the_data, skip_after_reconnecting, duplicates_after_resume)
