@@ -100,8 +100,8 @@ class Hub:
 
     @property
     def stale_seconds(self) -> int | None:
-        """The age to report to clients, in whole seconds; None while the replica is fresh."""
-        return math.ceil(self.age_seconds) if self.age_seconds > STALE_AFTER_SECONDS else None
+        """The age to report to clients, in whole seconds; None while the replica is fresh or not loaded."""
+        return math.ceil(self.age_seconds) if STALE_AFTER_SECONDS < self.age_seconds < math.inf else None
 
     async def current_replica(self) -> Replica | None:
         """Return the replica with everything that this process has committed; None when there is none.
