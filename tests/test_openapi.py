@@ -32,23 +32,23 @@ def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def test_it_is_valid(document: dict[str, Any]) -> None:
+def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     validate_schema(document)  # type: ignore[no-untyped-call]
     assert document["openapi"].startswith("3.1")
 
 
-def test_the_committed_copy_is_what_the_code_says(document: dict[str, Any]) -> None:
+def test_committed_copy_equals_the_generated_document(document: dict[str, Any]) -> None:
     if os.environ.get("REGISTRY_WRITE_OPENAPI"):
         COMMITTED.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     assert json.loads(COMMITTED.read_text()) == document
 
 
-def test_every_operation_wants_a_token(document: dict[str, Any]) -> None:
+def test_every_operation_requires_a_token(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert all(operation["security"] == [{"bearer": []}] for operation in operations(document))
 
 
-def test_every_operation_names_its_problems(document: dict[str, Any]) -> None:
+def test_every_operation_describes_its_problems(document: dict[str, Any]) -> None:
     for operation in operations(document):
         assert {"400", "401", "403", "405", "500", "503"} <= set(operation["responses"])
         assert all(
@@ -58,7 +58,7 @@ def test_every_operation_names_its_problems(document: dict[str, Any]) -> None:
         )
 
 
-def test_it_holds_the_limits_of_the_models(document: dict[str, Any]) -> None:
+def test_document_has_the_limits_of_the_models(document: dict[str, Any]) -> None:
     registration = document["components"]["schemas"]["Registration"]["properties"]
     assert registration["port"] | {"minimum": 1, "maximum": 65535} == registration["port"]
     assert registration["service_name"]["pattern"].startswith("^[a-z0-9]")
@@ -68,7 +68,7 @@ def test_it_holds_the_limits_of_the_models(document: dict[str, Any]) -> None:
 SENT = ("Registration", "Heartbeat", "Deregistration", "OverrideRequest", "OwnersRequest", "ReleaseRequest")
 
 
-def test_it_describes_all_that_callers_send(document: dict[str, Any]) -> None:
+def test_every_field_and_parameter_has_a_description(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     fields = {f"{name}.{field}": found for name in SENT for field, found in schemas[name]["properties"].items()}
     for operation in operations(document):
@@ -78,7 +78,7 @@ def test_it_describes_all_that_callers_send(document: dict[str, Any]) -> None:
     assert {name for name, found in fields.items() if not found.get("description")} == set()
 
 
-def test_it_is_served_to_who_has_a_token(reader: Api) -> None:
+def test_schema_is_served_with_a_token_alone(reader: Api) -> None:
     assert (
         reader.client.get("/registry/schema", headers={"Authorization": f"Bearer {reader.bearer}"}).status_code == 200
     )
