@@ -51,7 +51,8 @@ class WriteHandler(Generic[Item, Done]):
     async def __call__(self, request: Request) -> Response:
         """Refuse in the order of the contract: token, permission, query, media type, body."""
         identity = await self.authenticator.authenticate(request, self.operation.action)
-        validate_query(EmptyQuery, request.query())
+        if request.scope["query_string"]:
+            validate_query(EmptyQuery, request.query())
         if request.has_body and request.media_type != JSON:
             raise UnsupportedMediaType
         body = await request.read_body()
