@@ -1,4 +1,4 @@
-"""A caller of the API, for tests: real tokens, and every answer is checked against its model."""
+"""A client of the API for tests. It sends real tokens, and checks every response against its schema."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from registry_project.devstack.issuer.tokens import issue_token
 from service_registry import schemas
 from tests.leaks import CANARY, note_token
 
-ANSWERS: list[tuple[str, str, type[BaseModel] | None]] = [
+SCHEMAS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("POST", r"/registry/register/?", schemas.LeasedInstance),
     ("POST", r"/registry/heartbeat/?", schemas.RenewedLease),
     ("POST", r"/registry/deregister/?", None),
@@ -58,7 +58,7 @@ class Answer:
 
 
 def check(method: str, path: str, answer: Answer) -> None:
-    """Raise unless the answer is what the contract says for this path."""
+    """Raise AssertionError unless the response keeps to the contract of its path."""
     assert answer.status < 500 or answer.status == 503, (answer.status, answer.body)
     assert answer.headers["x-request-id"]
     if answer.status >= 400:
@@ -66,7 +66,7 @@ def check(method: str, path: str, answer: Answer) -> None:
         problem = schemas.Problem.model_validate(answer.json)
         assert problem.status == answer.status
         return
-    model = next(model for verb, pattern, model in ANSWERS if verb == method and re.fullmatch(pattern, path))
+    model = next(model for allowed, pattern, model in SCHEMAS if allowed == method and re.fullmatch(pattern, path))
     if answer.status in {204, 304}:
         assert answer.body == b""
         return
@@ -77,7 +77,7 @@ def check(method: str, path: str, answer: Answer) -> None:
 
 
 class Api:
-    """`groups` are those of the token that goes with every call; none, no token."""
+    """A client that sends a token of these groups with every call; without groups, no token."""
 
     def __init__(self, *groups: str, subject: str = "someone", bearer: str | None = None) -> None:
         self.client = Client(raise_request_exception=False)
@@ -110,12 +110,12 @@ class Api:
         return self.post("/registry/deregister", {"service_name": service_name, "instance_id": instance_id} | fields)
 
     def listed(self, service_name: str = "web") -> list[str]:
-        """The ids that discovery gives, whatever their status."""
+        """Return the ids of the listed instances, whatever their status."""
         answer = self.get(f"/registry/services/{service_name}?status=all")
         return [instance["instance_id"] for instance in answer.json["instances"]]
 
 
 def registration(service_name: str = "web", instance_id: str = "web-1", **fields: Any) -> dict[str, Any]:
-    """A registration, with metadata that must not be seen in any output."""
+    """Return a registration, with metadata that must not appear in any output."""
     body = {"service_name": service_name, "instance_id": instance_id, "host": "10.0.0.1", "port": 8080}
     return body | {"metadata": {"note": CANARY}} | fields
