@@ -8,7 +8,7 @@ import psycopg
 
 from benchmarks.requests import INSTANCES_PER_SERVICE, POPULATION, TTL_SECONDS
 from registry_project.devstack import binaries
-from registry_project.devstack.postgres import Server, variables
+from registry_project.devstack.postgres import Server, server_environment
 
 # The registry's tables, with their indexes, constraints and storage settings, but without its rows.
 TABLES = """
@@ -48,7 +48,7 @@ class PgBench:
     def __init__(self, postgres: Server, directory: Path, clients: int, seconds: float) -> None:
         self.postgres = postgres
         self.script = directory / "script.sql"
-        self.program = binaries.directory(postgres.version()) / "pgbench"
+        self.program = binaries.find_programs(postgres.version()) / "pgbench"
         fixed = ("--no-vacuum", "--protocol=prepared", "--jobs=2")
         self.options = (*fixed, f"--client={clients}", f"--time={max(1, round(seconds))}", f"--file={self.script}")
         with psycopg.connect(postgres.url) as connection:
@@ -59,7 +59,7 @@ class PgBench:
         self.script.write_text(SCRIPTS[name].strip().replace("\n", " ").replace(") INSERT", ")\nINSERT", 1) + ";\n")
         done = subprocess.run(
             [self.program, *self.options, self.postgres.url],
-            env=variables(),
+            env=server_environment(),
             capture_output=True,
             text=True,
             check=False,

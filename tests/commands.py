@@ -36,12 +36,15 @@ def environment() -> dict[str, str]:
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
-    """Send SIGINT and wait until it is delivered: Python runs its handler before the next step of the program."""
+    """Send SIGINT and wait until it is delivered.
+
+    Python then runs its handler before the next step of the program.
+    """
     process.send_signal(signal.SIGINT)
     wait_for(lambda: not has_pending_signal(process.pid, signal.SIGINT))
 
 
 def has_pending_signal(pid: int, number: int) -> bool:
-    """Tell whether a signal of the process is not delivered yet (proc_pid_status(5): SigPnd, ShdPnd)."""
+    """Return whether a signal of the process is pending (proc_pid_status(5))."""
     masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)

@@ -41,7 +41,7 @@ class Account:
     user_id: int
 
 
-def account() -> Account:
+def choose_account() -> Account:
     """Return the account to run the server with.
 
     Raises DevstackError when root cannot switch to another one.
@@ -49,7 +49,7 @@ def account() -> Account:
     if os.geteuid() != 0:
         return Account((), os.geteuid())
     for prefix, user_id in ((NAMESPACE, 0), (NOBODY_ANYWHERE, NOBODY), (PLAIN_NOBODY, NOBODY)):
-        if works((*prefix, "true")):
+        if succeeds((*prefix, "true")):
             return Account(prefix, user_id)
     raise DevstackError(
         "PostgreSQL does not run as root, and neither unshare nor setpriv works here: "
@@ -57,14 +57,14 @@ def account() -> Account:
     )
 
 
-def works(command: tuple[str, ...]) -> bool:
+def succeeds(command: tuple[str, ...]) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
     except FileNotFoundError:
         return False
 
 
-def directory(version: str) -> Path:
+def find_programs(version: str) -> Path:
     """Return the directory of the programs.
 
     Arguments:

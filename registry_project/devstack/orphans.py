@@ -27,7 +27,7 @@ def stop_orphan(cluster: Path) -> None:
             break
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, step)
-        wait(pid, cluster, timeout_seconds)
+        wait_for_exit(pid, cluster, timeout_seconds)
     if serves(pid, cluster):
         raise DevstackError(f"An earlier PostgreSQL (process {pid}) still uses {cluster} and does not stop.")
     if exists(pid):
@@ -64,7 +64,7 @@ def exists(pid: int) -> bool:
     return True
 
 
-def wait(pid: int, cluster: Path, seconds: float) -> None:
+def wait_for_exit(pid: int, cluster: Path, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while serves(pid, cluster) and time.monotonic() < deadline:
         time.sleep(0.05)

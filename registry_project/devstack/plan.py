@@ -35,7 +35,7 @@ class Plan:
     workers: list[Command]
 
 
-def make(data_directory: Path) -> Plan:
+def make_plan(data_directory: Path) -> Plan:
     """Complete the environment, check the settings, and return what to start.
 
     Raises ImproperlyConfigured for a wrong setting, DevstackError for a port in use.

@@ -58,7 +58,7 @@ class Server:
         self.cluster = self.directory / "cluster"
         self.log = self.directory / "server.log"
         self.settings = {**SETTINGS, **({} if durable else NOT_DURABLE), **settings}
-        self.account = binaries.account()
+        self.account = binaries.choose_account()
         self.port = processes.free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -98,13 +98,13 @@ class Server:
         stop_orphan(self.cluster)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.change_owner(self.directory)
-        programs = binaries.directory(self.version())
+        programs = binaries.find_programs(self.version())
         if not self.cluster.exists():
             self.create_cluster(programs)
         self.rotate_log()
         with self.log.open("ab") as log:
             self.process = processes.spawn(
-                self.command(programs), variables=variables(), death_signal=signal.SIGINT, output=log
+                self.command(programs), variables=server_environment(), death_signal=signal.SIGINT, output=log
             )
 
     def relaunch(self, deadline: float) -> None:
@@ -117,9 +117,9 @@ class Server:
         self.launch()
 
     def is_ready(self) -> bool:
-        programs = binaries.directory(self.version())
+        programs = binaries.find_programs(self.version())
         command = [str(programs / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self.port}", "--timeout=1"]
-        answer = subprocess.run(command, env=variables(), check=False, stdout=subprocess.DEVNULL)  # noqa: S603
+        answer = subprocess.run(command, env=server_environment(), check=False, stdout=subprocess.DEVNULL)  # noqa: S603
         return answer.returncode == 0 and self.is_alive()
 
     def stop(self) -> None:
@@ -163,7 +163,7 @@ class Server:
     def run(self, program: Path, *arguments: str, stdin: str = "") -> None:
         command = [*self.account.prefix, str(program), *arguments]
         answer = subprocess.run(  # noqa: S603
-            command, env=variables(), check=False, input=stdin, capture_output=True, text=True
+            command, env=server_environment(), check=False, input=stdin, capture_output=True, text=True
         )
         if answer.returncode != 0:
             raise DevstackError(f"{program.name} failed: {' '.join((answer.stderr or answer.stdout).split())}")
@@ -193,6 +193,6 @@ class Server:
         return " ".join(line.split("] ", 1)[-1] for line in lines if "FATAL" in line or "HINT" in line)
 
 
-def variables() -> dict[str, str]:
+def server_environment() -> dict[str, str]:
     """Return the environment without PG*, which change the programs' defaults."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}

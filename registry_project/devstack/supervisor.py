@@ -185,7 +185,7 @@ def main() -> int:
     directory = env.data_directory()
     try:
         with lock_data_directory(directory):
-            return run(plan.make(directory))
+            return run(plan.make_plan(directory))
     except (ImproperlyConfigured, DevstackError, OSError) as error:
         return fail(error, 2)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry_project.devstack import binaries
-from registry_project.devstack.postgres import Server, variables
+from registry_project.devstack.postgres import Server, server_environment
 from tests.client import registration, token
 from tests.server.event_stream import BackgroundStream
 from tests.server.registry import Caller, Registry
@@ -30,9 +30,17 @@ class Standby:
         self.server.start()
 
     def run(self, program: str, *arguments: str) -> None:
-        command = [*self.server.account.prefix, str(binaries.directory(self.primary.version()) / program), *arguments]
+        command = [
+            *self.server.account.prefix,
+            str(binaries.find_programs(self.primary.version()) / program),
+            *arguments,
+        ]
         subprocess.run(
-            [*command, "--dbname", self.primary.url], env=variables(), check=True, capture_output=True, timeout=120
+            [*command, "--dbname", self.primary.url],
+            env=server_environment(),
+            check=True,
+            capture_output=True,
+            timeout=120,
         )
 
     def has_all(self, registry: Registry) -> bool:
@@ -122,7 +130,7 @@ def test_a_restore_into_a_new_cluster_is_told_by_the_indexes(registry: Registry,
     team = registry.caller("registry-services", "team")
     kept = team.register("web")
     dump = tmp_path / "dump.sql"
-    programs = binaries.directory(registry.postgres.version())
+    programs = binaries.find_programs(registry.postgres.version())
     run([programs / "pg_dump", "--file", dump, "--dbname", registry.postgres.url])
     lost = [team.register("web", f"lost-{number}") for number in range(3)]
     with listening(registry, lost[-1]) as open_stream:
@@ -151,4 +159,4 @@ def test_a_restore_into_a_new_cluster_is_told_by_the_indexes(registry: Registry,
 
 
 def run(command: list[object]) -> None:
-    subprocess.run(list(map(str, command)), env=variables(), check=True, capture_output=True, timeout=120)
+    subprocess.run(list(map(str, command)), env=server_environment(), check=True, capture_output=True, timeout=120)
