@@ -1,6 +1,6 @@
 """The enumerations of the domain, each stated once.
 
-They stand apart from the models, because the rules of expiry and the SQL fragments use them without Django's models.
+They are separate from the models, because the rules of expiry and the SQL fragments use them without Django's models.
 """
 
 from django.db.models import TextChoices

@@ -21,7 +21,7 @@ CONNECT_SECONDS = 3
 BREAKER_SECONDS = 1.0
 
 
-class DatabaseSilent(psycopg.OperationalError):
+class DatabaseUnresponsive(psycopg.OperationalError):
     """The database did not answer before the deadline, or the circuit breaker refuses to ask it."""
 
 
@@ -44,7 +44,7 @@ class CircuitBreaker:
         self._until = None
 
     def refuse(self) -> None:
-        """Raise DatabaseSilent while the circuit is open; otherwise return.
+        """Raise DatabaseUnresponsive while the circuit is open; otherwise return.
 
         A thread for which an open circuit is due for a trial returns, too, and must then call `trip` or `reset`.
         """
@@ -52,7 +52,7 @@ class CircuitBreaker:
             if self._until is None:
                 return
             if time.monotonic() < self._until:
-                raise DatabaseSilent("the database did not answer a moment ago")
+                raise DatabaseUnresponsive("the database did not answer a moment ago")
             self._until = math.inf
 
 
@@ -68,7 +68,7 @@ class Connection(psycopg.Connection[Any]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
-        """Connect. Raises DatabaseSilent at once while the circuit breaker is open."""
+        """Connect. Raises DatabaseUnresponsive at once while the circuit breaker is open."""
         breaker.refuse()
         try:
             made = super().connect(conninfo, **options)
@@ -82,12 +82,12 @@ class Connection(psycopg.Connection[Any]):
         return made
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait. After the deadline, close the connection, whose state is unknown, and raise DatabaseSilent."""
+        """Wait. After the deadline, close the connection, whose state is unknown, and raise DatabaseUnresponsive."""
         try:
             return super().wait(gen, interval, self.deadline_seconds if timeout is None else timeout)
         except _WaitTimeout:
             self.abandon()
-            raise DatabaseSilent(f"the database did not answer within {self.deadline_seconds:g} s") from None
+            raise DatabaseUnresponsive(f"the database did not answer within {self.deadline_seconds:g} s") from None
 
     def commit(self) -> None:
         self.committing = True
@@ -100,7 +100,7 @@ class Connection(psycopg.Connection[Any]):
         """Close the connection, and cancel its statement, on which the server could work for any time.
 
         A commit is not cancelled, because its outcome would be unknown. Without a successful cancellation the server
-        counts as silent.
+        counts as unresponsive.
         """
         cancelled = False
         if not self.committing:

@@ -2,7 +2,7 @@
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError
 
-from service_registry.database.connection import DatabaseSilent
+from service_registry.database.connection import DatabaseUnresponsive
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html; psycopg raises other classes for these.
 READ_ONLY = "25006"  # a standby, or a failover
@@ -32,7 +32,7 @@ def is_lost_connection(error: Error) -> bool:
 
     False after a deadline: the caller has waited long enough, and the statement would take as long again.
     """
-    if isinstance(error.__cause__, DatabaseSilent):
+    if isinstance(error.__cause__, DatabaseUnresponsive):
         return False
     state = sqlstate_of(error)
     return state.startswith(CONNECTION_LOST) or (not state and isinstance(error, OperationalError | InterfaceError))

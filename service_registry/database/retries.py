@@ -18,7 +18,7 @@ def with_retries(run: Callable[[], Result]) -> Result:
     """Run an idempotent transaction or a read, and repeat it: once on a lost connection, three times on a deadlock.
 
     When a backend is killed PostgreSQL ends every other connection, so that each fails once; Django connects again at
-    the next use. What exceeded the deadline (DatabaseSilent) is not repeated. Inside a transaction nothing is.
+    the next use. What exceeded the deadline (DatabaseUnresponsive) is not repeated. Inside a transaction nothing is.
     """
     lost = failed = 0
     while True:

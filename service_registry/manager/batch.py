@@ -67,8 +67,8 @@ def split_parameter(name: str) -> str:
     return f"string_to_array(%({name})s, E'\\x1f', '')"
 
 
-# Each service stands once for each set of groups that its callers hold, and each set of groups once: a large batch has
-# few of them. `owned` says whether the caller owns the service.
+# Each service is sent once for each set of groups of its callers, and each set of groups once: a large batch has few of
+# them. `owned` says whether the caller owns the service.
 REQUESTED_SERVICES = f"""
 requested_service AS MATERIALIZED (
     SELECT requested.number, s.id,
@@ -136,7 +136,7 @@ def run_batch(
 def run_in_halves(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
-    """Run an operation; where a constraint refuses a row, run each half again until that row stands alone."""
+    """Run an operation; where a constraint refuses a row, run each half again, down to the row alone."""
     if not items:
         return []
     try:

@@ -75,13 +75,13 @@ def deregister_distinct(
     """Deregister in one transaction, and explain by the log what has no row.
 
     1. Lock the instances, then their leases. A heartbeat or sweep under way ends before, or finds no row afterwards.
-    2. Judge each item by the locked rows.
+    2. Check each item by the locked rows.
     3. Delete, then append under the change lock.
     4. After the commit, ask the log about the items without a row. It has what a concurrent call has just deleted.
     """
     with write_transaction(lock_timeout="3s"):
         rows = lock_rows(items, caller)
-        outcomes = [judge(item, rows.get(position), caller) for position, item in enumerate(items)]
+        outcomes = [check_item(item, rows.get(position), caller) for position, item in enumerate(items)]
         leaving = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Deregistered)]
         delete_instances([pk for position in leaving if (pk := rows[position].instance_pk) is not None])
         changelog.append_changes([to_change(items[position], caller, reason) for position in leaving])
@@ -96,7 +96,7 @@ def lock_rows(items: Sequence[Deregistration], caller: Caller) -> dict[int, Lock
         return {position: LockedRow(*row) for position, *row in cursor.fetchall()}
 
 
-def judge(item: Deregistration, row: LockedRow | None, caller: Caller) -> Deregistered | RegistryError | None:
+def check_item(item: Deregistration, row: LockedRow | None, caller: Caller) -> Deregistered | RegistryError | None:
     """Return the item's outcome; None where there is no row and the log has to explain it."""
     if row is None:
         return None

@@ -113,7 +113,7 @@ def override_distinct(items: Sequence[InstanceOverride], caller: Caller) -> list
     with write_transaction(lock_timeout="3s"):
         rows = lock_rows(items, caller)
         outcomes: list[Overridden | RegistryError | None] = [
-            judge(rows.get(position), caller) for position in range(len(items))
+            check_item(rows.get(position), caller) for position in range(len(items))
         ]
         accepted = {position: rows[position] for position, outcome in enumerate(outcomes) if outcome is None}
         changed = set_overrides(items, accepted, caller) | clear_overrides(items, accepted)
@@ -138,7 +138,8 @@ def lock_rows(items: Sequence[InstanceOverride], caller: Caller) -> dict[int, Lo
         return {position: LockedRow(*row) for position, *row in cursor.fetchall()}
 
 
-def judge(row: LockedRow | None, caller: Caller) -> RegistryError | None:
+def check_item(row: LockedRow | None, caller: Caller) -> RegistryError | None:
+    """Return the error that refuses the item, or None."""
     if row is None:
         return ServiceNotFound()
     if not (caller.may("operate_instance") or (caller.may("override_status") and caller.owns(row.owners))):

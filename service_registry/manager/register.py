@@ -95,7 +95,7 @@ def register_in_transaction(
     entries = [Entry(submission.item, submission.caller) for submission in submissions]
     with write_transaction(lock_timeout):
         services.find_services(entries)
-        services.refuse_foreign_services([entry for entry in entries if entry.service])
+        services.refuse_unowned_services([entry for entry in entries if entry.service])
         created: dict[tuple[str, str], Caller] = {}
         services_locked = always_lock_services or not all(entry.instance_exists for entry in accepted(entries))
         if services_locked:
@@ -103,7 +103,7 @@ def register_in_transaction(
             services.lock_services(accepted(entries))
             if not always_lock_services and any(entry.service is None for entry in accepted(entries)):
                 raise RowVanishedError
-            services.refuse_foreign_services(entries)
+            services.refuse_unowned_services(entries)
         instances.lock_existing(accepted(entries))
         new = [entry for entry in accepted(entries) if entry.existing is None]
         if new:

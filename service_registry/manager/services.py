@@ -1,4 +1,4 @@
-"""The services of a batch of registrations: find, create, lock and judge them."""
+"""The services of a batch of registrations: find, create and lock them, and check their owners."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ SELECT created.namespace, created.name, admitted.position FROM created JOIN admi
 def create_services(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
     """Create the services that do not exist, each with one owner.
 
-    Where a rival creates one first its row stays, and ownership is judged by it under the lock.
+    Where a rival creates one first its row stays, and ownership is checked by it under the lock.
 
     Returns:
         The names that this transaction has created, each with the caller who claimed it.
@@ -119,7 +119,7 @@ def lock_services(entries: Sequence[Entry]) -> None:
         entry.service = rows.get(entry.service_key)
 
 
-def refuse_foreign_services(entries: Sequence[Entry]) -> None:
+def refuse_unowned_services(entries: Sequence[Entry]) -> None:
     """Refuse the entries whose caller does not own the service."""
     for entry in accepted(entries):
         if entry.service is None or not entry.caller.owns(entry.service.owners):

@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from registry_project.devstack.postgres import Server
-from service_registry.database.connection import BREAKER_SECONDS, Connection, DatabaseSilent, breaker
+from service_registry.database.connection import BREAKER_SECONDS, Connection, DatabaseUnresponsive, breaker
 from tests.database.statements import execute, read_count
 from tests.waiting import wait_for
 
@@ -19,7 +19,7 @@ SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sl
 def test_statement_past_the_deadline_is_abandoned_and_cancelled(short_deadline: None) -> None:
     with pytest.raises(OperationalError, match="did not answer within") as caught:
         execute("SELECT pg_sleep(30)")
-    assert isinstance(caught.value.__cause__, DatabaseSilent)
+    assert isinstance(caught.value.__cause__, DatabaseUnresponsive)
     connection.close_if_unusable_or_obsolete()
     wait_for(lambda: read_count(SLEEPERS) == 0)  # a server that accepts the cancellation is not silent
 
@@ -52,11 +52,11 @@ def test_commit_past_the_deadline_is_abandoned_and_not_cancelled(server: None) -
 
 def test_open_breaker_admits_one_thread_at_a_time(server: None) -> None:
     breaker.trip()
-    with pytest.raises(DatabaseSilent):
+    with pytest.raises(DatabaseUnresponsive):
         breaker.refuse()
     time.sleep(BREAKER_SECONDS)
     breaker.refuse()  # admits this thread
-    with pytest.raises(DatabaseSilent):
+    with pytest.raises(DatabaseUnresponsive):
         breaker.refuse()
     breaker.reset()
     breaker.refuse()
@@ -71,12 +71,12 @@ def test_open_breaker_refuses_others_for_as_long_as_a_trial_takes(server: None) 
     if child == 0:
         try:
             breaker.refuse()
-        except DatabaseSilent:
+        except DatabaseUnresponsive:
             os._exit(1)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     time.sleep(0.3)
-    with pytest.raises(DatabaseSilent):
+    with pytest.raises(DatabaseUnresponsive):
         breaker.refuse()
     breaker.reset()
 
