@@ -83,7 +83,7 @@ class EventStream:
 
 
 def follow_changes(port: int, bearer: str, query: str, index: str) -> Iterator[Any]:
-    """Yield the changes after `index`, and resume wherever a stream ends, breaks off or gets 503, as clients must."""
+    """Yield the changes after `index`. Resume where a stream ends, breaks off or gets 503, as clients have to."""
     while True:
         try:
             with contextlib.suppress(*CONNECTION_ERRORS), EventStream(port, bearer, query, index) as stream:

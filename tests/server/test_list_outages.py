@@ -1,4 +1,4 @@
-"""The list while the database is away, and after it is back."""
+"""The list from memory while the database does not respond, and afterwards."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,18 +22,18 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield running
 
 
-def register(team: Caller, weight: int) -> None:
-    """One instance of each of five services."""
+def register_five_services(team: Caller, weight: int) -> None:
+    """Register one instance of each of five services."""
     items = [registration(f"web-{number}", zone="eu", ttl_seconds=3600, weight=weight) for number in range(5)]
     wait_for(lambda: team.call("POST", "/registry/register", items).status == 200)
 
 
-def is_djangos(reply: Reply) -> bool:
+def is_from_the_database(reply: Reply) -> bool:
     return reply.status == 200 and STALE not in reply.headers
 
 
-def walk(caller: Caller, first: Reply) -> list[Reply]:
-    """The pages from this one on."""
+def read_pages(caller: Caller, first: Reply) -> list[Reply]:
+    """Follow the cursors from the first page on."""
     pages = [first]
     while after := pages[-1].json["next"]:
         pages.append(caller.call("GET", f"{PATH}?limit=2&after={quote(after)}"))
@@ -41,49 +41,55 @@ def walk(caller: Caller, first: Reply) -> list[Reply]:
     return pages
 
 
-def present(reply: Reply) -> tuple[int, dict[str, str], bytes]:
-    """All but what moves: the request's own id, and how long the database is away."""
+def without_age(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """Return a response without its request id and the age of the data."""
     status, headers, body = comparable(reply)
     return status, {name: headers[name] for name in headers.keys() - {"x-request-id", STALE}}, body
 
 
 @pytest.mark.parametrize("outage", ["killed", "frozen"])
-def test_the_list_lives_through_an_outage(registry: Registry, team: Caller, reader: Caller, outage: str) -> None:
-    register(team, weight=1)
+def test_list_during_an_outage_is_answered_from_memory(
+    registry: Registry, team: Caller, reader: Caller, outage: str
+) -> None:
+    register_five_services(team, weight=1)
     queries = ["", "?view=summary", "?zone=eu&name=web-*", "?zone=us", "?owner=team&status=UP&state=all", "?limit=2"]
     before = {query: reader.call("GET", PATH + query) for query in queries}
     assert not any(STALE in reply.headers for reply in before.values())
-    walked = walk(reader, before["?limit=2"])
+    pages_before = read_pages(reader, before["?limit=2"])
     index = before[""].json["index"]
-    brief = registry.caller_with_token(token("registry-readers", ttl_seconds=-25))
+    # Accepted for 30 s after its end, this token is good for six more seconds.
+    expiring = registry.caller_with_token(token("registry-readers", ttl_seconds=-24))
     with (
-        registry.blocked_request(reader, f"{PATH}?index={index}&wait=6s") as answer,
-        # The leeway is 30 s: this one runs out after 5.
-        registry.blocked_request(brief, f"{PATH}?index={index}&wait=6s") as answer_to_brief,
+        registry.blocked_request(reader, f"{PATH}?index={index}&wait=10s") as receive,
+        registry.blocked_request(expiring, f"{PATH}?index={index}&wait=10s") as receive_expired,
         registry.stopped_postgres() if outage == "killed" else registry.frozen_postgres(),
     ):
         wait_for(lambda: STALE in team.call("GET", PATH).headers)
         for query in queries:
             reply = team.call("GET", PATH + query)
-            assert (present(reply), STALE in reply.headers) == (present(before[query]), True)
-        assert [present(page) for page in walk(team, before["?limit=2"])] == [present(page) for page in walked]
-        assert [page.body for page in walk(team, team.call("GET", f"{PATH}?limit=2"))] == [page.body for page in walked]
-        refused(registry, team)
-        waited = answer()
-        assert (present(waited), STALE in waited.headers) == (present(before[""]), True)
-        assert answer_to_brief().status == 401
+            assert (without_age(reply), STALE in reply.headers) == (without_age(before[query]), True)
+        assert [without_age(page) for page in read_pages(team, before["?limit=2"])] == [
+            without_age(page) for page in pages_before
+        ]
+        assert [page.body for page in read_pages(team, team.call("GET", f"{PATH}?limit=2"))] == [
+            page.body for page in pages_before
+        ]
+        assert_requests_are_refused(registry, team)
+        waited = receive()
+        assert (without_age(waited), STALE in waited.headers) == (without_age(before[""]), True)
+        assert receive_expired().status == 401
         blocked = team.call("GET", f"{PATH}?index={index}&wait=200ms")
-        assert (present(blocked), STALE in blocked.headers) == (present(before[""]), True)
+        assert (without_age(blocked), STALE in blocked.headers) == (without_age(before[""]), True)
         assert team.call("GET", "/registry/instance/web-0/web-1").status == 503
-    wait_for(lambda: is_djangos(team.call("GET", PATH)))
-    register(team, weight=7)
+    wait_for(lambda: is_from_the_database(team.call("GET", PATH)))
+    register_five_services(team, weight=7)
     after = reader.call("GET", PATH)
     assert {item["weight"] for service in after.json["services"] for item in service["instances"]} == {7}
     assert STALE not in after.headers
 
 
-def refused(registry: Registry, team: Caller) -> None:
-    """As with the database."""
+def assert_requests_are_refused(registry: Registry, team: Caller) -> None:
+    """Invalid and forbidden requests get the same problems as from the database."""
     for query, field in [
         ("limit=0", "limit"),
         ("after=nonsense", "after"),
@@ -98,8 +104,8 @@ def refused(registry: Registry, team: Caller) -> None:
     assert registry.caller("team").call("GET", PATH).status == 403
 
 
-class FeedOfAnother(Registry):
-    """Its feeds log in as somebody whom the database may turn away."""
+class RegistryWithFeedRole(Registry):
+    """Its feeds log in with a role of their own, which the database can lock out."""
 
     def start_web(self, port: int) -> subprocess.Popen[bytes]:
         self.execute("DO $$ BEGIN CREATE ROLE feed LOGIN SUPERUSER; EXCEPTION WHEN duplicate_object THEN END $$")
@@ -110,9 +116,9 @@ class FeedOfAnother(Registry):
 
 def test_list_while_only_the_feed_is_cut_off_is_marked_stale(tmp_path: Path) -> None:
     """Writes reach the database, and both reads from memory say that they may lack them."""
-    with FeedOfAnother(tmp_path) as registry:
+    with RegistryWithFeedRole(tmp_path) as registry:
         team, reader = registry.caller("registry-services", "team"), registry.caller("registry-readers")
-        register(team, weight=1)
+        register_five_services(team, weight=1)
         wait_for(lambda: reader.call("GET", f"{PATH}/web-1").json["instances"])
         registry.execute("ALTER ROLE feed NOLOGIN")
         registry.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'feed'")
