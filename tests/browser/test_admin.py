@@ -8,7 +8,7 @@ from selenium.webdriver.support.ui import Select
 from tests.browser.user import BrowserUser
 from tests.client import registration
 from tests.server.registry import Caller, Registry
-from tests.server.test_singles import beat
+from tests.server.test_singles import make_heartbeat
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
@@ -122,7 +122,10 @@ def states_of(team: Caller, service_name: str) -> list[str]:
 
 def test_operator_releases_a_service(user: BrowserUser, registry: Registry, team: Caller) -> None:
     dead = [registration("dock", f"dock-{number}", ttl_seconds=5) for number in range(6)]
-    for verb, items in (("register", dead), ("heartbeat", [beat("dock", f"dock-{number}") for number in range(6)])):
+    for verb, items in (
+        ("register", dead),
+        ("heartbeat", [make_heartbeat("dock", f"dock-{number}") for number in range(6)]),
+    ):
         assert {result["status"] for result in team.call("POST", f"/registry/{verb}", items).json["results"]} <= {
             200,
             201,

@@ -1,10 +1,10 @@
-"""Reads from memory and reads by Django, of the same registry."""
+"""Discovery from memory by ASGI, and from the database by WSGI: the same responses."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.client import registration
+from tests.client import registration, token
 from tests.server.registry import Caller, Registry, Reply
 from tests.waiting import wait_for
 
@@ -12,7 +12,7 @@ from tests.waiting import wait_for
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with Registry(tmp_path_factory.mktemp("bytes")) as running:
-        fill(running)
+        register_all_states(running)
         yield running
 
 
@@ -21,8 +21,8 @@ def reader(registry: Registry) -> Caller:
     return registry.caller("registry-readers")
 
 
-def fill(running: Registry) -> None:
-    """Every way in which an instance can stand."""
+def register_all_states(running: Registry) -> None:
+    """Register instances of every state and status."""
     team = running.caller("registry-services", "team")
     items = [
         registration("web", "b", host="2001:db8::1", tags=["v2", "canary"], metadata={"version": "2", "q": 'a"\\é'}),
@@ -40,12 +40,12 @@ def fill(running: Registry) -> None:
     assert team.call("PUT", "/registry/instance/web/a/status", override).status == 200
     assert team.call("PUT", "/registry/instance/web/absent/status", override).status == 200
     assert team.call("POST", "/registry/deregister", {"service_name": "quiet", "instance_id": "q"}).status == 204
-    running.execute(OLD)
+    running.execute(EXPIRE_ONE)
     wait_for(lambda: team.call("GET", "/registry/services/web?state=expired&status=all").json["instances"])
 
 
-# The registry has heard for two hours, and of one instance nothing for one.
-OLD = """
+# The observation window is two hours old, and one lease's last heartbeat one hour.
+EXPIRE_ONE = """
 UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '2 hours';
 UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '1 hour'
 WHERE instance_id = (SELECT id FROM service_registry_instance WHERE instance_id = 'b')
@@ -71,38 +71,44 @@ QUERIES = [
 ]
 
 
-# A header that comes twice is for Django to judge, and so is the whole request.
-PAST_MEMORY = {"X-Twice": "1", "x-twice": "2"}
-# Those of the web server, and what Django says of the view and of sessions that the API does not have.
-NOT_COMPARED = {"date", "server", "connection", "allow", "vary"}
+# Of the servers, and the headers that only Django's views and sessions add.
+IGNORED_HEADERS = {"date", "server", "connection", "allow", "vary"}
 
 
 def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
-    headers = {name: value for name, value in reply.headers.items() if name not in NOT_COMPARED}
+    headers = {name: value for name, value in reply.headers.items() if name not in IGNORED_HEADERS}
     if reply.status == 304:
         headers = {name: value for name, value in headers.items() if not name.startswith("content-")}
     return reply.status, headers, reply.body
 
 
+@pytest.fixture(scope="module")
+def wsgi_reader(registry: Registry) -> Iterator[Caller]:
+    caller = Caller(registry.start_wsgi(), token("registry-readers"))
+    yield caller
+    caller.connection.close()
+
+
 @pytest.mark.parametrize("name", ["web", "quiet"])
 @pytest.mark.parametrize("query", QUERIES)
-def test_discovery_is_the_same_from_memory_as_by_django(
-    registry: Registry, reader: Caller, name: str, query: str
+def test_discovery_returns_the_same_response_by_asgi_and_by_wsgi(
+    reader: Caller, wsgi_reader: Caller, name: str, query: str
 ) -> None:
     path = f"/registry/services/{name}?{query}"
     sent = {"X-Request-Id": "the-same"}
-    from_memory = comparable(reader.call("GET", path, **sent))
-    assert from_memory == comparable(reader.call("GET", path, **sent, **PAST_MEMORY))
-    sent["If-None-Match"] = from_memory[1].get("etag", "none")
+    by_asgi = comparable(reader.call("GET", path, **sent))
+    assert by_asgi == comparable(wsgi_reader.call("GET", path, **sent))
+    sent["If-None-Match"] = by_asgi[1].get("etag", "none")
     unchanged = comparable(reader.call("GET", path, **sent))
-    assert unchanged == comparable(reader.call("GET", path, **sent, **PAST_MEMORY))
+    assert unchanged == comparable(wsgi_reader.call("GET", path, **sent))
     assert unchanged[0] in {304, 404}
 
 
-def test_what_the_feed_brings_is_the_same_as_what_is_loaded(registry: Registry, reader: Caller) -> None:
-    """Every document above came through the log; a process that starts now reads the tables."""
-    fed = reader.call("GET", "/registry/services/web?status=all&state=all").body
+def test_discovery_after_a_restart_returns_what_the_feed_had_brought(registry: Registry, reader: Caller) -> None:
+    """The feed reads documents from the log; a process that starts reads them from the tables."""
+    path = "/registry/services/web?status=all&state=all"
+    fed = reader.call("GET", path).body
     registry.kill_web()
-    loaded = registry.caller("registry-readers").call("GET", "/registry/services/web?status=all&state=all").body
+    loaded = registry.caller("registry-readers").call("GET", path).body
     assert fed == loaded
     assert loaded.count(b"instance_id") == 4

@@ -1,4 +1,4 @@
-"""What the web server does with requests as they come over the wire."""
+"""Requests as they arrive at the web server: bodies, headers, paths, and responses without a database."""
 
 import json
 import socket
@@ -19,70 +19,70 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def send(registry: Registry, head: str, body: bytes = b"") -> tuple[int, bytes]:
-    """Send a request as it is; its answer's status and body."""
-    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+    """Send the bytes of a request; return the status and body of the response."""
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=60) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
         answer = b""
-        while not complete(answer) and (chunk := connection.recv(65536)):
+        while not is_complete(answer) and (chunk := connection.recv(65536)):
             answer += chunk
     return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
 
 
-def complete(answer: bytes) -> bool:
+def is_complete(answer: bytes) -> bool:
     head, _, body = answer.partition(b"\r\n\r\n")
     lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return bool(lengths) and len(body) >= int(lengths[0].split(b":")[1])
 
 
-def head_of(team: Caller, *headers: str) -> str:
+def make_head(team: Caller, *headers: str) -> str:
     lines = ["POST /registry/register HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
     return "\n".join([*lines, f"Authorization: {team.headers['Authorization']}", ""])
 
 
-def test_an_announced_body_that_is_too_large_is_refused_unread(registry: Registry, team: Caller) -> None:
-    status, body = send(registry, head_of(team, "Content-Length: 999999999"))
+def test_body_with_a_too_large_content_length_is_refused_unread(registry: Registry, team: Caller) -> None:
+    status, body = send(registry, make_head(team, "Content-Length: 999999999"))
     assert (status, json.loads(body)["code"]) == (413, "too_large")
 
 
-def test_a_chunked_body_that_grows_too_large_is_refused(registry: Registry, team: Caller) -> None:
+def test_chunked_body_that_is_too_large_is_refused(registry: Registry, team: Caller) -> None:
     chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
-    status, body = send(registry, head_of(team, "Transfer-Encoding: chunked"), chunk * 2 + b"0\r\n\r\n")
+    status, body = send(registry, make_head(team, "Transfer-Encoding: chunked"), chunk * 2 + b"0\r\n\r\n")
     assert (status, json.loads(body)["code"]) == (413, "too_large")
 
 
-def test_a_chunked_body_is_read(registry: Registry, team: Caller) -> None:
+def test_chunked_body_is_read(registry: Registry, team: Caller) -> None:
     content = json.dumps(registration(instance_id="chunked")).encode()
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
-    assert send(registry, head_of(team, "Transfer-Encoding: chunked"), body)[0] == 201
+    assert send(registry, make_head(team, "Transfer-Encoding: chunked"), body)[0] == 201
 
 
-def test_a_client_that_waits_for_100_is_told_to_go_on(registry: Registry, team: Caller) -> None:
+def test_request_with_expect_100_continue_gets_it(registry: Registry, team: Caller) -> None:
     content = json.dumps(registration(instance_id="expect")).encode()
-    head = head_of(team, f"Content-Length: {len(content)}", "Expect: 100-continue")
-    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+    head = make_head(team, f"Content-Length: {len(content)}", "Expect: 100-continue")
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=60) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n")
         assert b" 100 " in connection.recv(1000)
         connection.sendall(content)
         assert b" 201 " in connection.recv(65536)
 
 
-def test_bodies_that_never_arrive_hold_up_nobody(registry: Registry, team: Caller) -> None:
-    head = head_of(team, "Content-Length: 100").replace("\n", "\r\n").encode() + b"\r\n{"
+def test_bodies_that_never_arrive_do_not_delay_other_requests(registry: Registry, team: Caller) -> None:
+    head = make_head(team, "Content-Length: 100").replace("\n", "\r\n").encode() + b"\r\n{"
     with ExitStack() as stack:
         for _ in range(20):
-            stack.enter_context(socket.create_connection(("127.0.0.1", registry.ports[0]), 20)).sendall(head)
+            stack.enter_context(socket.create_connection(("127.0.0.1", registry.ports[0]), 60)).sendall(head)
         assert team.call("POST", "/registry/register", registration(instance_id="quick")).status == 201
 
 
-def test_a_body_with_two_lengths_is_refused(registry: Registry, team: Caller) -> None:
-    """What is read by one of them could be another caller's request to a proxy that reads by the other."""
-    head = head_of(team, "Transfer-Encoding: chunked", "Content-Length: 5").replace("\n", "\r\n").encode()
-    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=20) as connection:
+def test_body_with_two_lengths_is_refused(registry: Registry, team: Caller) -> None:
+    """Request smuggling: a proxy that reads by the other length would take the rest for another caller's request."""
+    head = make_head(team, "Transfer-Encoding: chunked", "Content-Length: 5").replace("\n", "\r\n").encode()
+    with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=60) as connection:
         connection.sendall(head + b"\r\n0\r\n\r\n")
         assert b" 400 " in connection.recv(65536)
 
 
-def test_a_connection_goes_on_after_refusals(team: Caller) -> None:
+def test_connection_stays_open_after_refusals(team: Caller) -> None:
     for _ in range(3):
         assert team.call("POST", "/registry/register", {"port": 0}).status == 400
         assert team.call("POST", "/registry/register", "x" * 0x110000).status == 413
@@ -91,14 +91,14 @@ def test_a_connection_goes_on_after_refusals(team: Caller) -> None:
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("order-66.a:b", True), ("a b", False), ("x" * 129, False), ("", False)])
-def test_a_request_id_is_kept_when_it_is_sane(team: Caller, sent: str, kept: bool) -> None:
+def test_request_id_is_kept_when_it_is_valid(team: Caller, sent: str, kept: bool) -> None:
     for path in ("/registry/services", "/registry/nowhere", "/livez"):
         answered = team.call("GET", path, **{"X-Request-Id": sent}).headers["x-request-id"]
         assert (answered == sent) == kept
         assert answered
 
 
-def test_nobody_may_without_a_token(registry: Registry) -> None:
+def test_request_without_a_token_is_refused(registry: Registry) -> None:
     reply = registry.anonymous_caller().call("GET", "/registry/services")
     assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
     assert reply.headers["content-type"] == "application/problem+json"
@@ -115,25 +115,25 @@ def test_nobody_may_without_a_token(registry: Registry) -> None:
         ("/registry/services/", 200),
     ],
 )
-def test_strange_paths_are_answered_with_problems(team: Caller, path: str, status: int) -> None:
+def test_unusual_paths_get_problems(team: Caller, path: str, status: int) -> None:
     reply = team.call("GET", path)
     assert reply.status == status
     assert status == 200 or reply.json["request_id"] == reply.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("charset", ["base64", "rot13", "undefined", "utf-16", "nonsense"])
-def test_a_charset_changes_nothing(registry: Registry, team: Caller, charset: str) -> None:
+def test_charset_of_the_content_type_is_ignored(registry: Registry, team: Caller, charset: str) -> None:
     content_type = {"Content-Type": f"application/json; charset={charset}"}
     assert team.call("GET", "/registry/services?limit=1", **content_type).status == 200
     assert registry.anonymous_caller().call("GET", "/registry/services?limit=1", **content_type).status == 401
 
 
-def test_an_unknown_host_is_a_problem(team: Caller) -> None:
+def test_unknown_host_is_refused(team: Caller) -> None:
     reply = team.call("GET", "/registry/services", Host="evil.example")
     assert (reply.status, reply.json["code"]) == (421, "unknown_host")
 
 
-def test_head_has_no_body(team: Caller) -> None:
+def test_head_response_has_no_body(team: Caller) -> None:
     reply = team.call("HEAD", "/registry/services")
     assert (reply.status, reply.body) == (200, b"")
 
@@ -146,7 +146,7 @@ def test_probes_need_no_token(registry: Registry) -> None:
     assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "replica", "database", "sweep"}
 
 
-def test_a_database_that_is_away_is_503_and_comes_back(registry: Registry, team: Caller) -> None:
+def test_requests_without_a_database_get_503_and_succeed_afterwards(registry: Registry, team: Caller) -> None:
     team.call("POST", "/registry/register", registration(instance_id="kept"))
     registry.postgres.stop()
     for method, path, body in [
@@ -163,8 +163,8 @@ def test_a_database_that_is_away_is_503_and_comes_back(registry: Registry, team:
     assert team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "kept"}).status == 200
 
 
-def test_the_admin_says_so_while_the_database_is_away(registry: Registry) -> None:
-    """Whoever is signed in has a session, and reading that is what fails."""
+def test_admin_without_a_database_shows_an_error_page(registry: Registry) -> None:
+    """A signed-in user has a session, and reading that fails first."""
     session = "sessionid=" + "x" * 32
     assert registry.anonymous_caller().call("GET", "/admin/", Cookie=session).status == 302
     registry.postgres.stop()

@@ -1,9 +1,9 @@
-"""register and heartbeat in ones, which share batches: each is answered as if it were alone."""
+"""Single requests that share micro-batches: each gets the response that it would get alone."""
 
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from tests.client import registration, token
 from tests.server.registry import Caller, Registry, Reply
 from tests.waiting import wait_for
 
-OWN_TO_AN_ANSWER = {"date", "x-request-id", "content-length"}
+# These differ from one response to the next, or between the servers.
+IGNORED_HEADERS = {"date", "server", "connection", "x-request-id", "content-length", "vary", "allow"}
 
 
 @pytest.fixture(scope="module")
@@ -24,34 +25,34 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield running
 
 
-def beat(service_name: str, instance_id: str, **fields: Any) -> dict[str, Any]:
+def make_heartbeat(service_name: str, instance_id: str, **fields: Any) -> dict[str, Any]:
     return {"service_name": service_name, "instance_id": instance_id} | fields
 
 
-def through_django(caller: Caller, path: str, body: Any) -> Reply:
-    """The same request with a header twice, which the asynchronous door leaves to Django."""
-    content = json.dumps(body).encode()
-    caller.connection.putrequest("POST", path)
-    headers = [*caller.headers.items(), ("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
-    for name, value in [*headers, ("X-Twice", "a"), ("X-Twice", "b")]:
-        caller.connection.putheader(name, value)
-    caller.connection.endheaders(content)
-    response = caller.connection.getresponse()
-    return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+def by_wsgi_call(caller: Caller, port: int, path: str, body: Any) -> Reply:
+    """Send the same request to the WSGI server."""
+    other = Caller(port, caller.headers["Authorization"].removeprefix("Bearer "))
+    try:
+        return other.call("POST", path, body)
+    finally:
+        other.connection.close()
 
 
-def shape(document: Any) -> Any:
-    """A document without what differs from one call to the next."""
+@pytest.fixture(scope="module")
+def wsgi_port(registry: Registry) -> int:
+    return registry.start_wsgi()
+
+
+def without_times(document: Any) -> Any:
+    """Return a document without request ids and times."""
     if isinstance(document, dict):
         moving = {"request_id", "heartbeat_at", "expires_at"}
-        return {name: shape(value) for name, value in document.items() if name not in moving}
-    return [shape(each) for each in document] if isinstance(document, list) else document
+        return {name: without_times(value) for name, value in document.items() if name not in moving}
+    return [without_times(each) for each in document] if isinstance(document, list) else document
 
 
-def test_both_doors_give_the_same_answer(registry: Registry) -> None:
+def test_single_request_gets_the_same_response_by_asgi_and_by_wsgi(registry: Registry, wsgi_port: int) -> None:
     ours, theirs = registry.caller("registry-services", "team"), registry.caller("registry-services", "others")
-    for caller in (ours, theirs):  # a token is left to Django when it is met for the first time
-        caller.call("POST", "/registry/heartbeat", beat("nowhere", "unknown"))
     created = ours.call("POST", "/registry/register", registration("both", "i-1"))
     epoch = created.json["lease"]["epoch"]
     assert created.status == 201
@@ -60,44 +61,42 @@ def test_both_doors_give_the_same_answer(registry: Registry) -> None:
         (ours, "/registry/register/", registration("both", "i-1"), 200),
         (theirs, "/registry/register", registration("both", "i-1"), 403),
         (ours, "/registry/register", registration("both", "i-1", port=0), 400),
-        (ours, "/registry/heartbeat", beat("both", "i-1"), 200),
-        (ours, "/registry/heartbeat", beat("both", "i-1", epoch=epoch), 200),
-        (ours, "/registry/heartbeat", beat("both", "i-1", epoch=epoch + 1), 409),
-        (ours, "/registry/heartbeat", beat("both", "i-2"), 404),
-        (ours, "/registry/heartbeat", [beat("both", "i-1"), beat("both", "i-2")], 200),
-        (theirs, "/registry/heartbeat", beat("both", "i-1"), 403),
-        (ours, "/registry/heartbeat", beat("both", "i-1", unknown=1), 400),
+        (ours, "/registry/heartbeat", make_heartbeat("both", "i-1"), 200),
+        (ours, "/registry/heartbeat", make_heartbeat("both", "i-1", epoch=epoch), 200),
+        (ours, "/registry/heartbeat", make_heartbeat("both", "i-1", epoch=epoch + 1), 409),
+        (ours, "/registry/heartbeat", make_heartbeat("both", "i-2"), 404),
+        (ours, "/registry/heartbeat", [make_heartbeat("both", "i-1"), make_heartbeat("both", "i-2")], 200),
+        (theirs, "/registry/heartbeat", make_heartbeat("both", "i-1"), 403),
+        (ours, "/registry/heartbeat", make_heartbeat("both", "i-1", unknown=1), 400),
         (ours, "/registry/heartbeat", "no object", 400),
     ):
-        gathered, alone = caller.call("POST", path, body), through_django(caller, path, body)
-        assert (gathered.status, alone.status) == (status, status), (path, body, gathered.body)
-        same(gathered, alone)
+        by_asgi, by_wsgi = caller.call("POST", path, body), by_wsgi_call(caller, wsgi_port, path, body)
+        assert (by_asgi.status, by_wsgi.status) == (status, status), (path, body, by_asgi.body)
+        assert_same_response(by_asgi, by_wsgi)
 
 
-def same(gathered: Reply, alone: Reply) -> None:
-    assert shape(gathered.json) == shape(alone.json)
-    for name in OWN_TO_AN_ANSWER | {"vary", "allow"}:
-        gathered.headers.pop(name, None), alone.headers.pop(name, None)
-    assert gathered.headers == alone.headers
+def assert_same_response(by_asgi: Reply, by_wsgi: Reply) -> None:
+    assert without_times(by_asgi.json) == without_times(by_wsgi.json)
+    for name in IGNORED_HEADERS:
+        by_asgi.headers.pop(name, None), by_wsgi.headers.pop(name, None)
+    assert by_asgi.headers == by_wsgi.headers
 
 
-def test_both_doors_give_the_same_answer_to_arrays(registry: Registry) -> None:
+def test_array_gets_the_same_response_by_asgi_and_by_wsgi(registry: Registry, wsgi_port: int) -> None:
     ours, theirs = registry.caller("registry-services", "team"), registry.caller("registry-services", "others")
-    for caller in (ours, theirs):
-        caller.call("POST", "/registry/heartbeat", [beat("nowhere", "unknown")])
     standing = [registration("arrays", f"i-{number}") for number in range(3)]
     epoch = ours.call("POST", "/registry/register", standing).json["results"][0]["instance"]["lease"]["epoch"]
     mixed: list[Any] = [
-        beat("arrays", "i-0", epoch=epoch),
-        beat("arrays", "i-1", epoch=epoch - 1),
-        beat("arrays", "i-1", unknown=1),
-        beat("arrays", "i-2", status="OUT_OF_SERVICE"),
-        beat("arrays", "i-2"),
-        beat("arrays", "never"),
-        beat("nowhere", "i-0"),
+        make_heartbeat("arrays", "i-0", epoch=epoch),
+        make_heartbeat("arrays", "i-1", epoch=epoch - 1),
+        make_heartbeat("arrays", "i-1", unknown=1),
+        make_heartbeat("arrays", "i-2", status="OUT_OF_SERVICE"),
+        make_heartbeat("arrays", "i-2"),
+        make_heartbeat("arrays", "never"),
+        make_heartbeat("nowhere", "i-0"),
         None,
     ]
-    leaving = [beat("arrays", "never"), beat("arrays", "i-1", epoch=epoch - 1)]
+    leaving = [make_heartbeat("arrays", "never"), make_heartbeat("arrays", "i-1", epoch=epoch - 1)]
     for caller, path, body, status, outcomes in (
         (ours, "/registry/heartbeat", mixed, 200, [200, 409, 400, 200, 400, 404, 404, 400]),
         (theirs, "/registry/heartbeat/", mixed[:2], 200, [403, 403]),
@@ -105,86 +104,95 @@ def test_both_doors_give_the_same_answer_to_arrays(registry: Registry) -> None:
         (theirs, "/registry/register", standing, 200, [403] * 3),
         (ours, "/registry/deregister", leaving, 200, [404, 409]),
         (ours, "/registry/heartbeat", [], 400, None),
-        (ours, "/registry/heartbeat", [beat("arrays", "i-0")] * 1001, 400, None),
+        (ours, "/registry/heartbeat", [make_heartbeat("arrays", "i-0")] * 1001, 400, None),
         (ours, "/registry/heartbeat", [[[[[[[[[]]]]]]]]], 400, None),
     ):
-        ahead, alone = caller.call("POST", path, body), through_django(caller, path, body)
-        assert (ahead.status, alone.status) == (status, status), (path, ahead.body)
+        by_asgi, by_wsgi = caller.call("POST", path, body), by_wsgi_call(caller, wsgi_port, path, body)
+        assert (by_asgi.status, by_wsgi.status) == (status, status), (path, by_asgi.body)
         if outcomes:
-            assert [item["status"] for item in ahead.json["results"]] == outcomes
-        same(ahead, alone)
+            assert [item["status"] for item in by_asgi.json["results"]] == outcomes
+        assert_same_response(by_asgi, by_wsgi)
 
 
-def has_more_than(listed: Callable[[], Sequence[Any]], number: int) -> bool:
-    return len(listed()) > number
-
-
-def test_arrays_are_counted_and_told_alike_by_both_doors(registry: Registry) -> None:
-    team, reader = registry.caller("registry-services", "team"), registry.caller("registry-readers")
-    team.call("POST", "/registry/register", registration("counted", "i-0"))
-    path, body = "/registry/heartbeat", [beat("counted", "i-0"), beat("counted", "i-1"), beat("counted", "i-0")]
-
-    def counted() -> Counter[str]:
-        text = reader.call("GET", "/metrics").body.decode()
-        kept = ("registry_operations_total", "registry_heartbeats_refused_total", "registry_http_requests_total")
-        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith(kept)]
-        return Counter({name: int(float(value)) for name, _, value in lines if "metrics" not in name})
-
-    def told() -> list[dict[str, Any]]:
-        """Log lines of arrays, without what differs from one request to the next."""
-        output = (registry.directory / "output").read_text().splitlines()
-        documents = [json.loads(line) for line in output if line.startswith("{")]
-        moving = {"time", "request_id", "duration_ms"}
-        return [{name: each[name] for name in each.keys() - moving} for each in documents if each.get("items") == 3]
-
+def test_array_is_counted_and_logged_the_same_by_asgi_and_by_wsgi(registry: Registry, wsgi_port: int) -> None:
+    """Each server is a process with metrics of its own; all of them write the same file."""
+    team = registry.caller("registry-services", "team")
+    team.register("counted", "i-0")
+    body = [make_heartbeat("counted", instance_id) for instance_id in ("i-0", "i-1", "i-0")]
     seen = []
-    for ask in (partial(team.call, "POST"), partial(through_django, team)):
-        before, lines = counted(), len(told())
-        assert ask(path, body).status == 200
-        wait_for(partial(has_more_than, told, lines))
-        seen.append((counted() - before, told()[lines:]))
-    ahead, alone = seen
-    assert ahead == alone
-    assert ahead[0].total() == 3 + 2 + 1
+    for port in (registry.ports[0], wsgi_port):
+        caller = Caller(port, token("registry-services", "team"))
+        counted, logged = read_counters(registry, port), len(read_log_of_arrays(registry))
+        assert caller.call("POST", "/registry/heartbeat", body).status == 200
+        caller.connection.close()
+        wait_for(partial(has_logged_more, registry, logged))
+        seen.append((read_counters(registry, port) - counted, read_log_of_arrays(registry)[logged:]))
+    by_asgi, by_wsgi = seen
+    assert by_asgi == by_wsgi
+    assert by_asgi[0].total() == 3 + 2 + 1
 
 
-def test_a_request_id_comes_back(registry: Registry) -> None:
+def read_counters(registry: Registry, port: int) -> Counter[str]:
+    """Return the counters of operations and requests by name and labels, without those of /metrics itself."""
+    reader = Caller(port, token("registry-readers"))
+    text = reader.call("GET", "/metrics").body.decode()
+    reader.connection.close()
+    kept = ("registry_operations_total", "registry_heartbeats_refused_total", "registry_http_requests_total")
+    lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith(kept)]
+    return Counter({name: int(float(value)) for name, _, value in lines if "metrics" not in name})
+
+
+def read_log_of_arrays(registry: Registry) -> list[dict[str, Any]]:
+    """Return the log entries of arrays of three, without what differs between requests and processes."""
+    output = (registry.directory / "output").read_text().splitlines()
+    documents = [json.loads(line) for line in output if line.startswith("{")]
+    ignored = {"time", "request_id", "duration_ms", "process"}
+    return [{name: each[name] for name in each.keys() - ignored} for each in documents if each.get("items") == 3]
+
+
+def has_logged_more(registry: Registry, count: int) -> bool:
+    return len(read_log_of_arrays(registry)) > count
+
+
+def test_request_id_is_returned(registry: Registry) -> None:
     team = registry.caller("registry-services", "team")
     for _ in range(2):
-        answer = team.call("POST", "/registry/heartbeat", beat("nowhere", "unknown"), **{"X-Request-Id": "mine"})
+        answer = team.call(
+            "POST", "/registry/heartbeat", make_heartbeat("nowhere", "unknown"), **{"X-Request-Id": "mine"}
+        )
         assert (answer.headers["x-request-id"], answer.json["request_id"]) == ("mine", "mine")
 
 
-def test_another_host_is_refused(registry: Registry) -> None:
+def test_single_request_with_an_unknown_host_is_refused(registry: Registry) -> None:
     team = registry.caller("registry-services", "team")
     for _ in range(2):
-        answer = team.call("POST", "/registry/heartbeat", beat("nowhere", "unknown"), Host="evil.example")
+        answer = team.call("POST", "/registry/heartbeat", make_heartbeat("nowhere", "unknown"), Host="evil.example")
         assert (answer.status, answer.json["code"]) == (421, "unknown_host")
 
 
-def test_callers_in_one_batch_are_judged_each_by_their_own_groups(registry: Registry) -> None:
+def test_callers_in_one_micro_batch_are_authorised_by_their_own_groups(registry: Registry) -> None:
     teams = [f"crew-{number}" for number in range(20)]
     bearers = {team: token("registry-services", team, subject=team) for team in teams}
 
-    def talk(team: str) -> Counter[tuple[str, int]]:
+    def send_requests(team: str) -> Counter[tuple[str, int]]:
         caller, seen = registry.caller_with_token(bearers[team]), Counter[tuple[str, int]]()
         other = teams[teams.index(team) - 1]
         for number in range(30):
             own = registration(f"of-{team}", f"i-{number}")
             seen["registered", caller.call("POST", "/registry/register", own).status] += 1
-            seen["beaten", caller.call("POST", "/registry/heartbeat", beat(f"of-{team}", "i-0")).status] += 1
-            foreign = caller.call("POST", "/registry/heartbeat", beat(f"of-{other}", "i-0"))
+            seen["renewed", caller.call("POST", "/registry/heartbeat", make_heartbeat(f"of-{team}", "i-0")).status] += 1
+            foreign = caller.call("POST", "/registry/heartbeat", make_heartbeat(f"of-{other}", "i-0"))
             seen[foreign.json["code"], foreign.status] += 1
         return seen
 
-    for team in teams:  # each has its service before the others knock at it
+    for team in teams:  # its service exists before the others send heartbeats for it
         registry.caller_with_token(bearers[team]).call(
             "POST", "/registry/register", registration(f"of-{team}", "first")
         )
     before = registry.sql("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0]
     with ThreadPoolExecutor(len(teams)) as pool:
-        seen = sum(pool.map(talk, teams), Counter[tuple[str, int]]())
-    assert seen == {("registered", 201): 600, ("beaten", 200): 600, ("not_owner", 403): 600}
+        seen = sum(pool.map(send_requests, teams), Counter[tuple[str, int]]())
+    assert seen == {("registered", 201): 600, ("renewed", 200): 600, ("not_owner", 403): 600}
     actors = registry.sql(
         "SELECT service_name, count(*), array_agg(DISTINCT actor) FROM service_registry_change "
         "WHERE kind = 'registered' AND service_name LIKE 'of-crew-%' GROUP BY service_name"
@@ -195,27 +203,27 @@ def test_callers_in_one_batch_are_judged_each_by_their_own_groups(registry: Regi
         (name,) = names
         assert name.startswith(f"{service_name.removeprefix('of-')}@")
     after = registry.sql("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0]
-    assert after - before < 1800, "1,800 requests took a transaction each: nothing was gathered"
+    assert after - before < 1800, "1,800 requests took a transaction each: there was no micro-batch"
 
 
-def test_beats_of_one_instance_at_once_all_count(registry: Registry) -> None:
+def test_concurrent_heartbeats_of_one_instance_are_all_counted(registry: Registry) -> None:
     team = registry.caller("registry-services", "team")
     team.call("POST", "/registry/register", registration("same", "i-1"))
     callers = [registry.caller_with_token(team.headers["Authorization"].removeprefix("Bearer ")) for _ in range(16)]
     start = threading.Barrier(16)
 
-    def talk(caller: Caller) -> list[int]:
-        start.wait(timeout=30)
-        return [caller.call("POST", "/registry/heartbeat", beat("same", "i-1")).status for _ in range(20)]
+    def send_requests(caller: Caller) -> list[int]:
+        start.wait(timeout=60)
+        return [caller.call("POST", "/registry/heartbeat", make_heartbeat("same", "i-1")).status for _ in range(20)]
 
     with ThreadPoolExecutor(16) as pool:
-        assert [status for statuses in pool.map(talk, callers) for status in statuses] == [200] * 320
+        assert [status for statuses in pool.map(send_requests, callers) for status in statuses] == [200] * 320
     counted = "SELECT beats FROM service_registry_lease l JOIN service_registry_instance i ON i.id = l.instance_id"
     beats = registry.sql(f"{counted} JOIN service_registry_service s ON s.id = i.service_id WHERE s.name = 'same'")
     assert beats == [(320,)]
 
 
-HOLD = """
+LOCK_ONE = """
 SELECT FROM service_registry_{table} WHERE {key} = (
     SELECT i.id FROM service_registry_instance i JOIN service_registry_service s ON s.id = i.service_id
     WHERE s.name = '{service}' AND i.instance_id = 'i-3') FOR UPDATE
@@ -223,23 +231,25 @@ SELECT FROM service_registry_{table} WHERE {key} = (
 
 
 @pytest.mark.parametrize(
-    ("verb", "table", "key"), [("heartbeat", "lease", "instance_id"), ("register", "instance", "id")]
+    ("operation", "table", "key"), [("heartbeat", "lease", "instance_id"), ("register", "instance", "id")]
 )
-def test_an_instance_that_somebody_holds_delays_nobody_for_long(
-    registry: Registry, verb: str, table: str, key: str
+def test_locked_instance_gets_503_and_does_not_delay_others(
+    registry: Registry, operation: str, table: str, key: str
 ) -> None:
     team = registry.caller("registry-services", "team")
-    service, ids = f"held-{verb}", [f"i-{number}" for number in range(8)]
+    service, ids = f"locked-{operation}", [f"i-{number}" for number in range(8)]
     team.call("POST", "/registry/register", [registration(service, each) for each in ids])
     bearer = team.headers["Authorization"].removeprefix("Bearer ")
-    bodies = {each: registration(service, each) if verb == "register" else beat(service, each) for each in ids}
-    with psycopg.connect(registry.postgres.url) as holder:
-        holder.execute(HOLD.format(table=table, key=key, service=service))
+    bodies = {
+        each: registration(service, each) if operation == "register" else make_heartbeat(service, each) for each in ids
+    }
+    with psycopg.connect(registry.postgres.url) as other:
+        other.execute(LOCK_ONE.format(table=table, key=key, service=service))
 
-        def talk(instance_id: str) -> int:
+        def send_requests(instance_id: str) -> int:
             caller = registry.caller_with_token(bearer)
-            return caller.call("POST", f"/registry/{verb}", bodies[instance_id]).status
+            return caller.call("POST", f"/registry/{operation}", bodies[instance_id]).status
 
         with ThreadPoolExecutor(8) as pool:
-            statuses = dict(zip(ids, pool.map(talk, ids), strict=True))
+            statuses = dict(zip(ids, pool.map(send_requests, ids), strict=True))
     assert statuses == dict.fromkeys(ids, 200) | {"i-3": 503}
