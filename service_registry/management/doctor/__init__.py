@@ -35,4 +35,4 @@ def run_checks() -> Iterator[tuple[str, Finding]]:
         yield name, database.run_bounded(check) if reachable.level != "fail" else warn("the database is not reachable")
 
 
-__all__ = ["Finding", "run_checks"]
+__all__ = ["IN_THE_DATABASE", "OUTSIDE_THE_DATABASE", "Finding", "run_checks"]
