@@ -206,8 +206,3 @@ class RegisterResponse(RootModel[LeasedInstance | Results]):
 
 class HeartbeatResponse(RootModel[RenewedLease | Results]):
     """The renewed lease, or one outcome per item of an array."""
-
-
-class Readiness(Shape):
-    status: str
-    checks: dict[str, Any]
