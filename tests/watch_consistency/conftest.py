@@ -1,4 +1,4 @@
-"""One set of servers for all runs that leave it as it was."""
+"""The registry of all runs whose faults leave it usable."""
 
 from collections.abc import Iterator
 
@@ -9,5 +9,5 @@ from tests.server.registry import Registry
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("storm"), web_processes=2) as running:
+    with Registry(tmp_path_factory.mktemp("watch-consistency"), web_processes=2) as running:
         yield running

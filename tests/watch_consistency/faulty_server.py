@@ -1,4 +1,4 @@
-"""A web process with a fault in it: `python -m tests.watch_consistency.faulty_server FAULT PORT`."""
+"""A web process with a seeded fault: `python -m tests.watch_consistency.faulty_server FAULT PORT`."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""What the watchers of a storm were told, compared with the log."""
+"""Compare the changes that the watchers of a run received with the log."""
 
 import itertools
 from bisect import bisect_right
@@ -9,10 +9,15 @@ from typing import Any
 
 @dataclass
 class Findings:
-    """Over all watchers.
+    """Sums over all watchers of a run.
 
-    `arrivals` counts the changes that they were told of, `resumes` how often they went on from an index, `comparisons`
-    how often a list that was read midway, and what followed it, was held against the copy kept since the beginning.
+    Attributes:
+        disturbances: how often processes or connections were ended.
+        arrivals: changes received.
+        resumes: how often a watcher resumed from an index, failed attempts included.
+        comparisons: of the copy since the beginning with one from a list that was read later.
+        started_over: how often a watcher had to list again.
+        unfinished: watchers that did not receive the last change in time.
     """
 
     changes: int
@@ -31,11 +36,11 @@ class Findings:
 
     @property
     def faults(self) -> int:
-        told = self.missed + self.repeated + self.out_of_order
-        return told + self.copies_that_differ + self.started_over + self.unfinished
+        wrong = self.missed + self.repeated + self.out_of_order
+        return wrong + self.copies_that_differ + self.started_over + self.unfinished
 
-    def judge(self, result: Any, log: Sequence[int], whole: dict[str, Any]) -> None:
-        """Add what one watcher was told of the run's log, and whether its copy is the whole list at the end."""
+    def add(self, result: Any, log: Sequence[int], whole: dict[str, Any]) -> None:
+        """Compare one watcher's changes with the log of the run, and its copy with the list at the end."""
         ids: list[int] = result["ids"]
         expected = log[bisect_right(log, result["began_at"]) :]
         self.watchers += 1

@@ -1,12 +1,12 @@
-"""A process that watches as a careful client does, and writes down what it was told.
+"""A process that watches as a correct client does, and records the changes that it receives.
 
     python -m tests.watch_consistency.watcher stream|poll SEED RESULT LAST PORT [PORT ...]
 
-It begins with the list, goes on from its index, leaves now and then, and resumes at another port. At some of these
-moments it reads the list again and keeps a second copy from there on, until the two must be the same. It ends when the
-instance LAST of the service `the-end` is registered. RESULT is then a JSON object: `began_at` and `ids`, those of the
-changes in the order in which they came; `copy`, its copy of the list; how many `comparisons` of its two copies there
-were, and how many `differences`; `resumes`, and `starts`, how often it had to start over.
+It reads the list, watches from its index, closes the watch now and then, and resumes at another port. At some of these
+moments it reads the list again and keeps a second copy from there on, until the two must be equal. It ends when the
+instance LAST of the service `the-end` is registered. RESULT is then a JSON object: `began_at` and `ids` of the changes
+in the order of their arrival; `copy` of the list; the number of `comparisons` of its two copies, and of `differences`;
+`resumes`, and `starts`, the number of lists that it began with.
 """
 
 import http.client
@@ -21,23 +21,23 @@ from typing import Any
 from tests.server.event_stream import CONNECTION_ERRORS, EventStream, WatchRefused
 
 LISTED = {"live", "protected"}
-# Of the moments at which it leaves, those at which it reads the list again.
-COMPARES = 0.3
+# The share of resumes at which it reads the list again.
+COMPARISON_SHARE = 0.3
 
 
 class Finished(Exception):
-    """All there is has come."""
+    """The last change has arrived."""
 
 
 class Copy:
-    """The list as it was read from the index on, and what followed."""
+    """A copy of the list, with the changes since its index applied."""
 
     def __init__(self, index: str) -> None:
         self.index = index
         self.began_at = number(index)
         self.instances: dict[str, Any] = {}
 
-    def take(self, change: Any) -> None:
+    def apply(self, change: Any) -> None:
         self.index = change["index"]
         if change["instance"] and change["instance"]["state"] in LISTED:
             self.instances[key(change["instance"])] = change["instance"]
@@ -46,9 +46,9 @@ class Copy:
 
 
 class Watcher:
-    def __init__(self, way: str, seed: int, last: str, ports: list[int]) -> None:
+    def __init__(self, mode: str, seed: int, last: str, ports: list[int]) -> None:
         self.random = random.Random(seed)
-        self.way = way
+        self.mode = mode
         self.last = ("the-end", last)
         self.ports = ports
         self.bearer = os.environ["WATCHER_TOKEN"]
@@ -71,7 +71,7 @@ class Watcher:
         return document
 
     def list(self) -> Copy:
-        """All pages; the first one's index is where the watch begins."""
+        """Read all pages; the watch begins at the index of the first one."""
         page = self.get("/registry/services?limit=500")
         copy = Copy(page["index"])
         while True:
@@ -87,57 +87,57 @@ class Watcher:
         return self.copy
 
     def begin_second(self) -> None:
-        """Pages may hold what came after the first one's index: the copies agree once all that was read has come."""
+        """Pages may contain changes after the first page's index: the copies are equal once those have arrived."""
         second = self.list()
         self.same_from = number(self.get("/registry/services?name=none")["index"])
         self.second = second
 
-    def take(self, copy: Copy, change: Any) -> None:
+    def receive(self, copy: Copy, change: Any) -> None:
         pk = number(change["index"])
         self.ids.append(pk)
-        copy.take(change)
+        copy.apply(change)
         if self.second:
-            self.take_second(copy, self.second, pk, change)
+            self.receive_for_second(copy, self.second, pk, change)
         if (change["service_name"], change["instance_id"]) == self.last:
             raise Finished
 
-    def take_second(self, copy: Copy, second: Copy, pk: int, change: Any) -> None:
+    def receive_for_second(self, copy: Copy, second: Copy, pk: int, change: Any) -> None:
         if pk > second.began_at:
-            second.take(change)
+            second.apply(change)
         if pk >= self.same_from:
             self.comparisons += 1
             self.differences += copy.instances != second.instances
             self.second = None
 
     def follow(self, copy: Copy) -> None:
-        stays_for = self.random.randint(200, 5000)
-        if self.way == "poll":
-            return self.poll(copy, stays_for)
+        remaining = self.random.randint(200, 5000)
+        if self.mode == "poll":
+            return self.poll(copy, remaining)
         with EventStream(self.random.choice(self.ports), self.bearer, last_event_id=copy.index) as stream:
             for event in stream.events():
                 if event.kind == "change":
-                    self.take(copy, event.data)
-                    stays_for -= 1
+                    self.receive(copy, event.data)
+                    remaining -= 1
                 if event.kind == "resync":
                     raise WatchRefused(410, event.data)
-                if stays_for == 0:
+                if remaining == 0:
                     return None
         return None
 
-    def poll(self, copy: Copy, stays_for: int) -> None:
-        while stays_for > 0:
+    def poll(self, copy: Copy, remaining: int) -> None:
+        while remaining > 0:
             answer = self.get(f"/registry/watch?index={copy.index}&wait=5s")
             for change in answer["changes"]:
-                self.take(copy, change)
-                stays_for -= 1
+                self.receive(copy, change)
+                remaining -= 1
             copy.index = answer["index"]
 
     def watch(self) -> None:
-        """Until the end, through whatever happens to the processes that are asked."""
+        """Watch until the last change, and resume after every failure."""
         while True:
             try:
                 self.follow(self.copy or self.start())
-                if not self.second and self.random.random() < COMPARES:
+                if not self.second and self.random.random() < COMPARISON_SHARE:
                     self.begin_second()
             except Finished:
                 return
@@ -158,8 +158,8 @@ def number(index: str) -> int:
     return int(index.partition("-")[2])
 
 
-def main(way: str, seed: str, result: str, last: str, *ports: str) -> None:
-    watcher = Watcher(way, int(seed), last, list(map(int, ports)))
+def main(mode: str, seed: str, result: str, last: str, *ports: str) -> None:
+    watcher = Watcher(mode, int(seed), last, list(map(int, ports)))
     time.sleep(watcher.random.uniform(0, 3))
     watcher.watch()
     assert watcher.copy, "it has ended, and so had begun"

@@ -1,9 +1,9 @@
-"""Processes that write changes by the verbs themselves, with random delays inside their transactions.
+"""Processes that call the operations directly, with random delays inside their transactions.
 
-    python -m tests.watch_consistency.writers SEED COUNT SINGLES ARRAYS [MUTANT]
+    python -m tests.watch_consistency.writers SEED COUNT SINGLES ARRAYS [FAULT]
 
-Each makes about SINGLES changes in ones and ARRAYS in arrays of 50, in services that all of them share. They are forked
-from one that has loaded the code, which takes longer than many a run.
+Each makes about SINGLES single changes and ARRAYS in arrays of 50, in services that all of them share. They are forked
+from a process that has loaded the code, which takes longer than a short run.
 """
 
 import multiprocessing
@@ -30,7 +30,7 @@ from service_registry.schemas import Deregistration, Heartbeat, Registration  # 
 
 SERVICES = [f"shared-{number}" for number in range(10)]
 ARRAY = 50
-# Each writer's, in each service: 4,000 in all make a list of several pages, and change often.
+# Per writer and service: 4,000 in all make a list of several pages, and change often.
 NAMES = 50
 PERMISSIONS = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
 WRITER = Caller("writer", frozenset({"team"}), PERMISSIONS)
@@ -44,25 +44,24 @@ class Writer:
         self.parent = os.getppid()
 
     def work(self, changes: int, size: int) -> None:
-        """Write so many changes and some more, `size` of them a transaction. Registrations alone are counted, each of
-        which says another port."""
+        """Write `changes` registrations, each with another port, and some other operations, `size` per transaction."""
         while changes > 0 and os.getppid() == self.parent:
-            verb = self.random.choices([self.register, self.report, self.deregister], [8, 1, 1])[0]
+            operation = self.random.choices([self.register, self.report, self.deregister], [8, 1, 1])[0]
             keys = sorted({self.key() for _ in range(size)})
-            with_retries(lambda verb=verb, keys=keys: self.delayed(verb, keys))  # type: ignore[misc]
-            changes -= len(keys) if verb == self.register else 0
+            with_retries(lambda operation=operation, keys=keys: self.delayed(operation, keys))  # type: ignore[misc]
+            changes -= len(keys) if operation == self.register else 0
 
     def key(self) -> tuple[str, str]:
         return self.random.choice(SERVICES), f"w{self.number}-{self.random.randrange(NAMES)}"
 
-    def delayed(self, verb: Callable[[list[tuple[str, str]]], Any], keys: list[tuple[str, str]]) -> None:
-        """Between the verb's last statement and the commit ids are taken and not yet seen."""
+    def delayed(self, operation: Callable[[list[tuple[str, str]]], Any], keys: list[tuple[str, str]]) -> None:
+        """Between the last statement and the commit, ids are assigned and not yet visible."""
         with transaction.atomic():
-            self.dawdle()
-            verb(keys)
-            self.dawdle()
+            self.pause()
+            operation(keys)
+            self.pause()
 
-    def dawdle(self) -> None:
+    def pause(self) -> None:
         if self.random.random() < 0.1:
             time.sleep(self.random.uniform(0, 0.004))
 
@@ -94,14 +93,14 @@ class Writer:
 
 def write(seed: int, number: int, singles: int, arrays: int) -> None:
     writer = Writer(seed, number)
-    rounds = max(1, min(20, arrays // (3 * ARRAY)))  # of three arrays or more: each may write one too many
+    rounds = max(1, min(20, arrays // (3 * ARRAY)))  # of three arrays or more: each may write one more
     for _ in range(rounds):
         writer.work(singles // rounds, 1)
         writer.work(arrays // rounds, ARRAY)
 
 
-def main(seed: str, count: str, singles: str, arrays: str, mutant: str = "") -> None:
-    if mutant == "ids_without_the_lock":
+def main(seed: str, count: str, singles: str, arrays: str, fault: str = "") -> None:
+    if fault == "ids_without_the_lock":
         append.LOCK = WITHOUT_LOCK
     forking = multiprocessing.get_context("fork")
     counts = (int(singles), int(arrays))
