@@ -1,4 +1,4 @@
-"""Making rows older than they are, instead of stopping a clock."""
+"""Make rows older than they are, so that tests need no fake clock."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from service_registry.models import Change, Instance, Lease, RegistryState
 
 
 def age_leases(seconds: float, **which: str) -> None:
-    """Let the leases of the instances that match have been silent for so long, heard by the registry all the while."""
+    """Move the last heartbeats of the instances that match into the past. The observation window covers the time."""
     set_window_age(seconds)
     Lease.objects.filter(instance__in=Instance.objects.filter(**which)).update(
         heartbeat_at=F("heartbeat_at") - timedelta(seconds=seconds)
@@ -18,7 +18,7 @@ def age_leases(seconds: float, **which: str) -> None:
 
 
 def set_window_age(seconds: float) -> None:
-    """Let the registry have heard without a gap for so long, until now."""
+    """Let the observation window have started `seconds` ago, and a web process have pulsed just now."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE service_registry_registrystate SET observed_at = clock_timestamp(), "
@@ -28,17 +28,17 @@ def set_window_age(seconds: float) -> None:
 
 
 def interrupt_observation(seconds: float) -> None:
-    """Let the registry have heard nothing for so long."""
+    """Let no web process have pulsed for `seconds`."""
     RegistryState.objects.update(observed_at=F("observed_at") - timedelta(seconds=seconds))
 
 
 def set_protection_age(seconds: float) -> None:
-    """Let what is held have been held for so long."""
+    """Let every protection have begun `seconds` ago."""
     Lease.objects.filter(protected_at__isnull=False).update(protected_at=Now() - timedelta(seconds=seconds))
 
 
 def set_clock_back(seconds: float) -> None:
-    """Let all that was written so far be of a clock that has been set back since."""
+    """Date all that was written so far into the future, as if the database's clock had been set back since."""
     later = timedelta(seconds=seconds)
     Lease.objects.update(heartbeat_at=F("heartbeat_at") + later, protected_at=F("protected_at") + later)
     RegistryState.objects.update(
@@ -49,12 +49,12 @@ def set_clock_back(seconds: float) -> None:
 
 
 def age_expiries(seconds: float) -> None:
-    """Let what has expired have done so earlier by so much."""
+    """Move all expiries into the past."""
     Lease.objects.filter(expired_at__isnull=False).update(expired_at=F("expired_at") - timedelta(seconds=seconds))
 
 
 def age_suspension(seconds: float) -> None:
-    """Let a silence that stands have begun earlier by so much, as all else did that happened before it."""
+    """Move the current suspension into the past, with all heartbeats and the window before it."""
     earlier = timedelta(seconds=seconds)
     Lease.objects.update(heartbeat_at=F("heartbeat_at") - earlier)
     RegistryState.objects.update(
@@ -66,5 +66,5 @@ def age_suspension(seconds: float) -> None:
 
 
 def age_changes(seconds: float) -> None:
-    """Let all changes so far have happened earlier by so much."""
+    """Move all changes so far into the past."""
     Change.objects.update(at=F("at") - timedelta(seconds=seconds))

@@ -1,4 +1,4 @@
-"""Fleets of proven instances, some of whom fall silent."""
+"""Register fleets of proven instances, and stop the heartbeats of some."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -13,7 +13,10 @@ LONG = 100_000
 
 
 def register_fleet(api: Api, services: dict[str, int], ttl_seconds: int = 30) -> list[str]:
-    """Register so many of each service, and let each beat once; return their ids, `<service>-<number>`."""
+    """Register instances of several services by their sizes, send one heartbeat each, and return their ids.
+
+    An id is `<service>-<number>`.
+    """
     keys = [(service, f"{service}-{number}") for service, size in services.items() for number in range(size)]
     api.post("/registry/register", [registration(*key, ttl_seconds=ttl_seconds) for key in keys])
     send_heartbeats(api, [instance_id for _, instance_id in keys])
@@ -28,18 +31,20 @@ def send_heartbeats(api: Api, ids: Iterable[str]) -> None:
 
 
 def set_heartbeat_age(seconds: float, ids: Iterable[str]) -> None:
-    """Let these have been heard last so many seconds ago; the registry could hear all the while."""
+    """Let the last heartbeats of these instances be `seconds` old. The observation window covers the time."""
     leases = Lease.objects.filter(instance__in=Instance.objects.filter(instance_id__in=list(ids)))
     leases.update(heartbeat_at=Now() - timedelta(seconds=seconds))
     ageing.set_window_age(LONG)
 
 
 def change_kinds(ids: Iterable[str]) -> set[tuple[str, ...]]:
-    """Which ways instances have gone, of those named, by the kinds of their changes."""
-    ways: dict[str, list[str]] = {name: [] for name in ids}
-    for name, kind in Change.objects.filter(instance_id__in=ways).order_by("id").values_list("instance_id", "kind"):
-        ways[str(name)].append(kind)
-    return {tuple(way) for way in ways.values()}
+    """Return the distinct sequences of change kinds that these instances have."""
+    sequences: dict[str, list[str]] = {name: [] for name in ids}
+    for name, kind in (
+        Change.objects.filter(instance_id__in=sequences).order_by("id").values_list("instance_id", "kind")
+    ):
+        sequences[str(name)].append(kind)
+    return {tuple(sequence) for sequence in sequences.values()}
 
 
 def protected_ids() -> set[str]:

@@ -1,1 +1,1 @@
-"""Expiry in virtual time: fleets that beat, die or are cut off, before a registry which decides by the same rules."""
+"""Simulate expiry in virtual time: fleets that die or are cut off, and a registry with the product's rules."""

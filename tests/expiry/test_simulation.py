@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.simulation.outcome import outcome
+from benchmarks.simulation.outcome import measure
 from benchmarks.simulation.registry import Lease as SimulatedLease
 from benchmarks.simulation.registry import Registry
 from benchmarks.simulation.scenarios import Scenario, scenarios, twenty_services
@@ -41,7 +41,7 @@ def test_live_instances_expire_without_the_rule(limits: Limits, share: float) ->
     world = World(7, twenty_services(), limits=limits)
     world.cut(world.share(share), BEGIN, BEGIN + 100)
     world.run(BEGIN + 200)
-    assert outcome(world).false > 100
+    assert measure(world).false > 100
 
 
 def test_live_instances_expire_when_the_window_does_not_restart() -> None:
@@ -49,7 +49,7 @@ def test_live_instances_expire_when_the_window_does_not_restart() -> None:
     world.database_down = (BEGIN, BEGIN + 100)
     world.registry.pulse = lambda now: setattr(world.registry, "observed_at", now)  # type: ignore[method-assign]
     world.run(BEGIN + 200)
-    assert outcome(world).false > 100
+    assert measure(world).false > 100
 
 
 @pytest.mark.parametrize("seed", range(5))
