@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+import tests.client
 from service_registry.schemas import Problem
 
 # Replaced in paths and bodies by the namespace of the front end that is asked, so that each has its own data.
@@ -197,6 +198,16 @@ def faults_of(answer: Answer) -> Iterator[str]:
         yield "there is no content-length"
     if answer.status >= 400:
         yield from faults_of_problem(answer)
+
+
+def faults_of_success(method: str, path: str, answer: Answer) -> Iterator[str]:
+    """What a document lacks of its model."""
+    if answer.status != 200 or not answer.body or not path.startswith("/registry/") or "/watch" in path:
+        return
+    try:
+        tests.client.check(method, path.partition("?")[0], tests.client.Answer(200, answer.headers, answer.body))
+    except (AssertionError, ValidationError) as error:
+        yield f"the document is not as its model says: {error}"
 
 
 def faults_of_problem(answer: Answer) -> Iterator[str]:

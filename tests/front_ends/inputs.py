@@ -183,7 +183,8 @@ INDEXES: Fields = [
     ("wait", "wait=1h"),
 ]
 LIMITS: Fields = [
-    ("limit", f"limit={value}") for value in ("0", "501", "-1", "1e2", "%D9%A1", "9223372036854775808", "", "1.0")
+    ("limit", f"limit={value}")
+    for value in ("0", "%00", "501", "-1", "1e2", "%D9%A1", "9223372036854775808", "", "1.0")
 ]
 LIMITS += [("limit", "limit=1&limit=2")]
 CURSORS: Fields = [("after", f"after={value}") for value in ("nonsense", "WyJhIl0", "1", "", "x" * 1025)]
@@ -320,16 +321,13 @@ JSON_DEFECTS: dict[str, Callable[[bytes], bytes]] = {
     "form": lambda _text: b"service_name=web&instance_id=web-1",
 }
 
-MEDIA_TYPES = {
-    **dict.fromkeys(
-        [
-            *("text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"),
-            *("application/json-patch+json", "application/*", "json", "application/jsonx"),
-        ],
-        False,
-    ),
-    **dict.fromkeys(["application/json;charset=utf-8", "Application/JSON", "application/json; charset=latin-1"], True),
-}
+OTHER_MEDIA_TYPES = (
+    *("text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"),
+    *("application/json-patch+json", "application/*", "json", "application/jsonx"),
+)
+# A charset is not looked at: JSON is UTF-8.
+CHARSETS = ("utf-8", "latin-1", "utf-16")
+JSON_MEDIA_TYPES = ("Application/JSON", *(f"application/json; charset={charset}" for charset in CHARSETS))
 
 # Every path with the methods it has.
 METHODS = {
@@ -350,7 +348,13 @@ ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRAC
 BAD_HOSTS = ("localhost.evil.example", "evil.example:80", "a b", "[::1", "localhost:x")
 UNKNOWN_PATHS = (
     *("/registry/", "/registry/nowhere", "/registry//services", "/registry/services//", "/registry/services/a/b"),
-    *("/registry/services/a%2Fb/c", "/registry/register/x", "/registry/Register", "/registry/instance"),
+    *(
+        "/registry/services/a%2Fb",
+        "/registry/services/a%2Fb/c",
+        "/registry/register/x",
+        "/registry/Register",
+        "/registry/instance",
+    ),
     *("/registry/instance/a/b/c", "/registry/instance/a/b/status/x", "/registry/watch/x", "/registry/register.json"),
 )
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tests.client import registration, token
 from tests.front_ends.calls import INSTANCE, OTHER_INSTANCE, SERVICE, TEAM, Call
-from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request, comparable, faults_of
+from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request, comparable, faults_of, faults_of_success
 
 ARRAY_LIMIT = 1000
 FAILURES_SHOWN, CHARACTERS_SHOWN = 40, 600
@@ -112,12 +112,27 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
     numbers: ClassVar[Iterator[int]] = count()
 
-    def run(self, cases: Sequence[Case]) -> None:
-        """Give each case the service and the instances that it names, and run it through every front end."""
+    def run(self, cases: Sequence[Case], *, refused: bool = False) -> None:
+        """Give each case the service and the instances that it names, and run it through every front end.
+
+        Arguments:
+            refused: whether all are refused, so that nothing may change.
+        """
         named = [(f"case-{next(self.numbers):05}", case) for case in cases]
         self.prepare(named)
+        index = self.changes()["index"] if refused else None
         for name, case in named:
             self.run_one(case, name)
+        if index:
+            self.failures += [
+                Failure("any", f"{change['service_name']} {change['instance_id']}", f"{change['kind']} was appended")
+                for change in self.changes(f"?index={index}&wait=0s")["changes"]
+            ]
+
+    def changes(self, query: str = "") -> Any:
+        """Changes of the log, and its end, as the front end reads them that has no copy of it."""
+        bearer = token("registry-readers", subject="reader")
+        return self.fronts[-1].ask(Request("GET", f"/registry/watch{query}", None, bearer)).json
 
     def prepare(self, named: Sequence[tuple[str, Case]]) -> None:
         team = token("registry-services", TEAM, subject="preparing")
@@ -139,7 +154,7 @@ class Run:
         request = for_service(case.request, service_name)
         answers = [front.ask(request) for front in self.fronts]
         for front, answer in zip(self.fronts, answers, strict=True):
-            found = [case.check(answer), *faults_of(answer)]
+            found = [case.check(answer), *faults_of(answer), *faults_of_success(request.method, request.path, answer)]
             self.failures += [Failure(front.name, case.name, fault) for fault in found if fault]
         if case.compared:
             compared = [comparable(front, answer) for front, answer in zip(self.fronts, answers, strict=True)]

@@ -50,8 +50,12 @@ def migrated_database(groups: dict[str, frozenset[str]]) -> Iterator[str]:
 
 
 def environment_of(database_url: str) -> dict[str, str]:
-    variables = {"DATABASE_URL": database_url, "DEBUG": "true", "REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000"}
-    return os.environ | variables
+    return os.environ | {
+        "DATABASE_URL": database_url,
+        "DEBUG": "true",
+        "REGISTRY_DEFAULT_TTL_SECONDS": "86400",  # no instance may expire while a test compares
+        "REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000",
+    }
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tests.client import token
 from tests.front_ends.calls import CALLS, KEY, OTHER_TEAM, REGISTRATION, ROLES, SERVICE, TEAM, Call
 from tests.front_ends.cases import WITH_BODY
 from tests.front_ends.client import Answer, Request
-from tests.front_ends.running import Case, Failure, Run, expect, request_of
+from tests.front_ends.running import Case, Check, Failure, Run, expect, request_of, succeeds
 from tests.leaks import note_token
 
 CANARY = "sesame"
@@ -61,7 +61,8 @@ def test_nobody_is_served_without_a_good_token(run: Run) -> None:
             )
             for call in CALLS
             for name, (value, code) in credentials().items()
-        ]
+        ],
+        refused=True,
     )
     run.conclude()
 
@@ -112,7 +113,8 @@ def test_a_token_is_looked_at_before_all_else(run: Run) -> None:
             for call in CALLS
             for bearer, code in ((None, "not_authenticated"), ("a.b.c", "token_invalid"))
             for name, request in wrong_requests(call, bearer)
-        ]
+        ],
+        refused=True,
     )
     run.conclude()
 
@@ -128,8 +130,25 @@ def test_a_permission_is_looked_at_before_the_request(run: Run) -> None:
             )
             for call in CALLS
             for name, request in wrong_requests(call, bearer)
-        ]
+        ],
+        refused=True,
     )
+    run.conclude()
+
+
+def test_changes_of_all_services_are_refused_before_the_query_is_read(run: Run) -> None:
+    """A caller without `view_change` must name a service, whatever else is wrong with the query."""
+    bearer = token("registry-services", TEAM, subject="owner")
+    queries = ("", "namespace=default", "instance_id=a", "actor=payments", "limit=0", "nonsense=1")
+    cases = [
+        Case(
+            query,
+            Request("GET", f"/registry/changes?{query}", None, bearer),
+            expect(403, "permission_denied", permission="view_change"),
+        )
+        for query in queries
+    ]
+    run.run(cases, refused=True)
     run.conclude()
 
 
@@ -148,7 +167,7 @@ def test_a_request_is_read_before_anything_is_looked_up(run: Run) -> None:
                 body = json.loads(json.dumps(call.body).replace(SERVICE, service)) | {"bogus": 1}
                 request = request_of(call, bearer, path=path, body=body)
                 cases.append(Case(f"{call.name} of {service} with a bad field", request, expect(400, "invalid")))
-    run.run(cases)
+    run.run(cases, refused=True)
     run.conclude()
 
 
@@ -211,7 +230,29 @@ def with_canaries() -> Iterator[tuple[str, Request]]:
 
 
 def test_nothing_that_was_sent_comes_back_in_a_problem(run: Run) -> None:
-    run.run([Case(name, request, never_repeats) for name, request in with_canaries()])
+    run.run([Case(name, request, never_repeats) for name, request in with_canaries()], refused=True)
+    run.conclude()
+
+
+def test_a_header_that_comes_twice_is_judged_as_one(run: Run) -> None:
+    good = token("registry-admins", TEAM, subject="admin")
+    twice: list[tuple[str, str, str, Check | None]] = [
+        ("X-Twice", "a", "b", None),
+        ("Authorization", f"Bearer {good}", f"Bearer {good}", expect(401, "token_invalid")),
+        ("Host", "localhost", "evil.example", expect(421, "unknown_host")),
+    ]
+    cases = [
+        Case(
+            f"{call.name} with {name} twice",
+            request_of(call, good, headers=(*call.headers, (name, first), (name, second))),
+            check or succeeds(call),
+            of_empty=call.of_empty,
+        )
+        for call in CALLS
+        if call.compared
+        for name, first, second, check in twice
+    ]
+    run.run(cases)
     run.conclude()
 
 

@@ -1,0 +1,132 @@
+"""What is not there, or is another's by now, through every front end."""
+
+from tests.client import token
+from tests.front_ends.calls import CALLS, INSTANCE, KEY, OTHER_INSTANCE, SERVICE, TEAM
+from tests.front_ends.client import NAMESPACE, Request
+from tests.front_ends.running import Case, Run, expect, expect_items, request_of
+
+ADMIN_GROUPS = ("registry-admins", TEAM)
+ABSENT = KEY | {"instance_id": "absent"}
+LATER = KEY | {"epoch": 2**50}
+
+
+def test_what_is_not_there_is_not_found(run: Run) -> None:
+    """Of a service that was never registered, and of an instance of one that was."""
+    admin = token(*ADMIN_GROUPS, subject="admin")
+    nowhere = KEY | {"service_name": f"never-{SERVICE}"}
+    never = expect(404, "instance_not_found", reason="never_registered")
+    no_service = expect(404, "service_not_found")
+    cases = [
+        Case(f"{operation} of {key}", Request("POST", f"/registry/{operation}", key, admin), never)
+        for operation in ("heartbeat", "deregister")
+        for key in (ABSENT, nowhere)
+    ]
+    cases += [
+        Case(
+            f"{call.name} of no service",
+            request_of(call, admin, path=call.path.replace(SERVICE, "nowhere")),
+            no_service,
+        )
+        for call in CALLS
+        if call.name
+        in {
+            *("discovery", "discovery after an index", "head of discovery", "instance", "override", "clear override"),
+            *("release", "delete service"),
+        }
+    ]
+    instance = f"/registry/instance/{SERVICE}/absent?namespace={NAMESPACE}"
+    cases += [
+        Case("an instance", Request("GET", instance, None, admin), never),
+        Case("an instance by id", Request("GET", "/registry/instance/absent", None, admin), never),
+        Case(
+            "discovery with If-None-Match",
+            Request("GET", "/registry/services/nowhere", None, admin, headers=(("If-None-Match", "*"),)),
+            no_service,
+        ),
+    ]
+    run.run(cases, refused=True)
+    run.conclude()
+
+
+def test_an_item_is_not_found_or_superseded_by_itself(run: Run) -> None:
+    admin = token(*ADMIN_GROUPS, subject="admin")
+    other = KEY | {"instance_id": OTHER_INSTANCE}
+    outcomes = {
+        "heartbeat": [(409, "lease_superseded"), (404, "instance_not_found"), (200, None)],
+        "deregister": [(409, "lease_superseded"), (404, "instance_not_found"), (204, None)],
+    }
+    run.run(
+        [
+            Case(name, Request("POST", f"/registry/{name}", [LATER, ABSENT, other], admin), expect_items(*items))
+            for name, items in outcomes.items()
+        ]
+    )
+    run.conclude()
+
+
+def test_another_epoch_is_superseded(run: Run) -> None:
+    admin = token(*ADMIN_GROUPS, subject="admin")
+    run.run(
+        [
+            Case(name, Request("POST", f"/registry/{name}", LATER, admin), expect(409, "lease_superseded"))
+            for name in ("heartbeat", "deregister")
+        ],
+        refused=True,
+    )
+    run.conclude()
+
+
+def test_an_instance_that_was_deregistered_is_told_so(run: Run) -> None:
+    admin = token(*ADMIN_GROUPS, subject="admin")
+    path = f"/registry/instance/{SERVICE}/{INSTANCE}?namespace={NAMESPACE}"
+    gone = expect(404, "instance_not_found", reason="deregistered")
+    run.run(
+        [
+            Case("heartbeat", Request("POST", "/registry/heartbeat", KEY, admin), gone, of_empty=True),
+            Case("instance", Request("GET", path, None, admin), gone, of_empty=True),
+            Case("deregister", Request("POST", "/registry/deregister", KEY, admin), expect(204), of_empty=True),
+            Case(
+                "in an array",
+                Request("POST", "/registry/heartbeat", [KEY], admin),
+                expect_items((404, "instance_not_found")),
+                of_empty=True,
+            ),
+        ]
+    )
+    run.conclude()
+
+
+def test_a_service_with_instances_is_not_deleted(run: Run) -> None:
+    admin = token(*ADMIN_GROUPS, subject="admin")
+    path = f"/registry/services/{SERVICE}?namespace={NAMESPACE}"
+    run.run([Case("delete", Request("DELETE", path, None, admin), expect(409, "service_not_empty"))], refused=True)
+    run.conclude()
+
+
+def test_an_id_of_several_services_is_ambiguous(run: Run) -> None:
+    admin = token(*ADMIN_GROUPS, subject="admin")
+    for front in run.fronts:
+        for name in ("ambiguous-a", "ambiguous-b"):
+            body = {"namespace": NAMESPACE, "service_name": name, "instance_id": "twin", "host": "a", "port": 1}
+            assert front.ask(Request("POST", "/registry/register", body, admin)).status in {200, 201}
+    path = f"/registry/instance/twin?namespace={NAMESPACE}"
+    run.run([Case("by id", Request("GET", path, None, admin), expect(409, "ambiguous_instance"))], refused=True)
+    run.conclude()
+
+
+def test_a_known_state_is_not_sent_again(run: Run) -> None:
+    reader = token("registry-readers", subject="reader")
+    path = f"/registry/services/{SERVICE}?namespace={NAMESPACE}"
+    conditions = {"*": 304, '"x"': 200, "": 200}
+    run.run(
+        [
+            Case(
+                f"{method} with {tag}",
+                Request(method, path, None, reader, headers=(("If-None-Match", tag),)),
+                expect(status),
+            )
+            for method in ("GET", "HEAD")
+            for tag, status in conditions.items()
+        ]
+    )
+    run.conclude()
