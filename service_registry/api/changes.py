@@ -9,7 +9,7 @@ from rest_framework.viewsets import ViewSet
 
 from service_registry import permissions
 from service_registry.api.authentication import caller_of
-from service_registry.api.openapi import parameters
+from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
 from service_registry.changelog.history import check_service_is_named, read_history
 from service_registry.database.retries import with_retries
@@ -28,7 +28,6 @@ class ChangeViewSet(ViewSet):
 
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.READ_CHANGES}
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {"list": (404,)}
 
     @extend_schema(
         operation_id="list_changes",
@@ -37,7 +36,7 @@ class ChangeViewSet(ViewSet):
         "owns, named by `service`. A page may be short or empty because of the filters: there are more pages as long "
         "as `next` is not null.",
         parameters=parameters(ChangesQuery),
-        responses={200: ChangePage},
+        responses={200: ChangePage, **problems(404)},
     )
     def list(self, request: Request) -> HttpResponse:
         caller = caller_of(request)

@@ -9,7 +9,7 @@ from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
 from service_registry.api.authentication import caller_of
-from service_registry.api.openapi import parameters
+from service_registry.api.openapi import parameters, problems
 from service_registry.database.retries import with_retries
 from service_registry.http.operations import result
 from service_registry.http.responses import INDEX_HEADER
@@ -36,18 +36,12 @@ class InstanceViewSet(ViewSet):
         "set_status": permissions.OVERRIDE,
         "clear_status": permissions.OVERRIDE,
     }
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {
-        "retrieve": (404,),
-        "retrieve_by_id": (404, 409),
-        "set_status": (404, 413, 415),
-        "clear_status": (404,),
-    }
 
     @extend_schema(
         operation_id="instance",
         summary="Show an instance with its lease",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
-        responses={200: LeasedInstance},
+        responses={200: LeasedInstance, **problems(404)},
     )
     def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
         key = {"service_name": service_name, "instance_id": instance_id}
@@ -58,7 +52,7 @@ class InstanceViewSet(ViewSet):
         operation_id="instance_by_id",
         summary="Show an instance by its id alone",
         parameters=parameters(InstanceByIdQuery, "instance_id"),
-        responses={200: LeasedInstance},
+        responses={200: LeasedInstance, **problems(404, 409)},
     )
     def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
         query = validate_query(InstanceByIdQuery, request.query_params, instance_id=instance_id)
@@ -80,7 +74,7 @@ class InstanceViewSet(ViewSet):
         "and removal of the instance.",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
         request=OverrideRequest,
-        responses={200: OverriddenInstance},
+        responses={200: OverriddenInstance, **problems(404, 413, 415)},
     )
     def set_status(self, request: Request, **key: str) -> Response:
         query = validate_query(InstanceQuery, request.query_params, **key)
@@ -90,7 +84,7 @@ class InstanceViewSet(ViewSet):
         operation_id="clear_override",
         summary="Clear the override of an instance",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
-        responses={200: OverriddenInstance},
+        responses={200: OverriddenInstance, **problems(404)},
     )
     def clear_status(self, request: Request, **key: str) -> Response:
         return self.override(request, validate_query(InstanceQuery, request.query_params, **key), {})

@@ -10,23 +10,17 @@ from pydantic import BaseModel
 from service_registry.http.problems import CONTENT_TYPE
 from service_registry.schemas import Problem
 
-# Statuses of problems that every operation may answer with. A view adds its own in `problems`.
+# Statuses of the problems that every operation may answer with.
 COMMON_PROBLEMS = (400, 401, 403, 405, 500, 503)
 
 
-class RegistrySchema(AutoSchema):
-    """Document the problem responses as well; drf-spectacular documents only 2xx."""
+def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:
+    """Return the problem responses of an operation, for `extend_schema`: those of every operation, and `statuses`."""
+    return {(status, CONTENT_TYPE): Problem for status in sorted({*COMMON_PROBLEMS, *statuses})}
 
-    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
-        # drf-spectacular has no public hook for responses beside those that a view states.
-        view: Any = self.view
-        statuses = {*COMMON_PROBLEMS, *getattr(view, "problems", {}).get(getattr(view, "action", None), ())}
-        describe: Any = self._get_response_for_code
-        problems = {
-            str(status): describe(Problem, str(status), [CONTENT_TYPE], direction) for status in sorted(statuses)
-        }
-        bodies: dict[str, Any] = super()._get_response_bodies(direction)
-        return bodies | problems
+
+class RegistrySchema(AutoSchema):
+    """Group the operations by their viewset."""
 
     def get_tags(self) -> list[str]:
         return [type(self.view).__name__.removesuffix("ViewSet").removesuffix("View").lower()]

@@ -9,6 +9,7 @@ from rest_framework.viewsets import ViewSet
 
 from service_registry import permissions
 from service_registry.api.authentication import caller_of
+from service_registry.api.openapi import problems
 from service_registry.api.request_log import log_entry
 from service_registry.http import operations
 from service_registry.http.operations import Done, Item, WriteOperation, one_response, run_array
@@ -35,11 +36,6 @@ class RegistrationViewSet(ViewSet):
         "heartbeat": permissions.HEARTBEAT,
         "deregister": permissions.DEREGISTER,
     }
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {
-        "register": (413, 415),
-        "heartbeat": (404, 409, 413, 415),
-        "deregister": (404, 409, 413, 415),
-    }
 
     @extend_schema(
         operation_id="register",
@@ -48,7 +44,7 @@ class RegistrationViewSet(ViewSet):
         "out has its default. The first registration of a service claims it for `owner`. An array has a result for "
         "each item.",
         request=Registrations,
-        responses={200: RegisterResponse, 201: LeasedInstance},
+        responses={200: RegisterResponse, 201: LeasedInstance, **problems(413, 415)},
     )
     def register(self, request: Request) -> Response:
         return respond(operations.REGISTER, request)
@@ -58,7 +54,7 @@ class RegistrationViewSet(ViewSet):
         summary="Renew leases",
         description="Renews the lease of an instance. An expired instance that is still kept is listed again.",
         request=Heartbeats,
-        responses={200: HeartbeatResponse},
+        responses={200: HeartbeatResponse, **problems(404, 409, 413, 415)},
     )
     def heartbeat(self, request: Request) -> Response:
         return respond(operations.HEARTBEAT, request)
@@ -68,7 +64,7 @@ class RegistrationViewSet(ViewSet):
         summary="Deregister instances",
         description="Removes an instance from the list. Safe to repeat.",
         request=Deregistrations,
-        responses={204: None, 200: Results},
+        responses={204: None, 200: Results, **problems(404, 409, 413, 415)},
     )
     def deregister(self, request: Request) -> Response:
         return respond(operations.DEREGISTER, request)

@@ -27,15 +27,16 @@ OPERATIONS = {
 
 
 def log_entry(request: Any) -> RequestLogEntry:
-    """Return the log entry of a Django or DRF request; made at the first call."""
-    # A DRF request gives attributes that it lacks from Django's request, but keeps those that are set.
-    django_request = getattr(request, "_request", request)
-    entry: RequestLogEntry | None = getattr(django_request, "log_entry", None)
+    """Return the log entry of a Django or DRF request.
+
+    It is made at the first call, by the middleware. A DRF request has the attributes of Django's request as well.
+    """
+    entry: RequestLogEntry | None = getattr(request, "log_entry", None)
     if entry is None:
-        request_id = safe_or_new(django_request.headers.get("X-Request-Id", ""))
-        entry = RequestLogEntry(operation="unknown", route=None, method=django_request.method, request_id=request_id)
-        django_request.log_entry = entry
-        django_request.request_id = request_id  # for lines that Django's loggers and the admin's actions write
+        request_id = safe_or_new(request.headers.get("X-Request-Id", ""))
+        entry = RequestLogEntry(operation="unknown", route=None, method=request.method, request_id=request_id)
+        request.log_entry = entry
+        request.request_id = request_id  # for lines that Django's loggers and the admin's actions write
     return entry
 
 

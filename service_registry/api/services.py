@@ -10,7 +10,7 @@ from rest_framework.viewsets import ViewSet
 
 from service_registry import manager, permissions
 from service_registry.api.authentication import caller_of
-from service_registry.api.openapi import parameters
+from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
 from service_registry.database.retries import with_retries
 from service_registry.http import database_reads
@@ -44,18 +44,12 @@ class ServiceViewSet(ViewSet):
         "delete_service": permissions.MANAGE_SERVICE,
         "release": permissions.RELEASE,
     }
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {
-        "retrieve": (404, 410),
-        "set_owners": (413, 415),
-        "delete_service": (404, 409),
-        "release": (404, 413, 415),
-    }
 
     @extend_schema(
         operation_id="list_services",
         summary="List services with their instances",
         parameters=parameters(ListQuery),
-        responses={200: ServicePage},
+        responses={200: ServicePage, **problems()},
     )
     def list(self, request: Request) -> HttpResponse:
         query = validate_query(ListQuery, request.query_params)
@@ -65,7 +59,7 @@ class ServiceViewSet(ViewSet):
         operation_id="discover",
         summary="Find the instances of a service that should get traffic",
         parameters=parameters(DiscoveryQuery, "name"),
-        responses={200: ServiceInstances, 304: None},
+        responses={200: ServiceInstances, 304: None, **problems(404, 410)},
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
         query = validate_query(DiscoveryQuery, request.query_params, name=name)
@@ -77,7 +71,7 @@ class ServiceViewSet(ViewSet):
         summary="Set the owners of a service, and create it when it does not exist",
         parameters=parameters(ServiceQuery, "name"),
         request=OwnersRequest,
-        responses={200: OwnedService, 201: OwnedService},
+        responses={200: OwnedService, 201: OwnedService, **problems(413, 415)},
     )
     def set_owners(self, request: Request, name: str) -> Response:
         query = validate_query(ServiceQuery, request.query_params, name=name)
@@ -90,7 +84,7 @@ class ServiceViewSet(ViewSet):
         operation_id="delete_service",
         summary="Delete an empty service; its name stays reserved to its last owners",
         parameters=parameters(ServiceQuery, "name"),
-        responses={204: None},
+        responses={204: None, **problems(404, 409)},
     )
     def delete_service(self, request: Request, name: str) -> Response:
         query = validate_query(ServiceQuery, request.query_params, name=name)
@@ -104,7 +98,7 @@ class ServiceViewSet(ViewSet):
         "this service is protected.",
         parameters=parameters(ServiceKey, "name"),
         request=ReleaseRequest,
-        responses={200: ReleasedService},
+        responses={200: ReleasedService, **problems(404, 413, 415)},
     )
     def release(self, request: Request, name: str) -> Response:
         query = validate_query(ServiceKey, request.query_params, name=name)

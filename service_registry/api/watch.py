@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 
 from service_registry import changelog, permissions
 from service_registry.api.authentication import caller_of
-from service_registry.api.openapi import parameters
+from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
 from service_registry.caller import Caller
 from service_registry.changelog.read import RecordedChange, owners_in_evidence
@@ -36,7 +36,6 @@ class WatchViewSet(ViewSet):
 
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.WATCH}
-    problems: ClassVar[dict[str, tuple[int, ...]]] = {"list": (410, 429)}
 
     @extend_schema(
         operation_id="watch",
@@ -50,6 +49,7 @@ class WatchViewSet(ViewSet):
                 "index). The stream ends with `expired` when the token has run out, or with `resync` when the client "
                 "has to read the list again.",
             ),
+            **problems(410, 429),
         },
     )
     def list(self, request: Request) -> HttpResponse:
