@@ -3,8 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Override
 from tests import ageing
@@ -91,31 +89,6 @@ def test_override_by_an_owner_is_for_own_services_alone(payments: Api, stranger:
         answer = put(stranger, path)
         assert (answer.status, answer.code) == (403, "not_owner")
     assert stranger.call("DELETE", PATH).code == "not_owner"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("status", "up"),
-        ("status", None),
-        ("reason", ""),
-        ("reason", "   "),
-        ("reason", "a\u0000"),
-        ("reason", "x" * 513),
-        ("reason", None),
-        ("until", "tomorrow"),
-        ("until", "2026-01-01"),
-        ("until", "2026-01-01T00:00:00"),
-        ("until", "2026-01-01T00:00:00Z"),
-        ("until", "9999-12-31T23:59:59-23:59"),
-        ("until", 5),
-        ("actor", "me"),
-    ],
-)
-def test_override_with_an_invalid_field_names_it(payments: Api, operator: Api, field: str, value: Any) -> None:
-    payments.register()
-    answer = put(operator, **{field: value})
-    assert (answer.status, list(answer.json["errors"])) == (400, [field])
 
 
 def test_override_in_another_namespace_is_not_found(payments: Api, operator: Api) -> None:

@@ -110,27 +110,6 @@ def test_read_with_an_unknown_index_is_answered_at_once(team: Caller, reader: Ca
             assert (reply.status, reply.json["index"]) == (200, expected)
 
 
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("index=-1", "index"),
-        ("index=abc", "index"),
-        ("index=12345678-", "index"),
-        ("index=12345678-0", "index"),
-        ("index=12345678-1&wait=301s", "wait"),
-        ("index=12345678-1&wait=-1s", "wait"),
-        ("index=12345678-1&wait=soon", "wait"),
-        ("index=12345678-1&wait=%D9%A3s", "wait"),
-        ("index=12345678-1&index=12345678-2", "index"),
-        ("index=12345678-1&wait=1s&wait=2s", "wait"),
-    ],
-)
-def test_read_with_an_invalid_index_or_wait_is_refused(reader: Caller, name: str, query: str, field: str) -> None:
-    for path in ("/registry/services", f"/registry/services/{name}"):
-        reply = reader.call("GET", f"{path}?{query}")
-        assert (reply.status, reply.json["code"], list(reply.json["errors"])) == (400, "invalid", [field])
-
-
 def test_list_with_an_index_and_a_cursor_is_refused(reader: Caller, team: Caller, name: str) -> None:
     team.register(next(names))
     first = reader.call("GET", "/registry/services?limit=1").json
