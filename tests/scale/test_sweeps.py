@@ -1,4 +1,4 @@
-"""What a sweep costs a large fleet: when nobody is due, one is, a fifth are late, and a fifth leave after a hold."""
+"""Measure sweeps of a large fleet: none due, one due, a fifth late, and a fifth expiring after protection."""
 
 import time
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def age(count: int, seconds: int) -> None:
 
 
 def swept_until_done(count: int) -> list[Report]:
-    """Sweeps, of which each judges for five seconds at most, until so many are held; the registry hears meanwhile."""
+    """Sweep until `count` leases are protected, and pulse meanwhile. A sweep decides for five seconds at most."""
     pulse = observation.Pulse()
     reports: list[Report] = []
     while sum(report.protected for report in reports) < count and len(reports) < MOST_SWEEPS:
@@ -77,7 +77,7 @@ def test_a_sweep_of_a_large_fleet(size: int) -> None:
     execute(("ANALYZE", []))
     print(f"\n{size:,} leases")
     age(0, 0)
-    assert timed("a sweep that finds nobody", sweep).expired == 0
+    assert timed("a sweep that finds none", sweep).expired == 0
     age(1, 1)
     assert timed("a sweep that finds one", sweep).expired == 1
     late = size // 5
@@ -85,10 +85,10 @@ def test_a_sweep_of_a_large_fleet(size: int) -> None:
     counted = timed("to count the fleet of which a fifth is late", counts.count_fleet)
     assert counted.due == late
     timed("to count the services of those", lambda: apply.build_protection(counted))
-    reports = timed(f"to hold those {late:,}", lambda: swept_until_done(late))
+    reports = timed(f"to protect those {late:,}", lambda: swept_until_done(late))
     assert [sum(report.expired for report in reports), sum(report.protected for report in reports)] == [0, late]
     print(f"  sweeps for that: {len(reports)}")
-    timed("a sweep while they are held", sweep)
+    timed("a sweep while they are protected", sweep)
     age(late, 902)
-    report = timed("a sweep in which a twentieth leaves", sweep)
+    report = timed("a sweep in which a twentieth expires", sweep)
     assert 0 < report.expired <= size // 20
