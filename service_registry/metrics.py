@@ -12,16 +12,20 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 from django.conf import settings
 from django.db import Error, connection, transaction
+from django.db.models import Count
+from django.db.models.functions import Now
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service_registry.choices import Rule, State, Status
-from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, SERVICE, STATE, STATE_NAME
+from service_registry.models import Lease, RegistryState, Service
+from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE_NAME
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 
@@ -95,6 +99,7 @@ def count_protections(rules: Iterable[str]) -> None:
 
 
 def count_window_restart(reason: str | None) -> None:
+    """Count a restart of the observation window; without a reason there was none."""
     if reason:
         window_restarts.labels(reason).inc()
 
@@ -139,7 +144,6 @@ def is_stale_gauge(file: str) -> bool:
     return found is not None and not os.path.exists(f"/proc/{found[1]}")
 
 
-PROTECTED = f"SELECT l.protected_by, count(*) FROM {LEASE} l WHERE l.protected_at IS NOT NULL GROUP BY 1"
 FLEET = f"""
 SELECT {EFFECTIVE_STATUS}, {STATE_NAME}, count(*)
 FROM {INSTANCE} i
@@ -149,60 +153,61 @@ GROUP BY 1, 2
 """
 
 
-def age(column: str) -> str:
-    return f"extract(epoch FROM clock_timestamp() - r.{column})::float8"
-
-
-STATE_ROW = f"""
-SELECT (SELECT count(*) FROM {SERVICE}), {age("swept_at")}, {age("observed_at")}, {age("window_started_at")},
-    (r.suspended_until > clock_timestamp() AND r.suspended_at <= clock_timestamp()) IS TRUE,
-    CASE WHEN r.suspended_until > clock_timestamp() THEN GREATEST({age("suspended_at")}, 0) ELSE 0 END
-FROM {STATE} r WHERE r.id = 1
-"""
-GAUGES = (
-    ("registry_services", "Services, including services without instances."),
-    ("registry_sweep_age_seconds", "Time since the last sweep finished."),
-    ("registry_observation_age_seconds", "Time since a web process last pulsed; over 5 s nothing expires."),
-    (
-        "registry_observation_window_age_seconds",
-        "Time for which web processes have pulsed without a gap.",
-    ),
-    ("registry_expiry_suspended", "1 while expiry is suspended because no heartbeat arrives."),
-    ("registry_expiry_suspended_seconds", "How long expiry has been suspended, else 0."),
-)
-
-
 class DatabaseCollector(Collector):
     """Read the gauges of the whole registry; without the database only `registry_database_up` is returned."""
 
     def collect(self) -> Iterator[Metric]:
         try:
-            fleet, protected, values = read()
+            families = read_families()
         except Error:
             yield database_up(0)
             return
         yield database_up(1)
-        yield instances(fleet)
-        yield protected_instances(protected)
-        for (name, help_text), value in zip(GAUGES, values, strict=True):
-            yield GaugeMetricFamily(name, help_text, value)
+        yield from families
 
 
 def database_up(value: int) -> Metric:
     return GaugeMetricFamily("registry_database_up", "1 when the database answered this scrape, else 0.", value)
 
 
-def read() -> tuple[dict[tuple[str, str], int], dict[str, int], tuple[float, ...]]:
-    """Instances by status and state, the protected ones by rule, and the values of GAUGES. A scrape is not worth
-    waiting for: 3 s at most."""
+def read_families() -> list[Metric]:
+    """Read all gauges. A statement is canceled after 3 s: Prometheus scrapes again soon."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', '3s', true)")
         cursor.execute(FLEET)
         fleet = {(status, state): count for status, state, count in cursor.fetchall()}
-        cursor.execute(PROTECTED)
-        protected = dict(cursor.fetchall())
-        cursor.execute(STATE_ROW)
-        return fleet, protected, cursor.fetchone()
+        protected = Lease.objects.filter(protected_at__isnull=False).values_list("protected_by")
+        rules = dict(protected.annotate(count=Count("pk")))
+        services = Service.objects.count()
+        state = RegistryState.objects.annotate(now=Now()).get()
+    return [instances(fleet), protected_instances(rules), *state_gauges(state, state.now, services)]
+
+
+def state_gauges(state: RegistryState, now: datetime, services: int) -> Iterator[Metric]:
+    def age(moment: datetime | None) -> float:
+        return (now - moment).total_seconds() if moment else 0
+
+    suspended = bool(state.suspended_at and state.suspended_until and state.suspended_at <= now < state.suspended_until)
+    yield GaugeMetricFamily("registry_services", "Services, including services without instances.", services)
+    yield GaugeMetricFamily("registry_sweep_age_seconds", "Time since the last sweep finished.", age(state.swept_at))
+    yield GaugeMetricFamily(
+        "registry_observation_age_seconds",
+        "Time since a web process last pulsed; over 5 s nothing expires.",
+        age(state.observed_at),
+    )
+    yield GaugeMetricFamily(
+        "registry_observation_window_age_seconds",
+        "Time for which web processes have pulsed without a gap.",
+        age(state.window_started_at),
+    )
+    yield GaugeMetricFamily(
+        "registry_expiry_suspended", "1 while expiry is suspended because no heartbeat arrives.", int(suspended)
+    )
+    yield GaugeMetricFamily(
+        "registry_expiry_suspended_seconds",
+        "How long expiry has been suspended, else 0.",
+        age(state.suspended_at) if suspended else 0,
+    )
 
 
 def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
@@ -215,12 +220,10 @@ def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
     return family
 
 
-def protected_instances(protected: Mapping[str, int]) -> Metric:
+def protected_instances(rules: Mapping[str | None, int]) -> Metric:
     family = GaugeMetricFamily(
-        "registry_protected_instances",
-        "Instances that are protected past their deadline, by rule.",
-        labels=["rule"],
+        "registry_protected_instances", "Instances that are protected past their deadline, by rule.", labels=["rule"]
     )
     for rule in Rule.values:
-        family.add_metric([rule], protected.get(rule, 0))
+        family.add_metric([rule], rules.get(rule, 0))
     return family
