@@ -111,7 +111,7 @@ def register_in_transaction(
                 raise RowVanishedError
             quota.refuse_over_quota(new)
             kept = services.delete_empty_services(created, entries)
-            refuse_failed_claims(entries, {key: created[key] for key in created.keys() - kept})
+            check_failed_claims(entries, {key: created[key] for key in created.keys() - kept})
             created = kept
         instances.update_instances([entry for entry in accepted(entries) if entry.existing])
         instances.insert_instances(accepted(new))
@@ -120,7 +120,7 @@ def register_in_transaction(
     return [entry.refusal or to_outcome(entry, documents) for entry in entries]
 
 
-def refuse_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, str], Caller]) -> None:
+def check_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, str], Caller]) -> None:
     """Raise ClaimFailedError when a service that was created and deleted again has refused another caller."""
     for entry in entries:
         if isinstance(entry.refusal, NotOwner) and deleted.get(entry.service_key, entry.caller) != entry.caller:

@@ -9,7 +9,6 @@ from service_registry.schemas.queries import (
     InstanceFilters,
     InstanceQuery,
     ListQuery,
-    ServiceKey,
     ServiceQuery,
     WatchQuery,
 )
@@ -25,6 +24,7 @@ from service_registry.schemas.requests import (
     Registration,
     Registrations,
     ReleaseRequest,
+    ServiceKey,
     ServiceOwners,
     ServiceRelease,
 )

@@ -27,7 +27,7 @@ from service_registry.schemas.fields import (
     WaitSeconds,
     Zone,
 )
-from service_registry.schemas.requests import Reason, Timestamp
+from service_registry.schemas.requests import InstanceKey, Reason, ServiceKey, Timestamp
 
 
 def parse_decimal(value: Any) -> int:
@@ -132,13 +132,6 @@ class WatchQuery(Shape):
     wait: WaitSeconds = 30.0
 
 
-class ServiceKey(Shape):
-    """The path and query of an operation on a service."""
-
-    name: ServiceName
-    namespace: Namespace = "default"
-
-
 class ServiceQuery(ServiceKey):
     """The path and query of an operation on a service, with a reason."""
 
@@ -152,9 +145,5 @@ class InstanceByIdQuery(Shape):
     instance_id: InstanceId
 
 
-class InstanceQuery(Shape):
+class InstanceQuery(InstanceKey):
     """The path and query of an instance."""
-
-    namespace: Namespace = "default"
-    service_name: ServiceName
-    instance_id: InstanceId

@@ -34,12 +34,24 @@ from service_registry.schemas.fields import (
 )
 
 
-class Registration(Shape):
-    """The complete description of an instance. A field that is absent or null has its default."""
+class InstanceKey(Shape):
+    """The namespace, service and id of an instance."""
 
     namespace: Namespace = "default"
     service_name: ServiceName
     instance_id: InstanceId
+
+
+class ServiceKey(Shape):
+    """The namespace and name of a service."""
+
+    name: ServiceName
+    namespace: Namespace = "default"
+
+
+class Registration(InstanceKey):
+    """The complete description of an instance. A field that is absent or null has its default."""
+
     host: Host
     port: Port
     scheme: Scheme = Field(default="http", description="The protocol on the port.")
@@ -56,22 +68,16 @@ class Registration(Shape):
     )
 
 
-class Heartbeat(Shape):
+class Heartbeat(InstanceKey):
     """A heartbeat, by which an instance renews its lease."""
 
-    namespace: Namespace = "default"
-    service_name: ServiceName
-    instance_id: InstanceId
     epoch: Epoch | None = Field(default=None, description="Refuse the heartbeat unless this is the current epoch.")
     status: Status | None = Field(default=None, description="A new status that the instance reports.")
 
 
-class Deregistration(Shape):
+class Deregistration(InstanceKey):
     """The deregistration of an instance by itself, its owner or an operator."""
 
-    namespace: Namespace = "default"
-    service_name: ServiceName
-    instance_id: InstanceId
     epoch: Epoch | None = Field(default=None, description="Refuse the deregistration unless this is the current epoch.")
 
 
@@ -107,12 +113,9 @@ class OverrideRequest(Shape):
     until: Timestamp | None = Field(default=None, description="When the override ends; a time in the future.")
 
 
-class InstanceOverride(Shape):
+class InstanceOverride(InstanceKey):
     """An override to set, or to clear when `status` is None."""
 
-    namespace: Namespace = "default"
-    service_name: ServiceName
-    instance_id: InstanceId
     status: Status | None = None
     reason: Reason | None = None
     until: datetime | None = None
@@ -127,11 +130,8 @@ class OwnersRequest(Shape):
     reason: Reason | None = Field(default=None, description="The reason, kept with the change.")
 
 
-class ServiceOwners(OwnersRequest):
+class ServiceOwners(OwnersRequest, ServiceKey):
     """A service with the owners to set."""
-
-    namespace: Namespace = "default"
-    name: ServiceName
 
 
 class ReleaseRequest(Shape):
@@ -140,11 +140,8 @@ class ReleaseRequest(Shape):
     reason: Reason
 
 
-class ServiceRelease(ReleaseRequest):
+class ServiceRelease(ReleaseRequest, ServiceKey):
     """A service to release."""
-
-    namespace: Namespace = "default"
-    name: ServiceName
 
 
 class Registrations(RootModel[Registration | Annotated[list[Registration], Field(max_length=ARRAY_LIMIT)]]):
