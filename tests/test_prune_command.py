@@ -42,8 +42,8 @@ def test_older_changes_are_pruned_and_younger_ones_stay(payments: Api) -> None:
     ageing.age_changes(31 * DAY)
     payments.register("web", "a", weight=2)
     payments.register("web", "a", weight=3)
-    assert "4 changes are older than" in (said := run("prune_changes"))
-    assert "2 changes pruned." in said
+    assert "4 changes are older than" in (output := run("prune_changes"))
+    assert "2 changes pruned." in output
     assert log() == [("service_created", None), *[("updated", "a")] * 3]
     assert "0 changes pruned." in run("prune_changes")
 
@@ -223,7 +223,7 @@ def test_second_pruning_process_is_refused(old_log: prune.PrunePlan) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [prune.PRUNE_LOCK])
         (refusal,) = alongside(lambda: list(prune.prune(old_log)))
         assert isinstance(refusal, prune.PruneInProgress)
-        said = subprocess.run(
+        command = subprocess.run(
             command_line("prune_changes", "--older-than=1h"),
             env=environment(),
             cwd=ROOT,
@@ -231,7 +231,7 @@ def test_second_pruning_process_is_refused(old_log: prune.PrunePlan) -> None:
             text=True,
             check=False,
         )
-    assert (said.returncode, said.stderr) == (
+    assert (command.returncode, output.stderr) == (
         1,
         "CommandError: 0 changes pruned; another process is pruning the log and does the rest.\n",
     )
@@ -249,9 +249,9 @@ def test_interrupt_ends_pruning_after_the_current_step() -> None:
         command = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
         wait_for(is_blocking_a_session)
         interrupt(command)
-    said, _ = command.communicate(timeout=20)
-    assert "10000 of 11002 examined" in said
-    assert "9999 changes pruned.\nInterrupted: 10000 of 11002 examined; the rest is unchanged." in said
+    output, _ = command.communicate(timeout=20)
+    assert "10000 of 11002 examined" in output
+    assert "9999 changes pruned.\nInterrupted: 10000 of 11002 examined; the rest is unchanged." in output
     assert command.returncode == 130
     assert Change.objects.count() == 1003
     assert "\n2 changes pruned." in run("prune_changes", "--older-than=1h")

@@ -41,7 +41,7 @@ class Report:
     protected: int = 0
     purged: int = 0
     overrides_ended: int = 0
-    statuses_settled: int = 0
+    statuses_applied: int = 0
 
 
 def do_nothing() -> None:
@@ -87,14 +87,14 @@ class SweepInProgress(Exception):
 def run(between: Callable[[], object]) -> Report:
     try:
         overrides_ended = repeat(timers.end_overrides, between)
-        statuses_settled = repeat(timers.settle_statuses, between)
+        statuses_applied = repeat(timers.apply_delayed_statuses, between)
         decisions = decide_due_leases(between)
         purged = repeat(purge.purge_expired, between)
     except SweepInProgress:
         return Report(finished=False)
     record_finished()
     expired, protected = (decisions.expired, decisions.protected) if decisions else (0, 0)
-    return Report(True, expired, protected, purged, overrides_ended, statuses_settled)
+    return Report(True, expired, protected, purged, overrides_ended, statuses_applied)
 
 
 def log_report(report: Report, seconds: float) -> None:

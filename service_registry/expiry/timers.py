@@ -50,9 +50,9 @@ def end_overrides(at_most: int) -> int:
     return len(rows)
 
 
-def settle_statuses(at_most: int) -> int:
+def apply_delayed_statuses(at_most: int) -> int:
     """Apply status changes that were delayed to the end of their minute, and return how many."""
-    settled = reported_status.apply_pending(at_most)
+    applied = reported_status.apply_pending(at_most)
     changelog.append_changes(
         [
             changelog.NewChange(
@@ -66,7 +66,7 @@ def settle_statuses(at_most: int) -> int:
                 reported=True,
                 reason="the status change was delayed to the end of its minute",
             )
-            for row in settled
+            for row in applied
         ]
     )
-    return len(settled)
+    return len(applied)

@@ -114,7 +114,7 @@ def test_command_releases_the_service(protected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere", "--reason=x"], "There is no service of this name"),
         (["small", "--reason="], "^--reason is not right"),
@@ -122,8 +122,8 @@ def test_command_releases_the_service(protected: list[str]) -> None:
         (["small", "--reason=x", "--namespace=other"], "There is no service of this name"),
     ],
 )
-def test_command_explains_a_refusal(protected: list[str], arguments: list[str], said: str) -> None:
-    with pytest.raises(CommandError, match=said):
+def test_command_explains_a_refusal(protected: list[str], arguments: list[str], message: str) -> None:
+    with pytest.raises(CommandError, match=message):
         run("release_service", *arguments)
 
 

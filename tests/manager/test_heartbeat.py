@@ -94,10 +94,10 @@ def test_heartbeat_with_alternating_status_is_applied_six_times_a_minute(payment
     assert Change.objects.filter(kind="status_changed").count() == 6
     instance = Instance.objects.get()
     assert (instance.reported_status, instance.pending_status) == ("UP", "DOWN")
-    assert sweep().statuses_settled == 0
+    assert sweep().statuses_applied == 0
     assert instance.status_minute_at is not None
     Instance.objects.update(status_minute_at="2026-01-01T00:00:00Z")
-    assert sweep().statuses_settled == 1
+    assert sweep().statuses_applied == 1
     instance.refresh_from_db()
     assert (instance.reported_status, instance.pending_status) == ("DOWN", None)
     assert Change.objects.filter(kind="status_changed").count() == 7

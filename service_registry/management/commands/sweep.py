@@ -27,7 +27,7 @@ class Command(BaseCommand):
             self.stdout.write("Another sweep is running, and does the work.")
         self.stdout.write(
             f"{report.expired} expired, {report.protected} protected, {report.purged} purged, "
-            f"{report.overrides_ended} overrides ended, {report.statuses_settled} delayed status changes applied."
+            f"{report.overrides_ended} overrides ended, {report.statuses_applied} delayed status changes applied."
         )
 
     def show(self, outlook: Outlook) -> None:
@@ -39,8 +39,8 @@ class Command(BaseCommand):
             self.stdout.write(describe_instance(prediction))
         purge = outlook.past_retention if outlook.expiry_runs else 0
         self.stdout.write(
-            f"A sweep would expire {expire} instances, keep {keep} that are past their deadline, purge {purge} "
-            f"and end {outlook.overrides_over} overrides. The last sweep finished at {outlook.swept_at}."
+            f"In all {expire} would expire, {keep} would stay past their deadline, {purge} rows would be purged and "
+            f"{outlook.overrides_over} overrides would end. The last sweep finished at {outlook.swept_at}."
         )
 
 
