@@ -1,7 +1,7 @@
 """The paths under /registry/, each with and without a trailing slash.
 
 Plain WSGI serves all of them from here. Under ASGI the event loop answers the busiest ones before Django sees them:
-see ROUTES in `service_registry/asgi/app.py`.
+see the routing table in `service_registry/asgi/app.py`.
 """
 
 from collections.abc import Callable

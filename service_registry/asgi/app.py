@@ -58,6 +58,7 @@ class Application:
         watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.limits)
         self.routes = {
             ("GET", "/livez"): Route("livez", livez, any_host=True),
+            ("HEAD", "/livez"): Route("livez", livez, any_host=True),
             ("POST", "/registry/register"): Route("register", WriteHandler(REGISTER, *write, registrations.submit)),
             ("POST", "/registry/heartbeat"): Route("heartbeat", WriteHandler(HEARTBEAT, *write, heartbeats.submit)),
             ("POST", "/registry/deregister"): Route("deregister", WriteHandler(DEREGISTER, *write)),

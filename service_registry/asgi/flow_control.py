@@ -89,7 +89,7 @@ class ClientWriter:
             self._deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
 
     def abort(self) -> None:
-        """Disconnect the client and discard what it has not read; whoever waits for it to read finds out.
+        """Disconnect the client and discard what it has not read; a write under way raises ClientTooSlow.
 
         A response that is complete, with another behind it on its connection, is left to that one.
         """

@@ -25,6 +25,7 @@ DISCOVER = "/registry/services/{name}"
 # Method and path, and the operation and the path parameter of the handler that they have to reach.
 HOT_PATHS = [
     ("GET", "/livez", "livez", ""),
+    ("HEAD", "/livez", "livez", ""),
     ("POST", "/registry/register", "register", ""),
     ("POST", "/registry/heartbeat", "heartbeat", ""),
     ("POST", "/registry/deregister", "deregister", ""),
@@ -34,7 +35,8 @@ HOT_PATHS = [
     ("GET", "/registry/watch", "watch", ""),
 ]
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-OTHER_METHODS = [(method, path) for allowed, path, *_ in HOT_PATHS for method in sorted(METHODS - {allowed})]
+HOT = {(method, path) for method, path, *_ in HOT_PATHS}
+OTHER_METHODS = [(method, path) for _, path in sorted(HOT) for method in sorted(METHODS) if (method, path) not in HOT]
 OTHER_PATHS = [
     *("", "/livez/x", "//livez", "/readyz", "/metrics", "/admin", "/static/x.css", "/registry", "/registry/service"),
     *("/registry//services", "/registry/services/web/x", "/registry/services//web", "/registry/register/web"),
@@ -120,8 +122,8 @@ def with_counting_handlers(application: Application) -> tuple[CountingHandler, C
 
 
 def test_routing_table_holds_the_handlers(application: Application) -> None:
+    assert application.routes.keys() == {(method, DISCOVER if name else path) for method, path, _, name in HOT_PATHS}
     handlers = {route.operation: route.handler for route in application.routes.values()}
-    assert len(handlers) == len(application.routes) == len({operation for *_, operation, _ in HOT_PATHS})
     for operation in ("register", "heartbeat", "deregister"):
         handler = handlers[operation]
         assert isinstance(handler, WriteHandler)
@@ -129,7 +131,7 @@ def test_routing_table_holds_the_handlers(application: Application) -> None:
     assert isinstance(handlers["list"], Listing)
     assert isinstance(handlers["discover"], Discovery)
     assert isinstance(handlers["watch"], Watch)
-    assert [route.operation for route in application.routes.values() if route.any_host] == ["livez"]
+    assert [route.operation for route in application.routes.values() if route.any_host] == ["livez"] * 2
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -216,7 +218,7 @@ def test_repeated_headers_are_joined(application: Application) -> None:
 def test_request_without_a_token_is_refused_before_its_body_is_read(application: Application) -> None:
     """Also before the replica is loaded: its age has no figure yet."""
     django = application.django = CountingDjango()  # type: ignore[assignment] # it has no threads
-    for method, path, operation, _ in HOT_PATHS[1:]:
+    for method, path, operation, _ in HOT_PATHS[2:]:
         body = Body([b"{}"])
         reply = send(application, request_scope(method, path, {"Host": "localhost", "Content-Length": "2"}), body)
         assert reply is not None

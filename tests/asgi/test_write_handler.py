@@ -1,18 +1,25 @@
-"""The response to an array, on its way to a client that does not read it."""
+"""Writes on the event loop: large responses, large bodies, and tokens that expire while a request waits."""
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from asgiref.typing import ASGIReceiveEvent
+from django.conf import settings
 from django.db import connections
 
-from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.auth import Authenticator, identify
 from service_registry.asgi.flow_control import SLICE_BYTES, ClientWriter, ResponsesInFlight
 from service_registry.asgi.headers import response_start
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.writes.handler import WriteHandler
-from service_registry.http.operations import REGISTER
+from service_registry.exceptions import BodyTooLarge, InvalidInput
+from service_registry.http.operations import HEARTBEAT, REGISTER
+from service_registry.http.strict_json import OBJECT_BYTES
+from service_registry.identity.access_tokens import verify_access_token
+from service_registry.identity.exceptions import TokenInvalid
 from tests.asgi.clients import Client, make_request, request_scope
 from tests.client import Api, registration, token
 
@@ -46,3 +53,59 @@ def test_large_response_to_an_array_counts_among_those_in_flight() -> None:
         held_bytes, size = asyncio.run(post(threads))
         threads.submit(connections.close_all)
     assert held_bytes == size > SLICE_BYTES
+
+
+class SlowBody:
+    """A body that arrives only once the token in the request has expired."""
+
+    def __init__(self, body: bytes, expires_at: float) -> None:
+        self.body = body
+        self.expires_at = expires_at
+
+    async def receive(self) -> ASGIReceiveEvent:
+        while time.time() <= self.expires_at:
+            await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": self.body, "more_body": False}
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[{}]"], ids=["object", "array"])
+@pytest.mark.django_db(transaction=True)
+def test_token_that_expires_while_the_body_arrives_is_refused(body: bytes) -> None:
+    Api("registry-services", "team").get("/registry/services")  # so that the signing key and the grants are cached
+    bearer = token("registry-services", "team", ttl_seconds=4 - settings.OIDC_LEEWAY_SECONDS)
+    headers = {"authorization": f"Bearer {bearer}", "content-type": "application/json", "content-length": "9"}
+    slow = SlowBody(body, identify(verify_access_token(bearer)).expires_at)
+    request = make_request(request_scope("POST", "/registry/heartbeat", headers), slow.receive)
+
+    async def answer(threads: ThreadPoolExecutor) -> None:
+        handler = WriteHandler(HEARTBEAT, Authenticator(ReadThreads()), ResponsesInFlight(), threads)
+        with pytest.raises(TokenInvalid):
+            await handler(request)
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(answer(threads))
+        threads.submit(connections.close_all)
+    assert (request.log.actor or "").startswith("someone@")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [(b'{"x": "%b"}' % (b"x" * OBJECT_BYTES), BodyTooLarge), (b"x" * 2 * OBJECT_BYTES, InvalidInput)],
+    ids=["object", "no JSON"],
+)
+def test_large_body_that_is_no_array_is_refused_by_a_thread(payments: Api, body: bytes, error: type[Exception]) -> None:
+    """On the event loop a body of 1 MiB would delay all other requests by milliseconds."""
+    payments.get("/registry/services")
+    headers = {"authorization": f"Bearer {payments.bearer}", "content-type": "application/json", "content-length": "9"}
+    request = make_request(request_scope("POST", "/registry/heartbeat", headers), Client(body).receive)
+
+    async def answer(threads: ThreadPoolExecutor) -> None:
+        handler = WriteHandler(HEARTBEAT, Authenticator(ReadThreads()), ResponsesInFlight(), threads)
+        with pytest.raises(error):
+            await handler(request)
+
+    started: list[bool] = []
+    with ThreadPoolExecutor(1, initializer=started.append, initargs=(True,)) as threads:
+        asyncio.run(answer(threads))
+        assert started == [True]
+        threads.submit(connections.close_all)

@@ -10,9 +10,10 @@ from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import with_connection
 from service_registry.exceptions import RegistryError, UnsupportedMediaType
+from service_registry.http.authentication import authenticate
 from service_registry.http.operations import WriteOperation, one_response, run_array
 from service_registry.http.responses import JSON, Response, render
-from service_registry.http.strict_json import parse_body
+from service_registry.http.strict_json import OBJECT_BYTES, parse_body
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.manager.batch import Submission
 from service_registry.schemas import EmptyQuery
@@ -56,8 +57,9 @@ class WriteHandler(Generic[Item, Done]):
         if request.has_body and request.media_type != JSON:
             raise UnsupportedMediaType
         body = await request.read_body()
-        if body.lstrip().startswith(b"["):
+        if body.lstrip().startswith(b"[") or len(body) > OBJECT_BYTES:
             return await self.answer_array(request, identity, body)
+        identity = await self.authenticator.revalidate(request, self.operation.action, identity)
         document = parse_body(body) if body else {}
         request.log.note_body(document)
         item = validate_one(self.operation.model, document)
@@ -70,12 +72,17 @@ class WriteHandler(Generic[Item, Done]):
         return outcomes[0]
 
     async def answer_array(self, request: Request, identity: Identity, body: bytes) -> Response:
-        """Parse and run an array on a thread: with 1 MiB both take milliseconds."""
+        """Parse and run an array on a thread: with 1 MiB both take milliseconds.
+
+        The token may have expired while the body arrived or while all threads were busy. A single object that is as
+        large as only an array may be is refused there, too.
+        """
 
         def run() -> bytes:
+            caller = identity.caller if identity.seconds_left > 0 else authenticate(request.header(b"authorization"))
             documents = parse_body(body)
             request.log.note_body(documents)
-            return render(run_array(self.operation, documents, identity.caller, request.log))
+            return render(run_array(self.operation, documents, caller, request.log))
 
         answer = await self.on_thread(run)
         self.responses.free_capacity(len(answer))
