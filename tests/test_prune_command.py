@@ -231,7 +231,7 @@ def test_second_pruning_process_is_refused(old_log: prune.PrunePlan) -> None:
             text=True,
             check=False,
         )
-    assert (command.returncode, output.stderr) == (
+    assert (command.returncode, command.stderr) == (
         1,
         "CommandError: 0 changes pruned; another process is pruning the log and does the rest.\n",
     )
