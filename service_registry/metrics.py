@@ -2,7 +2,7 @@
 
 Each process counts its own events; gauges of the whole registry are read from the database at a scrape. With
 PROMETHEUS_MULTIPROC_DIR each process counts in a file of that directory, which outlives the process, and a scrape of
-any process returns the sum over all files. No label holds a name that clients choose, so that the number of series
+any process returns the sum over all files. No label contains a name that clients choose, so that the number of series
 does not grow with the fleet.
 """
 
@@ -139,7 +139,7 @@ class ProcessCollector(Collector):
 
 
 def is_stale_gauge(file: str) -> bool:
-    """Tell whether a file holds gauges of a process that has ended: its subscribers are gone."""
+    """Tell whether a file has the gauges of a process that has ended: its subscribers are gone."""
     found = re.search(r"/gauge_live[a-z]*_(\d+)\.db$", file)
     return found is not None and not os.path.exists(f"/proc/{found[1]}")
 

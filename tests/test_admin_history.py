@@ -14,7 +14,7 @@ from tests.client import Api
 
 
 def sign_in(*groups: str) -> Client:
-    user = User.objects.create(username="somebody", is_staff=True)
+    user = User.objects.create(username="oscar", is_staff=True)
     user.groups.set(Group.objects.filter(name__in=groups))
     client = Client()
     client.force_login(user, "django.contrib.auth.backends.ModelBackend")

@@ -114,9 +114,9 @@ def test_keys_with_only_refused_algorithms_are_a_failure(running: None, settings
 
 
 def test_unreachable_broker_is_a_warning_without_its_password(running: None, settings: Settings) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        settings.CELERY_BROKER_URL = f"redis://user:very-secret@127.0.0.1:{nobody.getsockname()[1]}/0"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        settings.CELERY_BROKER_URL = f"redis://user:very-secret@127.0.0.1:{unused.getsockname()[1]}/0"
         finding = findings_by_check()["broker"]
     assert (finding.level, finding.message) == ("warn", "redis://127.0.0.1 does not answer")
 

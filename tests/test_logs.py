@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import Group
-from django.db import DataError, OperationalError
+from django.db import DataError, OperationalError, connection
 from django.test import Client
 
 from registry_project import settings as project_settings
@@ -187,17 +187,21 @@ def test_successful_probe_logs_no_line(db: None, read_lines: Any) -> None:
     assert read_lines() == []
 
 
+BROKEN_DATABASE = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$;
+CREATE TRIGGER fail BEFORE INSERT ON service_registry_instance EXECUTE FUNCTION fail();
+"""
+
+
 def test_unexpected_error_logs_its_traceback_on_the_same_line(payments: Api, read_lines: Any) -> None:
-    request_id = "find-me"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("service_registry.queries.catalogue.list_services", lambda *_: {}[JWT])  # type: ignore[index]
-        payments.client.get(
-            "/registry/services", headers={"Authorization": f"Bearer {payments.bearer}", "X-Request-Id": request_id}
-        )
+    with connection.cursor() as cursor:
+        cursor.execute(BROKEN_DATABASE)
+    headers = {"Authorization": f"Bearer {payments.bearer}", "X-Request-Id": "find-me"}
+    payments.client.post("/registry/register", registration(), "application/json", headers=headers)
     (line,) = read_lines()
-    assert (line["level"], line["status"], line["code"], line["request_id"]) == ("error", 500, "internal", request_id)
+    assert (line["level"], line["status"], line["code"], line["request_id"]) == ("error", 500, "internal", "find-me")
     assert line["exception"].startswith("Traceback (most recent call last):\n")
-    assert line["exception"].endswith("KeyError: '[token]'")
+    assert line["exception"].endswith("ProgrammingError: broken")
 
 
 def format_record(formatter: logging.Formatter, message: str, error: Any = None, **fields: Any) -> str:
@@ -213,6 +217,10 @@ def test_database_error_logs_only_the_first_line_of_its_message() -> None:
     line = format_record(logs.JSONFormatter(), "failed", error)
     assert CANARY not in line
     assert "OperationalError: connection lost\\nTraceback" in line
+
+
+def test_token_in_an_error_is_redacted() -> None:
+    assert "KeyError: '[token]'\"" in format_record(logs.JSONFormatter(), "failed", KeyError(JWT))
 
 
 @pytest.mark.parametrize("formatter", [logs.JSONFormatter(), logs.TerminalFormatter()])

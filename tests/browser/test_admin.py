@@ -122,11 +122,11 @@ def states_of(team: Caller, service_name: str) -> list[str]:
 
 def test_operator_releases_a_service(user: BrowserUser, registry: Registry, team: Caller) -> None:
     dead = [registration("dock", f"dock-{number}", ttl_seconds=5) for number in range(6)]
-    for verb, items in (
+    for operation, items in (
         ("register", dead),
         ("heartbeat", [make_heartbeat("dock", f"dock-{number}") for number in range(6)]),
     ):
-        assert {result["status"] for result in team.call("POST", f"/registry/{verb}", items).json["results"]} <= {
+        assert {result["status"] for result in team.call("POST", f"/registry/{operation}", items).json["results"]} <= {
             200,
             201,
         }
