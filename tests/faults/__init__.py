@@ -1,4 +1,4 @@
-"""Faults of the machinery against leases that beat: real processes, a real server, hundreds of leases over HTTP.
+"""Faults of processes, clocks and networks, with hundreds of leases that are renewed over HTTP.
 
-`make faults PART=n` runs one part; each prints what it measured, with the number of trials beside every zero.
+`make faults PART=n` runs one part. Each prints its results, with the number of trials beside every zero.
 """

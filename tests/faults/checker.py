@@ -1,4 +1,4 @@
-"""Looks all the while: whoever beats is on the list, and the log says of nobody who beats that it expired."""
+"""Check all the time that instances which send heartbeats are on the list, and that none of them expires."""
 
 import http.client
 import threading
@@ -10,18 +10,18 @@ import psycopg
 from tests.faults.fleet import Fleet
 from tests.server.registry import Caller, Registry
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 CHANGES = "SELECT id, kind, service_name, instance_id FROM service_registry_change WHERE id > %s ORDER BY id"
 ALL = "SELECT id FROM service_registry_change WHERE id > %s AND id <= %s"
 
 
 @dataclass
 class Checker:
-    """Two threads: one reads the list over HTTP, one the log in the database, both while they can be read."""
+    """Two threads: one reads the list over HTTP, one the change log in the database, whenever that is possible."""
 
     registry: Registry
     fleet: Fleet
-    looks: int = 0
+    lists_read: int = 0
     missing: Counter[str] = field(default_factory=Counter)
     expired: Counter[str] = field(default_factory=Counter)
     protected: Counter[str] = field(default_factory=Counter)
@@ -31,7 +31,7 @@ class Checker:
 
     def __post_init__(self) -> None:
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self.look, self.follow)]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self.read_list, self.follow_log)]
         self.first = self.last = self.registry.sql("SELECT max(id) FROM service_registry_change")[0][0]
         for thread in self._threads:
             thread.start()
@@ -41,30 +41,30 @@ class Checker:
         for thread in self._threads:
             thread.join(30)
 
-    def look(self) -> None:
+    def read_list(self) -> None:
         callers = [Caller(port, self.fleet.bearer, timeout_seconds=5) for port in self.registry.ports]
-        while not self._stopped.wait(LOOK_SECONDS):
+        while not self._stopped.wait(POLL_SECONDS):
             callers.append(callers.pop(0))
             expected = self.fleet.living
-            listed = listed_by(callers[-1])
-            # Who was let die while we read need not be there.
+            listed = read_all_pages(callers[-1])
+            # An instance that was killed during the read need not be there.
             if listed is not None:
-                self.looks += 1
+                self.lists_read += 1
                 self.missing.update(f"{service}/{name}" for service, name in expected - listed & self.fleet.living)
         for caller in callers:
             caller.connection.close()
 
-    def follow(self) -> None:
-        """Read the log as a watcher does: after the last id that was seen. What commits later has a higher one."""
-        while not self._stopped.wait(LOOK_SECONDS):
+    def follow_log(self) -> None:
+        """Read the log after the last id that was read. Changes that commit later have higher ids."""
+        while not self._stopped.wait(POLL_SECONDS):
             try:
                 with psycopg.connect(self.registry.postgres.url, autocommit=True, connect_timeout=2) as connection:
-                    while not self._stopped.wait(LOOK_SECONDS / 25):
-                        self.note(connection.execute(CHANGES, [self.last]).fetchall())
+                    while not self._stopped.wait(POLL_SECONDS / 25):
+                        self.record(connection.execute(CHANGES, [self.last]).fetchall())
             except psycopg.OperationalError:
                 continue
 
-    def note(self, changes: list[tuple[int, str, str, str]]) -> None:
+    def record(self, changes: list[tuple[int, str, str, str]]) -> None:
         for number, kind, service_name, instance_id in changes:
             self.last = number
             self.followed.add(number)
@@ -73,14 +73,14 @@ class Checker:
             if kind == "protected":
                 self.protected[f"{service_name}/{instance_id}"] += 1
 
-    def overlooked(self) -> set[int]:
-        """Changes that a reader of the log has not seen although it has seen a later one."""
+    def find_overlooked(self) -> set[int]:
+        """Return changes that the log's reader has not read although it has read a later one."""
         with psycopg.connect(self.registry.postgres.url, connect_timeout=5) as connection:
             return {number for (number,) in connection.execute(ALL, [self.first, self.last])} - self.followed
 
 
-def listed_by(caller: Caller) -> set[tuple[str, str]] | None:
-    """All that is on the list, page by page, or None while it cannot be read whole."""
+def read_all_pages(caller: Caller) -> set[tuple[str, str]] | None:
+    """Return the instances of all pages of the list, or None when a page cannot be read."""
     listed: set[tuple[str, str]] = set()
     after: str | None = ""
     while after is not None:

@@ -1,5 +1,7 @@
-"""Instances as their clients keep them: each host beats for its own every ttl/3 +-10 %, and repeats after a second what
-got no answer or a 503."""
+"""A fleet of instances: each host sends heartbeats for its own every ttl/3 +-10 %.
+
+What got no response or a 503 is repeated after a second, as the contract says.
+"""
 
 import asyncio
 import random
@@ -11,28 +13,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.client import registration, token
-from tests.faults.http_client import Connection, NoAnswer
+from tests.faults.http_client import Connection, NoResponse
 from tests.faults.timing import TTL_SECONDS
 from tests.waiting import wait_for
 
 REPEAT_SECONDS = 1.0
 START_SECONDS = 60
-# 401 from a process whose clock is an hour off and has not noticed yet: it is tried again, at another.
-ANSWERS = {200, 401, 503}
-OUTCOMES = {200, 201, 404}  # of one instance in an array; whoever got a 404 is `lost`
+# 401 comes from a process whose clock is an hour off and that has not noticed yet: another process is tried next.
+STATUSES = {200, 401, 503}
+OUTCOMES = {200, 201, 404}  # of one instance in an array; one that got a 404 is `lost`
 
 
 @dataclass
 class Host:
-    """Some instances of one service that beat together, in one array."""
+    """Some instances of one service whose heartbeats go in one array."""
 
     service_name: str
     instance_ids: list[str]
     ttl_seconds: int
     lives: bool = True
-    beats: bool = True  # False of one that lives: it is cut off
-    was_heard: bool = False
-    spoken_for_at: float = 0.0  # when it was heard last, or was let beat again
+    connected: bool = True  # False of one that lives and is isolated
+    has_renewed: bool = False
+    renewed_at: float = 0.0  # monotonic: of its last heartbeat, or of its reconnection
 
     @property
     def interval_seconds(self) -> float:
@@ -47,10 +49,11 @@ class Host:
 
 @dataclass
 class Fleet:
-    """Hosts on an event loop in a thread of their own. `ports` is the load balancer: one after the other.
+    """Hosts on an event loop in a thread of their own.
 
     Arguments:
-        repeats: whether an unanswered beat is repeated after a second, as the contract says.
+        ports: of the web processes; each host calls one after the other, as through a load balancer.
+        repeats: whether a heartbeat without a response is repeated after a second.
     """
 
     ports: Sequence[int]
@@ -58,7 +61,7 @@ class Fleet:
     hosts: list[Host] = field(default_factory=list)
     statuses: Counter[int | str] = field(default_factory=Counter)
     outcomes: Counter[int] = field(default_factory=Counter)
-    lost: list[str] = field(default_factory=list)  # who was told that it is not there
+    lost: list[str] = field(default_factory=list)  # instances that got a 404
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
 
@@ -71,22 +74,22 @@ class Fleet:
     def add(
         self, service_name: str, size: int, ttl_seconds: int = TTL_SECONDS, per_host: int = 5, prefix: str = "i"
     ) -> list[Host]:
-        """Register instances and let them beat; returns when all have beaten once."""
+        """Register instances and start their heartbeats; returns when each has had one."""
         names = [f"{prefix}-{number}" for number in range(size)]
         added = [Host(service_name, names[start : start + per_host], ttl_seconds) for start in range(0, size, per_host)]
         for host in added:
-            self.loop.call_soon_threadsafe(self.begin, host)
-        wait_for(lambda: all(host.was_heard for host in added), START_SECONDS)
+            self.loop.call_soon_threadsafe(self.start_host, host)
+        wait_for(lambda: all(host.has_renewed for host in added), START_SECONDS)
         self.hosts += added
         return added
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.end(), self.loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.end_tasks(), self.loop).result(30)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()
 
-    async def end(self) -> None:
+    async def end_tasks(self) -> None:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -96,14 +99,14 @@ class Fleet:
 
     @property
     def living(self) -> set[tuple[str, str]]:
-        """Who must be on the list."""
+        """Return the instances that must be on the list."""
         return {(host.service_name, name) for host in self.hosts if host.lives for name in host.instance_ids}
 
-    def begin(self, host: Host) -> None:
-        self.tasks.append(self.loop.create_task(self.live(host)))
+    def start_host(self, host: Host) -> None:
+        self.tasks.append(self.loop.create_task(self.run_host(host)))
 
-    async def live(self, host: Host) -> None:
-        """A host's life: register, then beat; an instance that is not known any more is registered again."""
+    async def run_host(self, host: Host) -> None:
+        """Register, then send heartbeats. An instance that got a 404 is registered again."""
         connections = [Connection(port, self.bearer) for port in self.ports]
         self.connections += connections
         await asyncio.sleep(random.uniform(0, host.ttl_seconds / 3))
@@ -111,10 +114,10 @@ class Fleet:
             await asyncio.sleep(REPEAT_SECONDS)
         while True:
             wait_seconds = host.interval_seconds
-            if host.beats:
-                if await self.beat(host, connections):
-                    host.was_heard = True
-                    host.spoken_for_at = time.monotonic()
+            if host.connected:
+                if await self.send_heartbeats(host, connections):
+                    host.has_renewed = True
+                    host.renewed_at = time.monotonic()
                 elif self.repeats:
                     wait_seconds = REPEAT_SECONDS
             await asyncio.sleep(wait_seconds)
@@ -122,22 +125,22 @@ class Fleet:
     async def register(self, host: Host, connections: list[Connection]) -> bool:
         return await self.call("register", host, host.registrations(), connections) is not None
 
-    async def beat(self, host: Host, connections: list[Connection]) -> bool:
+    async def send_heartbeats(self, host: Host, connections: list[Connection]) -> bool:
         results = await self.call("heartbeat", host, host.names(), connections)
         if results is None:
             return False
-        gone = [name for name, result in zip(host.instance_ids, results, strict=True) if result["status"] == 404]
-        if gone:
-            self.lost += gone
+        unknown = [name for name, result in zip(host.instance_ids, results, strict=True) if result["status"] == 404]
+        if unknown:
+            self.lost += unknown
             await self.register(host, connections)
         return True
 
-    async def call(self, verb: str, host: Host, body: Any, connections: list[Connection]) -> list[Any] | None:
-        """The results, or None when there was no answer or an error. The next call goes to the next port."""
+    async def call(self, operation: str, host: Host, body: Any, connections: list[Connection]) -> list[Any] | None:
+        """Return the results, or None without a response or for an error. The next call goes to the next port."""
         connections.append(connections.pop(0))
         try:
-            status, answer = await connections[-1].call("POST", f"/registry/{verb}", body, host.ttl_seconds / 3)
-        except NoAnswer as error:
+            status, answer = await connections[-1].call("POST", f"/registry/{operation}", body, host.ttl_seconds / 3)
+        except NoResponse as error:
             self.statuses[str(error)] += 1
             return None
         self.statuses[status] += 1
@@ -146,34 +149,36 @@ class Fleet:
         self.outcomes.update(result["status"] for result in answer["results"])
         return list(answer["results"])
 
-    def assert_it_beats(self) -> None:
-        """Raise unless all that beat are heard and answered as they may be: a fleet that is silent is held, and then
-        nobody is off the list whatever the registry does."""
+    def assert_heartbeats_succeed(self) -> None:
+        """Raise unless all hosts that are connected have renewed their leases lately, with permitted responses.
+
+        The leases of a fleet without heartbeats are protected: its instances stay on the list whatever is wrong.
+        """
         for task in self.tasks:
-            assert not task.done(), f"a host's life has ended: {task.exception()!r}"
-        assert {status for status in self.statuses if isinstance(status, int)} <= ANSWERS
+            assert not task.done(), f"a host's task has ended: {task.exception()!r}"
+        assert {status for status in self.statuses if isinstance(status, int)} <= STATUSES
         assert set(self.outcomes) <= OUTCOMES
         now = time.monotonic()
-        unheard = [host for host in self.hosts if host.beats and now - host.spoken_for_at > host.ttl_seconds]
-        assert unheard == []
+        not_renewed = [host for host in self.hosts if host.connected and now - host.renewed_at > host.ttl_seconds]
+        assert not_renewed == []
 
 
 def kill(hosts: Iterable[Host]) -> set[tuple[str, str]]:
-    """Let hosts be dead from now on. Returns whom that takes."""
+    """Let hosts send no heartbeats any more. Returns their instances, which must expire."""
     dead = set()
     for host in hosts:
-        host.lives = host.beats = False
+        host.lives = host.connected = False
         dead |= {(host.service_name, name) for name in host.instance_ids}
     return dead
 
 
-def cut_off(hosts: Iterable[Host]) -> None:
-    """Let hosts live and not be heard."""
+def isolate(hosts: Iterable[Host]) -> None:
+    """Drop the heartbeats of hosts that live."""
     for host in hosts:
-        host.beats = False
+        host.connected = False
 
 
-def heal(hosts: Iterable[Host]) -> None:
+def reconnect(hosts: Iterable[Host]) -> None:
     for host in hosts:
-        host.spoken_for_at = time.monotonic()
-        host.beats = host.lives
+        host.renewed_at = time.monotonic()
+        host.connected = host.lives

@@ -1,4 +1,4 @@
-"""A client of many connections on one event loop: JSON out, status and JSON back, and nothing else."""
+"""An asynchronous HTTP client for JSON that costs little CPU: hundreds of connections on one event loop."""
 
 import asyncio
 import json
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class NoAnswer(Exception):
-    """The connection was refused or lost, or the answer did not come in time."""
+class NoResponse(Exception):
+    """The connection was refused or lost, or the response did not arrive in time."""
 
 
 @dataclass
 class Connection:
-    """One keep-alive connection to one port, made when it is needed."""
+    """One keep-alive connection to one port, opened when it is needed."""
 
     port: int
     bearer: str
@@ -20,13 +20,13 @@ class Connection:
     writer: asyncio.StreamWriter | None = None
 
     async def call(self, method: str, path: str, body: Any, timeout_seconds: float) -> tuple[int, Any]:
-        """Raises NoAnswer."""
+        """Raises NoResponse."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self.exchange(method, path, body)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
             self.close()
-            raise NoAnswer(type(error).__name__) from error
+            raise NoResponse(type(error).__name__) from error
 
     async def connect(self) -> None:
         self.close()
@@ -41,8 +41,8 @@ class Connection:
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.bearer}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         self.writer.write(head.encode() + content)
-        status, length = parsed(await self.reader.readuntil(b"\r\n\r\n"))
-        if length is None:  # a page of the web server's or Django's own: its status says enough
+        status, length = parse_head(await self.reader.readuntil(b"\r\n\r\n"))
+        if length is None:  # a page of the web server: only its status matters
             self.close()
             return status, None
         answer = await self.reader.readexactly(length)
@@ -54,8 +54,8 @@ class Connection:
         self.reader = self.writer = None
 
 
-def parsed(head: bytes) -> tuple[int, int | None]:
-    """Status and length of the body, where it is given. Raises ValueError."""
+def parse_head(head: bytes) -> tuple[int, int | None]:
+    """Return the status, and the length of the body where it is given. Raises ValueError."""
     lines = head.lower().split(b"\r\n")
     lengths = [line.partition(b":")[2] for line in lines if line.startswith(b"content-length:")]
     return int(lines[0].split(b" ")[1]), int(lengths[0]) if lengths else None

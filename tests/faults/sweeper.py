@@ -1,4 +1,4 @@
-"""Sweeps in a process of its own: `python -m tests.faults.sweeper 0.1` all the time, without a number at each line."""
+"""A process that sweeps: `python -m tests.faults.sweeper 0.1` every 0.1 s; without a number, once for each line."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The fleet of the fault suite says when it was not heard: else a registry that fails would pass as one that holds."""
+"""Tests of the fault tests' fleet: a fleet whose heartbeats fail must not pass, as its leases are protected."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.fleet import Fleet, cut_off, heal
+from tests.faults.fleet import Fleet, isolate, reconnect
 
 TTL_SECONDS = 1
 
@@ -19,23 +19,23 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        status, outcome = self.server.says
-        answer = json.dumps({"results": [{"status": outcome} for _ in asked]}).encode()
+        items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, outcome = self.server.responses
+        body = json.dumps({"results": [{"status": outcome} for _ in items]}).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the standard library's name)
         pass
 
 
 class Registry(ThreadingHTTPServer):
-    """Answers every call alike: `says` is the status, and that of each instance."""
+    """Responds to every request alike: `responses` has the status, and that of each instance."""
 
     daemon_threads = True
-    says = (200, 200)
+    responses = (200, 200)
 
 
 @pytest.fixture
@@ -54,36 +54,36 @@ def fleet(registry: Registry) -> Iterator[Fleet]:
     fleet.stop()
 
 
-def test_it_beats(fleet: Fleet) -> None:
+def test_fleet_with_successful_heartbeats_passes(fleet: Fleet) -> None:
     time.sleep(2 * TTL_SECONDS)
-    fleet.assert_it_beats()
+    fleet.assert_heartbeats_succeed()
 
 
 @pytest.mark.parametrize(
-    ("says", "told"), [((500, 200), "ANSWERS"), ((200, 403), "OUTCOMES"), ((503, 200), "unheard == ")]
+    ("responses", "expected"), [((500, 200), "STATUSES"), ((200, 403), "OUTCOMES"), ((503, 200), "not_renewed == ")]
 )
-def test_it_says_when_its_beats_are_not_taken(
-    registry: Registry, fleet: Fleet, says: tuple[int, int], told: str
+def test_fleet_whose_heartbeats_fail_is_reported(
+    registry: Registry, fleet: Fleet, responses: tuple[int, int], expected: str
 ) -> None:
-    registry.says = says
+    registry.responses = responses
     time.sleep(2 * TTL_SECONDS)
     with pytest.raises(AssertionError) as raised:
-        fleet.assert_it_beats()
-    assert told in str(raised.traceback[-1].statement)
+        fleet.assert_heartbeats_succeed()
+    assert expected in str(raised.traceback[-1].statement)
 
 
-def test_it_says_when_a_host_has_come_to_an_end(fleet: Fleet) -> None:
-    fleet.hosts[0].instance_ids = None  # type: ignore[assignment] # what its next beat fails on
+def test_fleet_with_a_failed_host_is_reported(fleet: Fleet) -> None:
+    fleet.hosts[0].instance_ids = None  # type: ignore[assignment] # its next heartbeat fails
     time.sleep(TTL_SECONDS)
-    with pytest.raises(AssertionError, match="a host's life has ended: TypeError"):
-        fleet.assert_it_beats()
+    with pytest.raises(AssertionError, match="a host's task has ended: TypeError"):
+        fleet.assert_heartbeats_succeed()
 
 
-def test_whoever_is_cut_off_need_not_be_heard(registry: Registry, fleet: Fleet) -> None:
-    cut_off(fleet.hosts)
+def test_isolated_host_needs_no_heartbeats(registry: Registry, fleet: Fleet) -> None:
+    isolate(fleet.hosts)
     time.sleep(2 * TTL_SECONDS)
-    fleet.assert_it_beats()
-    heal(fleet.hosts)
-    fleet.assert_it_beats()
+    fleet.assert_heartbeats_succeed()
+    reconnect(fleet.hosts)
+    fleet.assert_heartbeats_succeed()
     time.sleep(TTL_SECONDS)
-    fleet.assert_it_beats()
+    fleet.assert_heartbeats_succeed()

@@ -1,4 +1,4 @@
-"""kill -9 of web processes, of PostgreSQL and of its backends, at random moments under a fleet that beats."""
+"""kill -9 of web processes, of PostgreSQL and of its backends, at random moments during heartbeats."""
 
 import os
 import random
@@ -8,44 +8,44 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.timing import trials
-from tests.faults.trial import stage
+from tests.faults.timing import count_trials
+from tests.faults.trial import start_trial
 from tests.server.registry import BACKENDS
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
 
 
 @pytest.mark.short
-def test_web_processes_are_killed(tmp_path: Path) -> None:
-    """Either of the two, also while the other is still starting."""
-    kills = trials(50, 6)
-    with stage(tmp_path) as at:
+def test_fleet_stays_listed_while_web_processes_are_killed(tmp_path: Path) -> None:
+    """One of the two, also while the other one is still starting."""
+    kills = count_trials(50, 6)
+    with start_trial(tmp_path) as trial:
         for _ in range(kills):
             time.sleep(random.uniform(0.5, 3))
             place = random.randrange(2)
-            at.registry.web[place].kill()
-            at.registry.web[place].wait()
-            at.registry.web[place] = at.registry.start_web(at.registry.ports[place])
-        at.assert_none_was_off_the_list("web process kill -9", kills)
+            trial.registry.web[place].kill()
+            trial.registry.web[place].wait()
+            trial.registry.web[place] = trial.registry.start_web(trial.registry.ports[place])
+        trial.assert_fleet_stayed_listed("web process kill -9", kills)
 
 
-def test_postgresql_is_killed(tmp_path: Path) -> None:
-    kills = trials(10, 2)
-    with stage(tmp_path) as at:
+def test_fleet_stays_listed_while_postgresql_is_killed(tmp_path: Path) -> None:
+    kills = count_trials(10, 2)
+    with start_trial(tmp_path) as trial:
         for _ in range(kills):
             time.sleep(random.uniform(1, 4))
-            at.registry.kill_postgres()
-        at.assert_none_was_off_the_list("PostgreSQL kill -9", kills)
+            trial.registry.kill_postgres()
+        trial.assert_fleet_stayed_listed("PostgreSQL kill -9", kills)
 
 
-def test_backends_are_killed(tmp_path: Path) -> None:
-    """PostgreSQL ends all others then, and recovers."""
-    kills = done = trials(30, 4)
-    with stage(tmp_path) as at:
+def test_fleet_stays_listed_while_backends_are_killed(tmp_path: Path) -> None:
+    """PostgreSQL then ends all other backends, and recovers."""
+    kills = done = count_trials(30, 4)
+    with start_trial(tmp_path) as trial:
         while done:
             time.sleep(random.uniform(1, 4))
-            backends = at.registry.try_sql(BACKENDS)
+            backends = trial.registry.try_sql(BACKENDS)
             if backends:
                 os.kill(random.choice(backends)[0], signal.SIGKILL)
                 done -= 1
-        at.assert_none_was_off_the_list("backend kill -9", kills)
+        trial.assert_fleet_stayed_listed("backend kill -9", kills)

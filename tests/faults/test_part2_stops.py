@@ -1,12 +1,12 @@
-"""The registry is away for many TTLs: who beats before and after stays on the list."""
+"""The registry is down for many TTLs: instances with heartbeats before and after stay on the list."""
 
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.timing import TTL_SECONDS, trials
-from tests.faults.trial import in_three, stage
+from tests.faults.timing import TTL_SECONDS, count_trials
+from tests.faults.trial import split_in_three, start_trial
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(540)]
@@ -15,33 +15,33 @@ SWEPT = "SELECT swept_at FROM service_registry_registrystate"
 
 
 @pytest.mark.parametrize("size", [300, pytest.param(2, marks=pytest.mark.short)])
-def test_postgresql_is_stopped_for_ten_ttls_and_clients_only_beat_at_their_interval(tmp_path: Path, size: int) -> None:
-    """Of two nobody is held: what keeps these is that time stood still."""
-    ttls = trials(10, 2)
-    with stage(tmp_path, in_three(size), per_host=5 if size > 2 else 1, repeats=False) as at:
-        at.registry.postgres.stop()
+def test_fleet_without_retries_stays_listed_after_postgresql_was_stopped(tmp_path: Path, size: int) -> None:
+    """Two leases are too few to be protected: they stay because expiry was suspended."""
+    ttls = count_trials(10, 2)
+    with start_trial(tmp_path, split_in_three(size), per_host=5 if size > 2 else 1, repeats=False) as trial:
+        trial.registry.postgres.stop()
         time.sleep(ttls * TTL_SECONDS)
-        at.registry.postgres.start()
-        at.assert_none_was_off_the_list(f"PostgreSQL stopped for {ttls} TTLs", 1)
+        trial.registry.postgres.start()
+        trial.assert_fleet_stayed_listed(f"PostgreSQL stopped for {ttls} TTLs", 1)
 
 
-def test_postgresql_is_frozen_for_four_ttls(tmp_path: Path) -> None:
-    """Its kernel still takes connections: nothing fails at once, everything after its deadline."""
-    ttls = trials(4, 2)
-    with stage(tmp_path) as at:
-        with at.registry.frozen_postgres():
+def test_fleet_stays_listed_after_postgresql_was_frozen(tmp_path: Path) -> None:
+    """The kernel still accepts connections: nothing fails at once, everything fails after its timeout."""
+    ttls = count_trials(4, 2)
+    with start_trial(tmp_path) as trial:
+        with trial.registry.frozen_postgres():
             time.sleep(ttls * TTL_SECONDS)
-        at.assert_none_was_off_the_list(f"PostgreSQL frozen for {ttls} TTLs", 1)
+        trial.assert_fleet_stayed_listed(f"PostgreSQL frozen for {ttls} TTLs", 1)
 
 
-def test_all_web_processes_are_stopped_for_four_ttls_and_the_worker_lives(tmp_path: Path) -> None:
-    ttls = trials(4, 2)
-    with stage(tmp_path) as at:
-        for process in at.registry.web:
+def test_fleet_stays_listed_after_all_web_processes_were_stopped(tmp_path: Path) -> None:
+    ttls = count_trials(4, 2)
+    with start_trial(tmp_path) as trial:
+        for process in trial.registry.web:
             process.kill()
             process.wait()
         time.sleep(ttls * TTL_SECONDS)
-        swept = at.registry.sql(SWEPT)
-        wait_for(lambda: at.registry.sql(SWEPT) != swept)  # the worker has swept all the while
-        at.registry.web = [at.registry.start_web(port) for port in at.registry.ports]
-        at.assert_none_was_off_the_list(f"all web processes stopped for {ttls} TTLs, worker alive", 1)
+        swept = trial.registry.sql(SWEPT)
+        wait_for(lambda: trial.registry.sql(SWEPT) != swept)  # the worker swept in the meantime
+        trial.registry.web = [trial.registry.start_web(port) for port in trial.registry.ports]
+        trial.assert_fleet_stayed_listed(f"all web processes stopped for {ttls} TTLs, worker alive", 1)

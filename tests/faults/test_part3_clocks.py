@@ -1,4 +1,4 @@
-"""Wall clocks of the registry's processes that are an hour off, and a broker that dies."""
+"""Wall clocks of the registry's processes that are an hour off, and a killed broker."""
 
 import shutil
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from registry_project.devstack.processes import free_port
-from tests.faults.timing import TTL_SECONDS, trials
-from tests.faults.trial import Stage, stage
+from tests.faults.timing import TTL_SECONDS, count_trials
+from tests.faults.trial import Trial, start_trial
 from tests.server.registry import Registry
 from tests.waiting import wait_for
 
@@ -19,9 +19,11 @@ LIBRARIES = (*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), Path("/usr
 HOUR = 3600
 
 
-def faked(clock: Path) -> dict[str, str]:
-    """The environment of a process whose wall clock is off by what stands in the file `clock`, from one second to the
-    next. Its monotonic clock stays."""
+def fake_clock(clock: Path) -> dict[str, str]:
+    """Return the environment of a process whose wall clock is off by the seconds in the file `clock`.
+
+    It reads the file every second. Its monotonic clock stays right.
+    """
     found = [library for library in LIBRARIES if library.exists()]
     assert found, "libfaketime is missing; on Debian, as root: apt-get install faketime"
     clock.write_text("+0")
@@ -34,48 +36,48 @@ def faked(clock: Path) -> dict[str, str]:
     }
 
 
-def jump(clock: Path, seconds: int, ttls: int) -> None:
-    """Let a clock be off for some TTLs, and then be right again."""
+def set_clock_off(clock: Path, seconds: int, ttls: int) -> None:
+    """Set a clock off for some TTLs, and then right again."""
     clock.write_text(f"{seconds:+d}")
     time.sleep(ttls * TTL_SECONDS)
     clock.write_text("+0")
 
 
-def answers_503(at: Stage, place: int) -> bool:
-    bearer = at.fleet.bearer
-    return at.registry.caller_with_token(bearer, place).call("GET", "/registry/services?limit=1").status == 503
+def responds_503(trial: Trial, place: int) -> bool:
+    bearer = trial.fleet.bearer
+    return trial.registry.caller_with_token(bearer, place).call("GET", "/registry/services?limit=1").status == 503
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
-def test_one_web_process_has_a_wrong_clock(tmp_path: Path, seconds: int) -> None:
-    """It does not serve, and is not asked whether it hears."""
-    with stage(tmp_path) as at:
+def test_fleet_stays_listed_while_one_process_has_a_wrong_clock(tmp_path: Path, seconds: int) -> None:
+    """That process responds 503, and does not count for the observation window."""
+    with start_trial(tmp_path) as trial:
         clock = tmp_path / "clock"
-        usual = dict(at.registry.environment)
-        at.registry.environment.update(faked(clock))
-        at.registry.web[1].kill()
-        at.registry.web[1].wait()
-        at.registry.web[1] = at.registry.start_web(at.registry.ports[1])
-        wait_for(lambda: at.registry.is_ready(at.registry.ports[1]))
-        at.registry.environment = usual
+        usual = dict(trial.registry.environment)
+        trial.registry.environment.update(fake_clock(clock))
+        trial.registry.web[1].kill()
+        trial.registry.web[1].wait()
+        trial.registry.web[1] = trial.registry.start_web(trial.registry.ports[1])
+        wait_for(lambda: trial.registry.is_ready(trial.registry.ports[1]))
+        trial.registry.environment = usual
         clock.write_text(f"{seconds:+d}")
-        wait_for(lambda: answers_503(at, 1))
-        jump(clock, seconds, trials(4, 2))
-        at.assert_none_was_off_the_list(f"one web process {seconds:+d} s off", 1)
-        assert not answers_503(at, 1)
+        wait_for(lambda: responds_503(trial, 1))
+        set_clock_off(clock, seconds, count_trials(4, 2))
+        trial.assert_fleet_stayed_listed(f"one web process {seconds:+d} s off", 1)
+        assert not responds_503(trial, 1)
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
-def test_all_processes_of_the_registry_have_a_wrong_clock(tmp_path: Path, seconds: int) -> None:
+def test_fleet_stays_listed_while_all_processes_have_a_wrong_clock(tmp_path: Path, seconds: int) -> None:
     clock = tmp_path / "clock"
-    with stage(tmp_path, environment=faked(clock)) as at:
-        jump(clock, seconds, trials(4, 2))
-        at.assert_none_was_off_the_list(f"all web processes and the worker {seconds:+d} s off", 1)
-        assert at.fleet.statuses[503] > 0
+    with start_trial(tmp_path, environment=fake_clock(clock)) as trial:
+        set_clock_off(clock, seconds, count_trials(4, 2))
+        trial.assert_fleet_stayed_listed(f"all web processes and the worker {seconds:+d} s off", 1)
+        assert trial.fleet.statuses[503] > 0
 
 
-class WithBroker(Registry):
-    """Worker and beat as in production, with a Redis between them that can be killed."""
+class RegistryWithBroker(Registry):
+    """Celery worker and beat as in production, with a Redis between them that can be killed."""
 
     def start_all(self) -> None:
         program = shutil.which("redis-server")
@@ -93,17 +95,17 @@ class WithBroker(Registry):
         return broker
 
 
-def test_the_broker_is_killed(tmp_path: Path) -> None:
-    """And sweeps go on: somebody who dies meanwhile leaves in time, see the deaths without a worker."""
-    kills = trials(3, 1)
-    with stage(tmp_path, running=WithBroker) as at:
-        assert isinstance(at.registry, WithBroker)
+def test_sweeps_continue_while_the_broker_is_killed(tmp_path: Path) -> None:
+    """Part 5 tests that instances which end in the meantime expire in time."""
+    kills = count_trials(3, 1)
+    with start_trial(tmp_path, registry_class=RegistryWithBroker) as trial:
+        assert isinstance(trial.registry, RegistryWithBroker)
         for _ in range(kills):
-            at.registry.broker.kill()
-            at.registry.broker.wait()
-            swept = at.registry.sql("SELECT swept_at FROM service_registry_registrystate")
+            trial.registry.broker.kill()
+            trial.registry.broker.wait()
+            swept = trial.registry.sql("SELECT swept_at FROM service_registry_registrystate")
             time.sleep(10)
-            assert at.registry.sql("SELECT swept_at FROM service_registry_registrystate") > swept
-            at.registry.broker = at.registry.start_broker()
+            assert trial.registry.sql("SELECT swept_at FROM service_registry_registrystate") > swept
+            trial.registry.broker = trial.registry.start_broker()
             time.sleep(5)
-        at.assert_none_was_off_the_list("broker kill -9, away for 10 s", kills)
+        trial.assert_fleet_stayed_listed("broker kill -9, away for 10 s", kills)

@@ -1,6 +1,6 @@
-"""Run the suite against deliberate mistakes, each with the test that must fail: one by name, or all of them.
+"""Run the fault tests with seeded defects, each with the test that must fail: those named, or all.
 
-Exit code 0 when each was caught, by the assertion that is about it.
+Exit code 0 when each one was caught by its assertion.
 """
 
 import os
@@ -15,9 +15,9 @@ def caught(name: str, defect: Defect) -> bool:
     done = subprocess.run(
         command, env=os.environ | {"FAULTS_DEFECT": name}, capture_output=True, text=True, check=False
     )
-    found = done.returncode == 1 and any(said in done.stdout for said in defect.says.split(" or "))
-    told = [line for line in done.stdout.splitlines() if line.startswith("E  ")]
-    print(f"{name} ({defect.what}): {'caught' if found else 'NOT CAUGHT'}", *told[:3], sep="\n", flush=True)
+    found = done.returncode == 1 and any(text in done.stdout for text in defect.output.split(" or "))
+    errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")]
+    print(f"{name} ({defect.description}): {'caught' if found else 'NOT CAUGHT'}", *errors[:3], sep="\n", flush=True)
     if not found:
         print(done.stdout[-3000:])
     return found

@@ -1,7 +1,10 @@
-"""Mistakes that are made once Django has loaded everything."""
+"""Seeded defects in code that Django loads first."""
 
 import os
+import time
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from django.apps import AppConfig
 
@@ -11,9 +14,9 @@ class Late(AppConfig):
     label = "defects"
 
     def ready(self) -> None:
-        make = MISTAKES.get(os.environ["FAULTS_DEFECT"])
-        if make:
-            make()
+        introduce = DEFECTS.get(os.environ["FAULTS_DEFECT"])
+        if introduce:
+            introduce()
 
 
 def select_then_update() -> None:
@@ -57,15 +60,32 @@ def gap_window() -> None:
     sweep.run = run_after_gap
 
 
+SERVES_SECONDS = 25
+
+
+def failing_heartbeats() -> None:
+    """Heartbeats fail once the process has served for a while."""
+    module = import_module("service_registry.manager.heartbeat")
+    renew_leases, fails_at = module.renew_leases, time.monotonic() + SERVES_SECONDS
+
+    def renew_or_fail(*arguments: Any) -> Any:
+        if time.monotonic() > fails_at:
+            raise RuntimeError("a seeded defect")
+        return renew_leases(*arguments)
+
+    module.__dict__["renew_leases"] = renew_or_fail
+
+
 def without(sql: str, part: str, instead: str = "") -> str:
-    """The statement with the mistake; a part that is not there any more would make none."""
+    """Return the statement with a part replaced. Raises when it has no such part: there would be no defect."""
     assert part in sql
     return sql.replace(part, instead)
 
 
-MISTAKES: dict[str, Callable[[], None]] = {
+DEFECTS: dict[str, Callable[[], None]] = {
     "select-then-update": select_then_update,
     "endless-protection": endless_protection,
     "unlocked-ids": unlocked_ids,
     "gap-window": gap_window,
+    "failing-heartbeats": failing_heartbeats,
 }
