@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 import pytest
 
@@ -13,14 +13,14 @@ def _invalidate_permission_cache() -> None:
 
 @pytest.fixture
 def payments(db: None) -> Api:
-    """A service of the team that owns what it registers."""
+    """A client of team-payments, with the role of services."""
     return Api("registry-services", "team-payments", subject="payments")
 
 
 @pytest.fixture
-def stranger(db: None) -> Api:
-    """A service of another team."""
-    return Api("registry-services", "team-other", subject="stranger")
+def other_team(db: None) -> Api:
+    """A client of another team, with the role of services."""
+    return Api("registry-services", "team-other", subject="other_team")
 
 
 @pytest.fixture

@@ -99,13 +99,13 @@ def test_operations_are_counted_by_item_and_outcome(payments: Api, since: Since)
     assert since("registry_http_requests_total", method="POST", operation="register", status="201") == 1
 
 
-def test_refused_heartbeats_are_counted_by_reason(payments: Api, stranger: Api, since: Since) -> None:
+def test_refused_heartbeats_are_counted_by_reason(payments: Api, other_team: Api, since: Since) -> None:
     payments.register()
     payments.heartbeat(epoch=10**9)
     payments.heartbeat(instance_id="nobody")
     items = [{"service_name": "web", "instance_id": name} for name in ("web-1", "x", "y")]
     payments.post("/registry/heartbeat", items)
-    stranger.post("/registry/heartbeat", items)
+    other_team.post("/registry/heartbeat", items)
     reasons = {"lease_superseded": 1, "never_registered": 3, "not_owner": 3}
     for reason, count in reasons.items():
         assert since("registry_heartbeats_refused_total", reason=reason) == count

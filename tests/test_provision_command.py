@@ -21,10 +21,10 @@ def test_provision_creates_a_service_with_owners(payments: Api, settings: LazySe
     assert (change.actor, change.reason) == ("system:command", "ticket 7")
 
 
-def test_provision_replaces_the_owners(payments: Api, stranger: Api) -> None:
+def test_provision_replaces_the_owners(payments: Api, other_team: Api) -> None:
     payments.register(namespace="test")
     assert "has owners team-other." in run("provision_service", "web", "--owner=team-other", "--namespace=test")
-    assert stranger.register(namespace="test").status == 200
+    assert other_team.register(namespace="test").status == 200
     assert payments.register(namespace="test").code == "not_owner"
 
 

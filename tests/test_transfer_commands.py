@@ -40,12 +40,12 @@ def delete_everything() -> None:
 
 
 @pytest.fixture
-def fleet(payments: Api, stranger: Api, operator: Api) -> list[dict[str, Any]]:
+def fleet(payments: Api, other_team: Api, operator: Api) -> list[dict[str, Any]]:
     """Create services, instances and overrides, and return their export."""
     fields = {"zone": "eu", "weight": 7, "tags": ["b", "a"], "scheme": "https", "status": "STARTING", "ttl_seconds": 77}
     payments.register("web", "w-1", host="2001:db8::1", **fields)
     payments.register("web", "w-2", namespace="test")
-    stranger.register("api", "a-1", metadata={"note": 'née, quote " and \\ and ☃'})
+    other_team.register("api", "a-1", metadata={"note": 'née, quote " and \\ and ☃'})
     operator.call("PUT", "/registry/instance/web/w-1/status", {"status": "DOWN", "reason": "disk"})
     until = {"status": "UP", "reason": "keep out", "until": "2999-01-01T00:00:00Z"}
     operator.call("PUT", "/registry/instance/api/not-yet/status", until)
@@ -75,11 +75,11 @@ def test_second_import_changes_nothing(fleet: list[dict[str, Any]], tmp_path: Pa
     assert changelog.read_newest_index() == end
 
 
-def test_import_restores_owners(fleet: list[dict[str, Any]], tmp_path: Path, payments: Api, stranger: Api) -> None:
+def test_import_restores_owners(fleet: list[dict[str, Any]], tmp_path: Path, payments: Api, other_team: Api) -> None:
     delete_everything()
     run("import_registry", write_lines(tmp_path, *fleet))
     assert payments.heartbeat("web", "w-1").status == 200
-    assert stranger.heartbeat("web", "w-1").code == "not_owner"
+    assert other_team.heartbeat("web", "w-1").code == "not_owner"
 
 
 def test_export_leaves_out_expired_instances_and_ended_overrides(payments: Api, operator: Api) -> None:

@@ -76,12 +76,12 @@ def test_history_page_that_searches_ends_after_the_row_limit(payments: Api, para
 
 
 @pytest.fixture
-def two_teams(payments: Api, stranger: Api, operator: Api) -> Api:
+def two_teams(payments: Api, other_team: Api, operator: Api) -> Api:
     payments.register("web", "a")
     payments.register("web", "b", namespace="test")
-    stranger.register("api", "a")
+    other_team.register("api", "a")
     payments.deregister("web", "a")
-    stranger.register("api", "b")
+    other_team.register("api", "b")
     return operator
 
 
@@ -106,7 +106,7 @@ def test_history_with_filters_has_the_matching_changes(two_teams: Api, query: st
     assert [instance_id for _kind, _service, instance_id in shown(two_teams.get(f"{PATH}?{query}"))] == instances
 
 
-def test_history_of_one_actor_has_only_its_changes(two_teams: Api, stranger: Api) -> None:
+def test_history_of_one_actor_has_only_its_changes(two_teams: Api, other_team: Api) -> None:
     actor = Change.objects.get(service_name="api", instance_id="b").actor
     found = shown(two_teams.get(f"{PATH}?actor={quote(actor)}"))
     assert {service for _kind, service, _instance_id in found} == {"api"}
@@ -144,8 +144,10 @@ def test_history_of_an_own_service_is_readable_by_its_owner(two_teams: Api, paym
     assert len(shown(reader.get(f"{PATH}?service=web&namespace=test"))) == 2
 
 
-def test_history_for_an_owner_excludes_namespaces_of_other_owners(two_teams: Api, payments: Api, stranger: Api) -> None:
-    stranger.register("web", "foreign", namespace="theirs")
+def test_history_for_an_owner_excludes_namespaces_of_other_owners(
+    two_teams: Api, payments: Api, other_team: Api
+) -> None:
+    other_team.register("web", "foreign", namespace="theirs")
     assert "theirs" not in {change["namespace"] for change in payments.get(f"{PATH}?service=web").json["changes"]}
     answer = payments.get(f"{PATH}?service=web&namespace=theirs")
     assert (answer.status, answer.code) == (403, "not_owner")

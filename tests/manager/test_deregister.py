@@ -27,10 +27,10 @@ def test_deregister_with_an_older_epoch_is_superseded(payments: Api) -> None:
     assert payments.listed() == ["web-1"]
 
 
-def test_deregister_in_a_foreign_service_is_not_owner_whatever_exists(payments: Api, stranger: Api) -> None:
+def test_deregister_in_a_foreign_service_is_not_owner_whatever_exists(payments: Api, other_team: Api) -> None:
     payments.register()
     for instance_id in ("web-1", "web-9"):
-        answer = stranger.deregister(instance_id=instance_id)
+        answer = other_team.deregister(instance_id=instance_id)
         assert (answer.status, answer.code) == (403, "not_owner")
     assert payments.listed() == ["web-1"]
 
@@ -41,9 +41,9 @@ def test_deregister_by_an_operator_needs_no_ownership(payments: Api, operator: A
     assert Change.objects.get(kind="deregistered").actor.startswith("operator@")
 
 
-def test_deregister_array_judges_each_item_alone(payments: Api, stranger: Api) -> None:
+def test_deregister_array_judges_each_item_alone(payments: Api, other_team: Api) -> None:
     payments.post("/registry/register", [registration(instance_id="web-1"), registration(instance_id="web-2")])
-    stranger.register("foreign", "x")
+    other_team.register("foreign", "x")
     keys = [("web", "web-2"), ("foreign", "x"), ("web", "web-9"), ("web", "web-2"), ("web", "web-1")]
     items = [{"service_name": service_name, "instance_id": instance_id} for service_name, instance_id in keys]
     results = payments.post("/registry/deregister", items).json["results"]

@@ -58,10 +58,10 @@ def test_heartbeat_with_an_older_epoch_is_superseded(payments: Api) -> None:
     assert payments.heartbeat(epoch=second).status == 200
 
 
-def test_heartbeat_in_a_foreign_service_is_not_owner_whatever_exists(payments: Api, stranger: Api) -> None:
+def test_heartbeat_in_a_foreign_service_is_not_owner_whatever_exists(payments: Api, other_team: Api) -> None:
     payments.register()
     for instance_id in ("web-1", "web-9"):
-        answer = stranger.heartbeat(instance_id=instance_id)
+        answer = other_team.heartbeat(instance_id=instance_id)
         assert (answer.status, answer.code) == (403, "not_owner")
     assert Lease.objects.get().beats == 0
 
@@ -103,9 +103,9 @@ def test_heartbeat_with_alternating_status_is_applied_six_times_a_minute(payment
     assert Change.objects.filter(kind="status_changed").count() == 7
 
 
-def test_heartbeat_array_judges_each_item_alone(payments: Api, stranger: Api) -> None:
+def test_heartbeat_array_judges_each_item_alone(payments: Api, other_team: Api) -> None:
     payments.post("/registry/register", [registration(instance_id="web-1"), registration(instance_id="web-2")])
-    stranger.register("foreign", "x")
+    other_team.register("foreign", "x")
     beats = [
         {"service_name": "web", "instance_id": "web-2"},
         {"service_name": "foreign", "instance_id": "x"},

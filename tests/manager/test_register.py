@@ -137,9 +137,9 @@ def test_register_with_secret_metadata_redacts_it_where_configured(payments: Api
     assert payments.register(metadata={"password": "sesame"}).json["metadata"] == {"password": "[redacted]"}
 
 
-def test_register_in_a_foreign_service_is_not_owner(payments: Api, stranger: Api) -> None:
+def test_register_in_a_foreign_service_is_not_owner(payments: Api, other_team: Api) -> None:
     payments.register()
-    answer = stranger.register(instance_id="web-2")
+    answer = other_team.register(instance_id="web-2")
     assert (answer.status, answer.code) == (403, "not_owner")
     assert Instance.objects.count() == 1
 
@@ -185,8 +185,8 @@ def test_register_over_the_quota_of_an_owner_is_forbidden(payments: Api, setting
     assert payments.register(instance_id="web-0").status == 200
 
 
-def test_register_array_judges_each_item_alone(payments: Api, stranger: Api) -> None:
-    stranger.register("foreign")
+def test_register_array_judges_each_item_alone(payments: Api, other_team: Api) -> None:
+    other_team.register("foreign")
     answer = payments.post(
         "/registry/register",
         [
