@@ -1,4 +1,4 @@
-"""Every call of the API, with the permissions it needs: the contract's table, stated apart from the code's."""
+"""List every call of the API with the permissions it needs, independently of the code's own table."""
 
 from dataclasses import dataclass, field
 from itertools import chain
@@ -32,10 +32,10 @@ ROLES = {
 }
 TEAM, OTHER_TEAM = "team-payments", "team-other"
 
-# Replaced by the names of a case, so that no case changes what another one finds.
+# Replaced by a name for each case, so that no case changes the data of another.
 SERVICE = "CASE"
 INSTANCE = "i-1"
-OTHER_INSTANCE = f"of-{SERVICE}"  # its id is of this service alone
+OTHER_INSTANCE = f"of-{SERVICE}"  # an id that no other service has
 KEY = {"namespace": NAMESPACE, "service_name": SERVICE, "instance_id": INSTANCE}
 REGISTRATION = registration(SERVICE, INSTANCE, namespace=NAMESPACE)
 STATUS_PATH = f"/registry/instance/{SERVICE}/{INSTANCE}/status?namespace={NAMESPACE}"
@@ -49,14 +49,14 @@ READ = frozenset({"view_service", "view_instance"})
 class Call:
     """A call of the API.
 
-    Arguments:
-        needs: the alternatives, each a set of permissions that are needed together.
-        owned: whether the caller must own the service.
-        owned_unless: the permission that does without an owner.
-        succeeds: the status of the answer.
-        item: the status of an array's item; 0 when the body is no array.
-        of_empty: whether the service must have no instances.
-        compared: whether the front ends' answers are the same to the last member when the call succeeds.
+    Attributes:
+        needs: alternatives, each a set of permissions that are needed together.
+        owned: True when the caller must own the service.
+        owned_unless: a permission that replaces ownership.
+        succeeds: status of a successful answer.
+        item: status of an item in the answer to an array; 0 when the body is an object.
+        of_empty: True when the service must have no instances.
+        compared: False when successful answers of the front ends may differ.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Call:
     headers: Pairs = field(default=())
 
     def missing(self, granted: frozenset[str]) -> str | None:
-        """The permission that a refusal names, or None when the call is allowed."""
+        """Return the permission that a refusal names, or None when the call is allowed."""
         if any(needed <= granted for needed in self.needs):
             return None
         return min(self.needs[0] - granted)
@@ -83,12 +83,12 @@ class Call:
 
 
 def one(*permissions: str) -> tuple[frozenset[str], ...]:
-    """Alternatives of one permission each."""
+    """Return alternatives of one permission each."""
     return tuple(frozenset({permission}) for permission in permissions)
 
 
 def operation(name: str, body: dict[str, Any], succeeds: int, *needs: str) -> list[Call]:
-    """The two forms of a call of an instance."""
+    """Return the calls of an operation, with an object and with an array."""
     path, unless = f"/registry/{name}", needs[1] if len(needs) > 1 else None
     owned: dict[str, Any] = {"owned": True, "owned_unless": unless}
     return [
@@ -165,9 +165,9 @@ CALLS = (
 
 
 def groups() -> dict[str, frozenset[str]]:
-    """Django groups with which each rule of the table can be tried: by name, what they grant.
+    """Return Django groups that separate the rules of the table, as permissions by name.
 
-    All permissions but one; all but those of which a call needs one; and the least that a call needs.
+    They grant all permissions but one, all but the alternatives of a call, or only one alternative of a call.
     """
     lacking = {frozenset({permission}) for permission in PERMISSIONS}
     lacking |= {frozenset(chain(*call.needs)) for call in CALLS}

@@ -1,4 +1,4 @@
-"""The cases that are made from the tables of calls and inputs."""
+"""Generate cases from the tables of calls and inputs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ ARRAYS = [call for call in WITH_BODY if call.item]
 
 
 def expected(call: Call, granted: frozenset[str], *, owns: bool) -> Check:
-    """What the table says of a call."""
+    """Return the check of a call by a caller with these permissions."""
     missing = call.missing(granted)
     if missing:
         return expect(403, "permission_denied", permission=missing)
@@ -28,7 +28,7 @@ def expected(call: Call, granted: frozenset[str], *, owns: bool) -> Check:
 def permission_matrix(
     granted_to: dict[str, frozenset[str]], team: str, calls: Sequence[Call] = CALLS
 ) -> Iterator[Case]:
-    """Each call by a caller of each group who also is of `team`."""
+    """Yield each call by a caller of each group, who is also a member of `team`."""
     for group, granted in granted_to.items():
         bearer = token(group, team, subject=group)
         for call in calls:
@@ -43,7 +43,7 @@ def permission_matrix(
 
 
 def is_operation(call: Call) -> bool:
-    """Whether the call takes arrays, too."""
+    """Return whether the call accepts objects and arrays."""
     return call.path in {"/registry/register", "/registry/heartbeat", "/registry/deregister"}
 
 
@@ -52,7 +52,7 @@ def with_field(body: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
 
 
 def bad_fields(bearer: str) -> list[Case]:
-    """Each bad field of an object."""
+    """Return a case for each invalid field of an object."""
     return [
         Case(
             f"{call.name} with {field}={value!r}",
@@ -65,7 +65,7 @@ def bad_fields(bearer: str) -> list[Case]:
 
 
 def refused_items(fields: inputs.Fields, item: int) -> Check:
-    """A check that each item is refused by its own field, and the good one behind them is not."""
+    """Return a check that each item is refused by its own field, and that the valid last item is not."""
     refused = expect_items(*[(400, "invalid")] * len(fields), (item, None))
 
     def check(answer: Answer) -> str | None:
@@ -84,7 +84,7 @@ def refused_items(fields: inputs.Fields, item: int) -> Check:
 
 
 def bad_items(bearer: str) -> list[Case]:
-    """Arrays in which each item has a bad field, but for the last one."""
+    """Return arrays in which each item but the last has an invalid field."""
     cases = []
     for call in ARRAYS:
         (good,) = call.body
@@ -95,7 +95,7 @@ def bad_items(bearer: str) -> list[Case]:
 
 
 def bad_json(bearer: str) -> list[Case]:
-    """Bodies that are no JSON of ours."""
+    """Return a case for each defect of a JSON body."""
     return [
         Case(
             f"{call.name}: {name}",
@@ -108,7 +108,7 @@ def bad_json(bearer: str) -> list[Case]:
 
 
 def bad_queries(bearer: str) -> list[Case]:
-    """Each bad parameter of a query."""
+    """Return a case for each invalid parameter of a query."""
     bodies = {(call.method, call.path.partition("?")[0]): call.body for call in OBJECTS}
     return [
         Case(
@@ -122,7 +122,7 @@ def bad_queries(bearer: str) -> list[Case]:
 
 
 def superfluous_queries(bearer: str) -> list[Case]:
-    """Queries of operations that take none."""
+    """Return cases with a query for the operations, which take no parameters."""
     return [
         Case(
             f"{call.name}?{query}",

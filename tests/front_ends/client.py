@@ -1,4 +1,4 @@
-"""Send requests to a front end, and check of every answer what holds for all of them."""
+"""Send requests to a front end, and check what every answer must have."""
 
 import contextlib
 import http.client
@@ -16,10 +16,10 @@ from pydantic import ValidationError
 import tests.client
 from service_registry.schemas import Problem
 
-# Replaced in paths and bodies by the namespace of the front end that is asked, so that each has its own data.
+# Replaced in paths and bodies by the namespace of the front end, so that each has its own data.
 NAMESPACE = "NAMESPACE"
 REQUEST_ID = "of-the-test"
-KEEP_ALIVE_SECONDS = 3  # uvicorn closes after 5 s
+KEEP_ALIVE_SECONDS = 3  # uvicorn closes idle connections after 5 s
 TIMEOUT_SECONDS = 60
 
 Pairs = Sequence[tuple[str, str]]
@@ -38,7 +38,7 @@ CODES = {
     429: {"rate_limited"},
     503: {"unavailable"},
 }
-# The optional member that a problem of this code has, and no other problem.
+# The member that only problems of this code have.
 MEMBER_OF = {
     "permission_denied": "permission",
     "instance_not_found": "reason",
@@ -51,9 +51,9 @@ ON_EVERY_ANSWER = {
     "cross-origin-opener-policy": "same-origin",
 }
 
-# Members of a document that differ from one answer to the next.
+# Members of a document that differ between two answers.
 MOVING = {"request_id", "heartbeat_at", "expires_at", "registered_at", "epoch", "index", "at", "next"}
-# Compared by their presence.
+# Headers that must be present in both answers, with any value.
 MOVING_HEADERS = {"x-registry-index", "etag", "content-length"}
 COMPARED_HEADERS = {
     *("content-type", "x-request-id", "www-authenticate", "retry-after", "content-security-policy"),
@@ -66,10 +66,10 @@ COMPARED_HEADERS = {
 class Request:
     """A request, with placeholders in its path and body.
 
-    Arguments:
-        body: bytes as they are, or a document.
-        headers: in place of those that are sent by default, and besides; an empty value leaves a default out.
-        chunks: the body, sent in chunks.
+    Attributes:
+        body: bytes, or a document that is sent as JSON.
+        headers: replace default headers of the same name; an empty value removes the default.
+        chunks: a body that is sent in chunks.
     """
 
     method: str
@@ -96,11 +96,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. Header names are in lower case."""
+    """An answer. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    to_head: bool = False
 
     @cached_property
     def json(self) -> Any:
@@ -108,7 +109,7 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The code of a problem."""
+        """The code of a problem, None for other answers."""
         return str(self.json.get("code")) if self.is_problem else None
 
     @property
@@ -121,12 +122,12 @@ class Answer:
 
     @property
     def error_fields(self) -> list[str]:
-        """The first part of the path of each field that a problem names."""
+        """The top-level fields that a problem names."""
         return sorted({path.partition(".")[0] for path in self.json.get("errors", {})}) if self.is_problem else []
 
     @property
     def items(self) -> list[tuple[int, str | None]]:
-        """Status and code of each item of an array's answer."""
+        """Status and code of each item in the answer to an array."""
         return [(item["status"], item.get("error", {}).get("code")) for item in self.json["results"]]
 
     def __str__(self) -> str:
@@ -135,7 +136,7 @@ class Answer:
 
 @dataclass
 class FrontEnd:
-    """One server, asked over one connection that is kept alive."""
+    """A server, and one keep-alive connection to it."""
 
     name: str
     namespace: str
@@ -155,11 +156,11 @@ class FrontEnd:
         chunked = request.chunks is not None
         content, chunks = self.content_of(request.body), [self.replaced(chunk) for chunk in request.chunks or ()]
         self.send_head(request, content)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # an answer may come before all is sent
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may answer an unread body
             self.connection.endheaders(chunks if chunked else content, encode_chunked=chunked)
-        answer = self.answer()
+        answer = self.answer(to_head=request.method == "HEAD")
         if chunked or "Content-Length" in dict(request.headers):
-            self.connection.close()  # what was announced, and not sent, must not be taken from the next request
+            self.connection.close()  # the server may wait for the rest of the body
         return answer
 
     def content_of(self, body: Any) -> bytes | None:
@@ -175,20 +176,20 @@ class FrontEnd:
         for name, value in request.sent_headers(content):
             self.connection.putheader(name, value)
 
-    def answer(self) -> Answer:
+    def answer(self, *, to_head: bool) -> Answer:
         response = self.connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
         head = Answer(response.status, headers, b"")
         if head.is_stream:
-            self.connection.close()  # it has no end
+            self.connection.close()  # a stream does not end
             return head
         body = response.read()
         self.asked_at = time.monotonic()
-        return Answer(response.status, headers, body)
+        return Answer(response.status, headers, body, to_head)
 
 
 def faults_of(answer: Answer) -> Iterator[str]:
-    """What an answer lacks of what every answer has."""
+    """Yield each deviation from what every answer must have."""
     for name, value in ON_EVERY_ANSWER.items():
         if answer.headers.get(name) != value:
             yield f"{name} is {answer.headers.get(name)}"
@@ -201,13 +202,13 @@ def faults_of(answer: Answer) -> Iterator[str]:
 
 
 def faults_of_success(method: str, path: str, answer: Answer) -> Iterator[str]:
-    """What a document lacks of its model."""
-    if answer.status != 200 or not answer.body or not path.startswith("/registry/") or "/watch" in path:
+    """Yield how the document of a successful answer deviates from its model."""
+    if answer.status != 200 or answer.to_head or not path.startswith("/registry/") or "/watch" in path:
         return
     try:
         tests.client.check(method, path.partition("?")[0], tests.client.Answer(200, answer.headers, answer.body))
-    except (AssertionError, ValidationError) as error:
-        yield f"the document is not as its model says: {error}"
+    except (AssertionError, ValueError) as error:
+        yield f"the document does not match its model: {error}"
 
 
 def faults_of_problem(answer: Answer) -> Iterator[str]:
@@ -219,7 +220,7 @@ def faults_of_problem(answer: Answer) -> Iterator[str]:
         yield "there is no allow"
     if answer.headers.get("content-type") != "application/problem+json":
         yield f"content-type is {answer.headers.get('content-type')}"
-    elif answer.body:
+    elif not answer.to_head:
         yield from faults_of_document(answer)
 
 
@@ -227,7 +228,7 @@ def faults_of_document(answer: Answer) -> Iterator[str]:
     try:
         Problem.model_validate(answer.json)
     except (ValidationError, ValueError) as error:
-        yield f"the problem is none: {error}"
+        yield f"the problem does not match its model: {error}"
         return
     problem = answer.json
     code = problem["code"]
@@ -249,7 +250,7 @@ def faults_of_document(answer: Answer) -> Iterator[str]:
 
 
 def comparable(front: FrontEnd, answer: Answer) -> tuple[int, dict[str, str], Any]:
-    """An answer without what differs from one call to the next, or from one front end to the other."""
+    """Return status, headers and document without what differs between two answers or two front ends."""
     headers = {
         name: "" if name in MOVING_HEADERS else value
         for name, value in answer.headers.items()

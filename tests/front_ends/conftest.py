@@ -1,4 +1,4 @@
-"""The front ends, started once for each process of the suite."""
+"""Start the front ends once for each test process."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the registry refuses to read, by the part of a request in which it stands."""
+"""Tables of invalid input, by the part of the request that holds it."""
 
 import json
 import re
@@ -149,7 +149,7 @@ SECRET_KEYS = (
 )
 NO_OBJECTS: tuple[Any, ...] = (None, 17, "web", True, [[]], [None], 1.5)
 
-# What a query may hold, by the field that the answer names. The first part says of which calls.
+# Invalid queries, with the field that the problem must name.
 NAMESPACES: Fields = [("namespace", "namespace=A"), ("namespace", "namespace=%00"), ("namespace", "namespace=")]
 NAMESPACES += [("namespace", "namespace=a&namespace=b"), ("namespace", "namespace=%FF")]
 UNKNOWN: Fields = [("nonsense", "nonsense=1"), ("nonsense", "nonsense"), ("format", "format=json"), ("?", "a%20b=1")]
@@ -246,7 +246,7 @@ QUERIES: dict[tuple[str, str], Fields] = {
     ("PUT", f"{INSTANCE_PATH}/status"): [*NAMESPACES, *UNKNOWN, ("instance_id", "instance_id=x")],
     ("DELETE", f"{INSTANCE_PATH}/status"): [*NAMESPACES, *UNKNOWN],
 }
-# The operations take no parameters at all.
+# Queries of the operations, which take no parameters.
 NO_PARAMETERS: Fields = [
     *UNKNOWN,
     ("namespace", "namespace=test"),
@@ -254,7 +254,7 @@ NO_PARAMETERS: Fields = [
     ("service_name", "service_name=web"),
 ]
 
-# Values in the path, by the field that the answer names.
+# Invalid values in a path, with the field that the problem must name.
 PATHS: list[tuple[str, str, str]] = [
     ("GET", "/registry/services/W%00b", "name"),
     ("GET", "/registry/services/%FF", "name"),
@@ -273,7 +273,7 @@ PATHS: list[tuple[str, str, str]] = [
 
 
 def with_member(member: bytes) -> Callable[[bytes], bytes]:
-    """Adds a member to an object, or an item to an array."""
+    """Return a function that adds a member to an object, or an item to an array."""
 
     def changed(text: bytes) -> bytes:
         return text[:-1] + b", " + (b'"x": ' if text.endswith(b"}") else b"") + member + text[-1:]
@@ -282,11 +282,11 @@ def with_member(member: bytes) -> Callable[[bytes], bytes]:
 
 
 def within_a_string(content: bytes) -> Callable[[bytes], bytes]:
-    """Adds bytes to the first value that is a string."""
+    """Return a function that inserts bytes at the start of the first string value."""
     return lambda text: re.sub(rb'(: \[?")', lambda found: found[1] + content, text, count=1)
 
 
-# What makes a good body one that is refused whole.
+# Functions that turn a valid body into one that is refused whole.
 JSON_DEFECTS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _text: b"",
     "blank": lambda _text: b"  \n",
@@ -325,11 +325,11 @@ OTHER_MEDIA_TYPES = (
     *("text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"),
     *("application/json-patch+json", "application/*", "json", "application/jsonx"),
 )
-# A charset is not looked at: JSON is UTF-8.
+# A charset is ignored: JSON is UTF-8.
 CHARSETS = ("utf-8", "latin-1", "utf-16")
 JSON_MEDIA_TYPES = ("Application/JSON", *(f"application/json; charset={charset}" for charset in CHARSETS))
 
-# Every path with the methods it has.
+# Paths with their methods.
 METHODS = {
     "/registry/register": {"POST"},
     "/registry/heartbeat": {"POST"},

@@ -1,7 +1,7 @@
-"""A front end with deliberate mistakes, one at a time: `python -m tests.front_ends.mistakes asgi|wsgi PORT`.
+"""Serve a front end with deliberate mistakes: `python -m tests.front_ends.mistakes asgi|wsgi PORT`.
 
-`GET /mistakes` lists them, each with the cases that must find it, and `POST /mistakes/NAME` makes one in place of the
-one before; `none` makes none. A mistake whose place in the code is gone stops the start.
+`POST /mistakes/NAME` makes one mistake and undoes the previous one; `none` only undoes. Each answer lists all mistakes
+with the cases that must find them. The process ends at its start when the code that a mistake replaces is gone.
 """
 
 import json
@@ -28,12 +28,12 @@ from service_registry.permissions import Action  # noqa: E402
 CONTROL_PATH = "/mistakes"
 NOTHING_NEEDED = (frozenset[str](),)
 
-# Where, what and its value instead.
+# An object, the name of an attribute, and the attribute's wrong value.
 Change = tuple[Any, str, Any]
 
 
 def instead_of(original: Any, replacement: Any) -> Iterator[Change]:
-    """Every place where a module of the registry holds the object."""
+    """Yield a change for each module of the registry that has the object as a global."""
     modules = [module for name, module in sys.modules.items() if name.startswith("service_registry")]
     for module in modules:
         for name, value in vars(module).items():
@@ -42,7 +42,7 @@ def instead_of(original: Any, replacement: Any) -> Iterator[Change]:
 
 
 def in_sql(package: ModuleType, part: str, replacement: str) -> Iterator[Change]:
-    """Every statement of a package that has the part."""
+    """Yield a change for each SQL statement in the modules of a package that contains the part."""
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         module = import_module(found.name)
         for name, value in vars(module).items():
@@ -64,7 +64,7 @@ def unchecked_query(model: Any, query: Any, **path_parameters: Any) -> Any:
 
 
 def of_rules() -> Iterator[tuple[str, str, Iterable[Change]]]:
-    """Mistakes in what all front ends share: by name, with the cases that must find them."""
+    """Yield mistakes in rules that all front ends share: name, cases that must find it, changes."""
     from service_registry import manager
 
     yield "no permission is needed", "permissions", [(Action, "missing", lambda _self, _granted: None)]
@@ -77,7 +77,7 @@ def of_rules() -> Iterator[tuple[str, str, Iterable[Change]]]:
 
 
 def of_views() -> Iterator[tuple[str, str, Iterable[Change]]]:
-    """A view of Django's that does not check an action's permission."""
+    """Yield, for each action of a DRF view, the mistake that its permission is not checked."""
     from rest_framework.viewsets import ViewSet
 
     for view in ViewSet.__subclasses__():
@@ -88,7 +88,7 @@ def of_views() -> Iterator[tuple[str, str, Iterable[Change]]]:
 
 
 class Unchecking:
-    """An authenticator that lets any good token do anything."""
+    """An authenticator that checks the token and no permission."""
 
     def __init__(self, authenticator: Any) -> None:
         self.authenticator = authenticator
@@ -101,7 +101,7 @@ class Unchecking:
 
 
 def of_handlers() -> Iterator[tuple[str, str, Iterable[Change]]]:
-    """An asynchronous handler that does not check the permission."""
+    """Yield, for each ASGI handler, the mistake that it does not check the permission."""
     from registry_project.asgi import application
 
     for route in application.routes.values():
@@ -112,7 +112,7 @@ def of_handlers() -> Iterator[tuple[str, str, Iterable[Change]]]:
 
 
 class Mistakes:
-    """The mistakes of this process, and the one that is made."""
+    """The mistakes that this process can make, and how to undo the current one."""
 
     def __init__(self, *kinds: Callable[[], Iterable[tuple[str, str, Iterable[Change]]]]) -> None:
         self.found_by: dict[str, str] = {}
@@ -122,15 +122,15 @@ class Mistakes:
             for name, found_by, changes in kind():
                 self.found_by[name] = found_by
                 self.changes[name] = list(changes)
-                assert self.changes[name], f"there is no place for the mistake that {name}"
+                assert self.changes[name], f"nothing to change for: {name}"
 
     def answer(self, path: str) -> bytes:
-        """Make the mistake that the path names, and list all."""
+        """Make the mistake that the path names, and return the list of all as JSON."""
         name = path.removeprefix(CONTROL_PATH).removeprefix("/")
         if name:
             for owner, attribute, value in self.undo:
                 setattr(owner, attribute, value)
-            # A class's own attribute, not what a lookup makes of it.
+            # `getattr` would bind methods to the class.
             self.undo = [(owner, attribute, vars(owner)[attribute]) for owner, attribute, _ in self.changes[name]]
             for owner, attribute, value in self.changes[name]:
                 setattr(owner, attribute, value)

@@ -1,4 +1,4 @@
-"""Run cases through both front ends, and collect everything that is not as it should be."""
+"""Run cases through the front ends, and collect all failures."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +13,17 @@ from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request, compar
 ARRAY_LIMIT = 1000
 FAILURES_SHOWN, CHARACTERS_SHOWN = 40, 600
 
-# Says what is wrong with an answer; nothing when it is right.
+# Returns what is wrong with an answer, or None.
 Check = Callable[[Answer], str | None]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A request, and what its answer must be.
+    """A request and the check of its answer.
 
-    Arguments:
-        compared: False where the contract lets the front ends differ.
-        of_empty: whether the service has no instances.
+    Attributes:
+        compared: False when the answers of the front ends may differ.
+        of_empty: True when the service must have no instances.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Case:
 
 
 def request_of(call: Call, bearer: str | None, **changed: Any) -> Request:
-    """A call's request, with some of its parts changed."""
+    """Return the request of a call, with some attributes replaced."""
     arguments: dict[str, Any] = {"path": call.path, "body": call.body, "headers": call.headers}
     return Request(call.method, bearer=bearer, **arguments | changed)
 
 
 def for_service(request: Request, name: str) -> Request:
-    """The request of one case, which has a service of its own."""
+    """Return the request with the name of the case's service in it."""
     body = request.body
     if isinstance(body, bytes):
         body = body.replace(SERVICE.encode(), name.encode())
@@ -50,12 +50,15 @@ def for_service(request: Request, name: str) -> Request:
 
 
 def expect(status: int, code: str | None = None, **members: Any) -> Check:
-    """A check of the status, the problem's code and some members of it; `fields` are those that it names."""
+    """Return a check of the status, the code and members of the problem.
+
+    `fields` are the top-level fields that the problem must name.
+    """
 
     def check(answer: Answer) -> str | None:
         wanted: list[Any] = [status]
         found: list[Any] = [answer.status]
-        if not answer.body:  # to HEAD
+        if answer.to_head:
             return None if found == wanted else f"expected {wanted}, and the answer is {answer}"
         if code:
             wanted.append(code)
@@ -72,7 +75,7 @@ def expect(status: int, code: str | None = None, **members: Any) -> Check:
 
 
 def expect_items(*items: tuple[int, str | None]) -> Check:
-    """A check of an array's answer, item by item."""
+    """Return a check of status and code of each item in the answer to an array."""
 
     def check(answer: Answer) -> str | None:
         good = answer.status == 200 and answer.items == [*items]
@@ -82,19 +85,19 @@ def expect_items(*items: tuple[int, str | None]) -> Check:
 
 
 def succeeds(call: Call) -> Check:
-    """A check that an allowed call is done."""
+    """Return a check that the call succeeds."""
     return expect_items((call.item, None)) if call.item else expect(call.succeeds)
 
 
 def instances_of(request: Request) -> list[str]:
-    """What the request's service must hold: nothing when it names none."""
+    """Return the ids of the instances that must exist before the request."""
     text = f"{request.path} {request.body}"
     return [INSTANCE, OTHER_INSTANCE] if OTHER_INSTANCE in text else [INSTANCE] if SERVICE in text else []
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What is wrong with the answer of a front end to a case."""
+    """A wrong answer of a front end."""
 
     front: str
     case: str
@@ -106,17 +109,17 @@ class Failure:
 
 @dataclass
 class Run:
-    """Cases that are run through front ends, and their failures."""
+    """A run of cases through front ends, with its failures."""
 
     fronts: Sequence[FrontEnd]
     failures: list[Failure] = field(default_factory=list)
     numbers: ClassVar[Iterator[int]] = count()
 
     def run(self, cases: Sequence[Case], *, refused: bool = False) -> None:
-        """Give each case the service and the instances that it names, and run it through every front end.
+        """Create the service and the instances of each case, and run it through every front end.
 
-        Arguments:
-            refused: whether all are refused, so that nothing may change.
+        Args:
+            refused: True when all cases are refused, so that no change may be appended to the log.
         """
         named = [(f"case-{next(self.numbers):05}", case) for case in cases]
         self.prepare(named)
@@ -130,7 +133,7 @@ class Run:
             ]
 
     def changes(self, query: str = "") -> Any:
-        """Changes of the log, and its end, as the front end reads them that has no copy of it."""
+        """Return changes and the newest index from the last front end, WSGI, which reads the database."""
         bearer = token("registry-readers", subject="reader")
         return self.fronts[-1].ask(Request("GET", f"/registry/watch{query}", None, bearer)).json
 
@@ -165,7 +168,7 @@ class Run:
             ]
 
     def conclude(self) -> None:
-        """Fail with all that was found."""
+        """Fail with all failures."""
         shown = [str(failure)[:CHARACTERS_SHOWN] for failure in self.failures[:FAILURES_SHOWN]]
         shown.append(f"{len(self.failures)} failures")
         assert not self.failures, "\n".join(shown)

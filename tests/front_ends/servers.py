@@ -1,4 +1,4 @@
-"""Start the registry behind both servers over one database, and end them again."""
+"""Start an ASGI and a WSGI server over one database, and stop them."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
-# As `make run` starts it, apart from its processes and its log's format.
+# As `make run` starts it, with one process and the default log format.
 ASGI = ("-m", "uvicorn", "registry_project.asgi:application", "--lifespan=on", "--no-access-log", "--log-level=warning")
 NAMES = "asgi", "wsgi"
 WSGI = ("-m", "tests.front_ends.wsgi_server")
@@ -32,7 +32,7 @@ WHERE t.app_label = 'service_registry' AND p.codename = ANY (%s)
 
 @contextmanager
 def migrated_database(groups: dict[str, frozenset[str]]) -> Iterator[str]:
-    """The URL of a new database on the suite's PostgreSQL, in which these groups have these permissions."""
+    """Create a database on the PostgreSQL of the tests, with these groups and their permissions. Yields its URL."""
     url = urlsplit(os.environ["DATABASE_URL"])
     name = f"front_ends_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
     new = url._replace(path=f"/{name}").geturl()
@@ -53,7 +53,7 @@ def environment_of(database_url: str) -> dict[str, str]:
     return os.environ | {
         "DATABASE_URL": database_url,
         "DEBUG": "true",
-        "REGISTRY_DEFAULT_TTL_SECONDS": "86400",  # no instance may expire while a test compares
+        "REGISTRY_DEFAULT_TTL_SECONDS": "86400",  # no instance may expire during a test
         "REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000",
     }
 
@@ -62,10 +62,11 @@ def environment_of(database_url: str) -> dict[str, str]:
 def serving(
     database_url: str, directory: Path, suffix: str = "", module: str | None = None
 ) -> Iterator[tuple[FrontEnd, FrontEnd]]:
-    """Both front ends, ready. The namespace of each is its name with `suffix`.
+    """Start both front ends, and stop them at the end.
 
-    Arguments:
-        module: what serves them in place of the servers of production; it is given a front end's name and port.
+    Args:
+        suffix: appended to the name of each front end for its namespace.
+        module: a module to run instead of the servers; its arguments are the front end's name and port.
     """
     ports = free_port(), free_port()
     commands: list[Sequence[str]] = [[*ASGI, f"--port={ports[0]}"], [*WSGI, str(ports[1])]]

@@ -1,4 +1,4 @@
-"""What is sent and breaks the contract, through every front end: each is refused by name, and nothing is done."""
+"""Invalid requests through every front end are refused with the name of the field, and change nothing."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,36 +30,36 @@ OBJECT_BYTES, BODY_BYTES = 64 * 1024, 1024 * 1024
 
 @pytest.fixture
 def bearer() -> str:
-    """Of somebody who may do everything with the service."""
+    """A token that permits everything and owns the services of the cases."""
     return token("registry-admins", TEAM, subject="admin")
 
 
-def test_a_bad_field_is_refused_by_name(run: Run, bearer: str) -> None:
+def test_object_with_an_invalid_field_is_refused_by_name(run: Run, bearer: str) -> None:
     run.run(bad_fields(bearer), refused=True)
     run.conclude()
 
 
-def test_a_bad_field_of_an_item_is_refused_for_that_item(run: Run, bearer: str) -> None:
+def test_item_with_an_invalid_field_is_refused_by_name(run: Run, bearer: str) -> None:
     run.run(bad_items(bearer))
     run.conclude()
 
 
-def test_a_body_that_is_no_json_of_ours_is_refused(run: Run, bearer: str) -> None:
+def test_body_that_is_not_strict_json_is_refused(run: Run, bearer: str) -> None:
     run.run(bad_json(bearer), refused=True)
     run.conclude()
 
 
-def test_a_bad_query_is_refused_by_name(run: Run, bearer: str) -> None:
+def test_query_with_an_invalid_parameter_is_refused_by_name(run: Run, bearer: str) -> None:
     run.run(bad_queries(bearer), refused=True)
     run.conclude()
 
 
-def test_an_operation_takes_no_parameters(run: Run, bearer: str) -> None:
+def test_operation_with_a_query_is_refused(run: Run, bearer: str) -> None:
     run.run(superfluous_queries(bearer), refused=True)
     run.conclude()
 
 
-def test_a_missing_field_is_refused_by_name(run: Run, bearer: str) -> None:
+def test_object_without_a_required_field_is_refused_by_name(run: Run, bearer: str) -> None:
     required = {"service_name", "instance_id", "host", "port", "owners", "reason", "status"}
     cases = [
         Case(
@@ -74,7 +74,7 @@ def test_a_missing_field_is_refused_by_name(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_an_array_is_judged_item_by_item(run: Run, bearer: str) -> None:
+def test_array_is_judged_item_by_item(run: Run, bearer: str) -> None:
     cases = []
     for call in ARRAYS:
         (good,) = call.body
@@ -95,7 +95,7 @@ def test_an_array_is_judged_item_by_item(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_metadata_that_looks_secret_is_refused_by_its_key(run: Run, bearer: str) -> None:
+def test_metadata_with_a_secret_key_is_refused_by_that_key(run: Run, bearer: str) -> None:
     call = BY_NAME["register"]
     cases = [
         Case(
@@ -110,7 +110,7 @@ def test_metadata_that_looks_secret_is_refused_by_its_key(run: Run, bearer: str)
 
 
 def names_the_key(key: str) -> Check:
-    """A check that the answer names the key and does not repeat its value."""
+    """Return a check that the problem contains the key and not its value."""
     refused = expect(400, "invalid", fields=["metadata"])
 
     def check(answer: Answer) -> str | None:
@@ -120,7 +120,7 @@ def names_the_key(key: str) -> Check:
     return check
 
 
-def test_a_body_that_is_no_object_is_refused(run: Run, bearer: str) -> None:
+def test_body_that_is_no_object_is_refused(run: Run, bearer: str) -> None:
     cases = []
     for call in OBJECTS:
         documents = [each for each in inputs.NO_OBJECTS if not (isinstance(each, list) and is_operation(call))]
@@ -137,7 +137,7 @@ def test_a_body_that_is_no_object_is_refused(run: Run, bearer: str) -> None:
 
 
 def padded(document: Any, size: int) -> bytes:
-    """A document of this many bytes once the placeholders are replaced: space is no part of JSON's meaning."""
+    """Return the document with trailing spaces, `size` bytes long once the placeholders are replaced."""
     text = inputs.as_json(document)
     growth = text.count(SERVICE.encode()) * (len("case-00000") - len(SERVICE))
     growth += text.count(NAMESPACE.encode()) * (len("asgi") - len(NAMESPACE))
@@ -145,7 +145,7 @@ def padded(document: Any, size: int) -> bytes:
 
 
 def sizes(call: Call, bearer: str) -> Iterator[Case]:
-    """The longest body, one that is a byte longer, and those that the registry does not read to their end."""
+    """Yield a body at its limit, one that is a byte longer, and two that the registry does not read to the end."""
     longest = OBJECT_BYTES if not call.item else BODY_BYTES
     good = succeeds(call)
     too_large = expect(413, "too_large")
@@ -161,19 +161,19 @@ def sizes(call: Call, bearer: str) -> Iterator[Case]:
     yield Case(f"{call.name}, too long in chunks", replace(plain, body=None, chunks=[*chunks, whole]), too_large)
 
 
-def test_a_body_that_is_too_large_is_refused(run: Run, bearer: str) -> None:
+def test_body_over_its_limit_is_too_large(run: Run, bearer: str) -> None:
     run.run([case for call in WITH_BODY for case in sizes(call, bearer)])
     run.conclude()
 
 
-def test_a_body_in_chunks_is_read(run: Run, bearer: str) -> None:
+def test_chunked_body_is_read(run: Run, bearer: str) -> None:
     body = inputs.as_json(KEY | {"service_name": "nowhere"})
     request = Request("POST", "/registry/heartbeat", bearer=bearer, chunks=[body[:9], body[9:]])
     run.run([Case("a heartbeat in chunks", request, expect(404, "instance_not_found", reason="never_registered"))])
     run.conclude()
 
 
-def test_a_body_of_another_media_type_is_refused(run: Run, bearer: str) -> None:
+def test_body_of_another_media_type_is_refused(run: Run, bearer: str) -> None:
     cases = [
         Case(
             f"{call.name} of {media_type or 'none'}",
@@ -187,7 +187,7 @@ def test_a_body_of_another_media_type_is_refused(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_a_charset_changes_nothing(run: Run, bearer: str) -> None:
+def test_charset_of_a_media_type_is_ignored(run: Run, bearer: str) -> None:
     cases = [
         Case(
             f"{call.name} of {media_type}",
@@ -203,7 +203,7 @@ def test_a_charset_changes_nothing(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_too_many_parameters_are_refused(run: Run, bearer: str) -> None:
+def test_query_with_too_many_parameters_is_refused(run: Run, bearer: str) -> None:
     query = "&".join(["tag=a"] * 1001)
     paths = ("/registry/services", f"/registry/services/{SERVICE}", "/registry/watch", "/registry/changes")
     cases = [
@@ -215,7 +215,7 @@ def test_too_many_parameters_are_refused(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_a_bad_name_in_the_path_is_refused_by_name(run: Run, bearer: str) -> None:
+def test_path_with_an_invalid_name_is_refused_by_name(run: Run, bearer: str) -> None:
     bodies = {"owners": {"owners": [TEAM]}, "release": {"reason": "x"}, "status": {"status": "UP", "reason": "x"}}
     cases = [
         Case(
@@ -229,7 +229,7 @@ def test_a_bad_name_in_the_path_is_refused_by_name(run: Run, bearer: str) -> Non
     run.conclude()
 
 
-def test_another_method_is_refused(run: Run, bearer: str) -> None:
+def test_request_with_another_method_is_refused_with_allow(run: Run, bearer: str) -> None:
     cases = [
         Case(f"{method} {path}{slash}", Request(method, path + slash, None, bearer), allows(allowed))
         for path, allowed in inputs.METHODS.items()
@@ -242,7 +242,7 @@ def test_another_method_is_refused(run: Run, bearer: str) -> None:
 
 
 def allows(methods: set[str]) -> Check:
-    """A check that the answer is 405 and names these methods."""
+    """Return a check that the answer is 405 and that Allow names these methods."""
     refused = expect(405, "method_not_allowed")
 
     def check(answer: Answer) -> str | None:
@@ -252,7 +252,7 @@ def allows(methods: set[str]) -> Check:
     return check
 
 
-def test_an_unknown_path_is_not_found(run: Run, bearer: str) -> None:
+def test_unknown_path_is_not_found(run: Run, bearer: str) -> None:
     cases = [
         Case(f"{method} {path}", Request(method, path, None, sent), expect(404, "not_found"))
         for path in inputs.UNKNOWN_PATHS
@@ -263,7 +263,7 @@ def test_an_unknown_path_is_not_found(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_an_unknown_host_is_refused(run: Run, bearer: str) -> None:
+def test_unknown_host_is_misdirected(run: Run, bearer: str) -> None:
     tried = [(call, "evil.example") for call in CALLS if call.path.startswith("/registry/")]
     tried += [(BY_NAME[name], host) for name in ("heartbeat", "discovery") for host in inputs.BAD_HOSTS]
     cases = [

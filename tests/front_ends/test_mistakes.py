@@ -1,4 +1,4 @@
-"""Mistakes that are made on purpose: each must be found by the cases that are there for it."""
+"""Deliberate mistakes in both front ends, each of which must make cases fail."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from tests.front_ends.client import FrontEnd, Request
 from tests.front_ends.running import Case, Run
 from tests.front_ends.servers import serving
 
-# Every seventh case is enough to see that the tables find a mistake.
+# Each seventh case is enough to find a mistake.
 SOME = 7
 PARTS: dict[str, Callable[[str], list[Case]]] = {
     "permissions": lambda _bearer: [*permission_matrix({"no-role": frozenset()}, TEAM)],
@@ -30,7 +30,7 @@ PARTS: dict[str, Callable[[str], list[Case]]] = {
     "queries": lambda bearer: [*bad_queries(bearer), *superfluous_queries(bearer)][::SOME],
     "JSON": lambda bearer: bad_json(bearer)[::SOME],
 }
-# A second rule stands behind the view's check: who may not see all changes has to name a service.
+# The operation checks `view_change` again when the query names no service.
 CHECKED_TWICE = {"changes"}
 
 
@@ -42,40 +42,40 @@ def mistaken(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def make(front: FrontEnd, name: str) -> dict[str, str]:
-    """Make a mistake, or with an empty name none besides; return all, each with the part that must find it."""
+    """Make a mistake, if `name` is not empty. Returns the parts that must find the mistakes, by mistake."""
     mistakes: dict[str, str] = json.loads(front.ask(Request("POST", f"/mistakes/{quote(name)}")).body)
     return mistakes
 
 
 def failing(front: FrontEnd, part: str) -> set[str]:
-    """The cases of a part that fail."""
+    """Return the names of the cases of a part that fail."""
     run = Run([front])
     run.run(PARTS[part](token("registry-admins", TEAM, subject="admin")))
     return {failure.case for failure in run.failures}
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["asgi", "wsgi"])
-def test_a_mistake_is_found(mistaken: tuple[FrontEnd, FrontEnd], place: int) -> None:
+def test_each_mistake_makes_cases_fail(mistaken: tuple[FrontEnd, FrontEnd], place: int) -> None:
     front = mistaken[place]
     found = {}
     for name, part in make(front, "").items():
         make(front, name)
         found[name] = failing(front, part)
         make(front, "none")
-    overlooked = [name for name, cases in found.items() if not cases and not is_of_the_other_way(front, name)]
+    overlooked = [name for name, cases in found.items() if not cases and not is_bypassed(front, name)]
     assert overlooked == []
     by_handlers = {case for name, cases in found.items() if "does not check" in name for case in cases}
-    found_calls = {call.name for call in CALLS if any(case.startswith(f"{call.name} by") for case in by_handlers)}
-    assert {call.name for call in CALLS} - found_calls == CHECKED_TWICE, "a handler's mistake for each other call"
+    guarded = {call.name for call in CALLS if any(case.startswith(f"{call.name} by") for case in by_handlers)}
+    assert {call.name for call in CALLS} - guarded == CHECKED_TWICE, "calls whose handler or view has no mistake"
 
 
-def is_of_the_other_way(front: FrontEnd, name: str) -> bool:
-    """Whether a view has the mistake whose calls this front end answers by an asynchronous handler."""
+def is_bypassed(front: FrontEnd, name: str) -> bool:
+    """Return whether the mistake is in a DRF view whose calls this front end answers by an ASGI handler."""
     return front.name == "asgi" and name.startswith(("RegistrationViewSet", "WatchViewSet"))
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["asgi", "wsgi"])
-def test_nothing_is_found_without_a_mistake(mistaken: tuple[FrontEnd, FrontEnd], place: int) -> None:
+def test_without_a_mistake_no_case_fails(mistaken: tuple[FrontEnd, FrontEnd], place: int) -> None:
     front = mistaken[place]
     make(front, "none")
     assert [case for part in PARTS for case in failing(front, part)] == []

@@ -1,4 +1,4 @@
-"""What is not there, or is another's by now, through every front end."""
+"""Not found, conflict and not modified through every front end."""
 
 from tests.client import token
 from tests.front_ends.calls import CALLS, INSTANCE, KEY, OTHER_INSTANCE, SERVICE, TEAM
@@ -10,8 +10,7 @@ ABSENT = KEY | {"instance_id": "absent"}
 LATER = KEY | {"epoch": 2**50}
 
 
-def test_what_is_not_there_is_not_found(run: Run) -> None:
-    """Of a service that was never registered, and of an instance of one that was."""
+def test_call_for_an_unknown_name_is_not_found(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     nowhere = KEY | {"service_name": f"never-{SERVICE}"}
     never = expect(404, "instance_not_found", reason="never_registered")
@@ -48,7 +47,7 @@ def test_what_is_not_there_is_not_found(run: Run) -> None:
     run.conclude()
 
 
-def test_an_item_is_not_found_or_superseded_by_itself(run: Run) -> None:
+def test_item_that_is_unknown_or_superseded_fails_alone(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     other = KEY | {"instance_id": OTHER_INSTANCE}
     outcomes = {
@@ -64,7 +63,7 @@ def test_an_item_is_not_found_or_superseded_by_itself(run: Run) -> None:
     run.conclude()
 
 
-def test_another_epoch_is_superseded(run: Run) -> None:
+def test_write_with_another_epoch_is_superseded(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     run.run(
         [
@@ -76,7 +75,7 @@ def test_another_epoch_is_superseded(run: Run) -> None:
     run.conclude()
 
 
-def test_an_instance_that_was_deregistered_is_told_so(run: Run) -> None:
+def test_deregistered_instance_is_not_found_with_that_reason(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     path = f"/registry/instance/{SERVICE}/{INSTANCE}?namespace={NAMESPACE}"
     gone = expect(404, "instance_not_found", reason="deregistered")
@@ -96,14 +95,14 @@ def test_an_instance_that_was_deregistered_is_told_so(run: Run) -> None:
     run.conclude()
 
 
-def test_a_service_with_instances_is_not_deleted(run: Run) -> None:
+def test_delete_of_a_service_with_instances_is_refused(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     path = f"/registry/services/{SERVICE}?namespace={NAMESPACE}"
     run.run([Case("delete", Request("DELETE", path, None, admin), expect(409, "service_not_empty"))], refused=True)
     run.conclude()
 
 
-def test_an_id_of_several_services_is_ambiguous(run: Run) -> None:
+def test_instance_id_of_two_services_is_ambiguous(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     for front in run.fronts:
         for name in ("ambiguous-a", "ambiguous-b"):
@@ -114,7 +113,7 @@ def test_an_id_of_several_services_is_ambiguous(run: Run) -> None:
     run.conclude()
 
 
-def test_a_known_state_is_not_sent_again(run: Run) -> None:
+def test_discovery_with_a_matching_etag_is_not_modified(run: Run) -> None:
     reader = token("registry-readers", subject="reader")
     path = f"/registry/services/{SERVICE}?namespace={NAMESPACE}"
     conditions = {"*": 304, '"x"': 200, "": 200}

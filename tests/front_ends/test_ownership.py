@@ -1,4 +1,4 @@
-"""Whose services are whose, through every front end."""
+"""Ownership of services through every front end."""
 
 from itertools import count
 from typing import Any
@@ -29,7 +29,7 @@ def team(name: str = TEAM) -> str:
     return token("registry-services", name, subject=name)
 
 
-def test_a_foreign_service_is_refused_whether_or_not_the_instance_exists(run: Run) -> None:
+def test_write_in_a_foreign_service_is_not_owner_whatever_exists(run: Run) -> None:
     stranger = team(OTHER_TEAM)
     absent = KEY | {"instance_id": "absent"}
     run.run(
@@ -50,8 +50,8 @@ def test_a_foreign_service_is_refused_whether_or_not_the_instance_exists(run: Ru
     run.conclude()
 
 
-def test_an_array_is_judged_item_by_item(run: Run) -> None:
-    """The first and the last item are the caller's own, one is foreign, and one service does not exist."""
+def test_array_is_judged_item_by_item(run: Run) -> None:
+    """The array has two own items, a foreign one, and one of a service that does not exist."""
     items: dict[str, list[tuple[int, str | None]]] = {
         "register": [(200, None), FOREIGN, (201, None), (200, None)],
         "heartbeat": [(200, None), FOREIGN, (404, "instance_not_found"), (200, None)],
@@ -79,7 +79,7 @@ def test_an_array_is_judged_item_by_item(run: Run) -> None:
     run.conclude()
 
 
-def test_an_operator_may_deregister_and_override_what_others_own(run: Run) -> None:
+def test_operator_deregisters_and_overrides_in_foreign_services(run: Run) -> None:
     operator = token("registry-operators", OTHER_TEAM, subject="operator")
     permitted = {"deregister": 204, "deregister in an array": None, "override": 200, "clear override": 200}
     run.run(
@@ -97,11 +97,11 @@ def test_an_operator_may_deregister_and_override_what_others_own(run: Run) -> No
 
 
 def claims(instance_id: str = INSTANCE, **fields: Any) -> dict[str, Any]:
-    """A registration that creates its service."""
+    """Return a registration that creates its service."""
     return registration(f"new-{SERVICE}", instance_id, namespace=NAMESPACE, **fields)
 
 
-def test_the_first_registration_claims_a_service(run: Run) -> None:
+def test_first_registration_claims_the_service(run: Run) -> None:
     one, several = team(), token("registry-services", TEAM, OTHER_TEAM, "offline_access", subject="several")
     none = token("registry-services", "uma_authorization", "default-roles-shop", subject="none")
     cases = [
@@ -138,7 +138,7 @@ def test_the_first_registration_claims_a_service(run: Run) -> None:
 
 
 class Service:
-    """A service of its own for a story that is told through both front ends."""
+    """A service in the namespace `default`, for requests to both front ends."""
 
     def __init__(self, fronts: tuple[FrontEnd, FrontEnd]) -> None:
         self.fronts = fronts
@@ -151,8 +151,8 @@ class Service:
     def give(self, front: FrontEnd, *owners: str) -> int:
         return self.ask(front, "PUT", f"/registry/services/{self.name}/owners", {"owners": owners}, self.admin).status
 
-    def words(self, front: FrontEnd, bearer: str) -> list[tuple[int, str | None]]:
-        """What becomes of a registration and a heartbeat, alone and in an array."""
+    def outcomes(self, front: FrontEnd, bearer: str) -> list[tuple[int, str | None]]:
+        """Return status and code of a registration and a heartbeat, each as an object and as an array."""
         register, beat = registration(self.name, INSTANCE), {"service_name": self.name, "instance_id": INSTANCE}
         found: list[tuple[int, str | None]] = []
         for path, body in (("register", register), ("heartbeat", beat)):
@@ -166,10 +166,10 @@ OWN = [(200, None)] * 4
 
 
 @pytest.mark.parametrize("giver", [0, 1], ids=["asgi", "wsgi"])
-def test_new_owners_are_the_owners_at_once_everywhere(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
+def test_owners_set_by_one_front_end_are_respected_by_both(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
     service, first, second = Service(fronts), team("team-first"), team("team-second")
     assert service.give(fronts[giver], "team-first") == 201
-    assert service.words(fronts[0], first)[0] == (201, None)
+    assert service.outcomes(fronts[0], first)[0] == (201, None)
     for owners, ours, theirs in (
         (["team-first"], OWN, [FOREIGN] * 4),
         (["team-first", "team-second"], OWN, OWN),
@@ -177,17 +177,20 @@ def test_new_owners_are_the_owners_at_once_everywhere(fronts: tuple[FrontEnd, Fr
     ):
         assert service.give(fronts[giver], *owners) == 200
         for front in fronts:
-            assert (service.words(front, first), service.words(front, second)) == (ours, theirs), (front.name, owners)
+            assert (service.outcomes(front, first), service.outcomes(front, second)) == (ours, theirs), (
+                front.name,
+                owners,
+            )
 
 
 @pytest.mark.parametrize("giver", [0, 1], ids=["asgi", "wsgi"])
-def test_a_service_is_never_without_an_owner(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
+def test_name_of_a_deleted_service_is_reserved_to_its_last_owner(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
     service, first, second = Service(fronts), team("team-first"), team("team-second")
     assert service.give(fronts[giver], "team-first") == 201
     assert service.give(fronts[giver]) == 400
-    assert service.words(fronts[1 - giver], second) == [FOREIGN] * 4
+    assert service.outcomes(fronts[1 - giver], second) == [FOREIGN] * 4
     deleted = service.ask(fronts[giver], "DELETE", f"/registry/services/{service.name}", None, service.admin)
     assert deleted.status == 204
     for front in fronts:  # the name is kept for its last owner
-        assert service.words(front, second)[:2] == [FOREIGN] * 2
-    assert service.words(fronts[giver], first) == [(201, None), *OWN[1:]]
+        assert service.outcomes(front, second)[:2] == [FOREIGN] * 2
+    assert service.outcomes(fronts[giver], first) == [(201, None), *OWN[1:]]

@@ -1,4 +1,4 @@
-"""Who may do what, through every front end: a denial for every cell of the table."""
+"""Permissions of every call through every front end: an acceptance or a denial for each cell of the table."""
 
 from dataclasses import replace
 
@@ -7,22 +7,22 @@ from tests.front_ends.cases import permission_matrix
 from tests.front_ends.running import Run
 
 
-def test_a_role_of_the_owning_team_may_do_what_the_table_says(run: Run) -> None:
+def test_call_by_each_role_of_the_owning_team_follows_the_table(run: Run) -> None:
     run.run([*permission_matrix(ROLES, TEAM)])
     run.conclude()
 
 
-def test_a_role_of_another_team_may_do_what_the_table_says(run: Run) -> None:
+def test_call_by_each_role_of_another_team_follows_the_table(run: Run) -> None:
     run.run([*permission_matrix(ROLES, OTHER_TEAM)])
     run.conclude()
 
 
-def test_each_permission_is_needed_and_no_other(run: Run) -> None:
+def test_call_with_each_permission_missing_follows_the_table(run: Run) -> None:
     run.run([*permission_matrix(groups(), TEAM)])
     run.conclude()
 
 
-def test_a_slash_at_the_end_of_the_path_makes_no_difference(run: Run) -> None:
+def test_call_with_a_trailing_slash_follows_the_table(run: Run) -> None:
     calls = [replace(call, path=with_slash(call.path)) for call in CALLS if call.path.startswith("/registry/")]
     roles = {role: ROLES[role] for role in ("no-role", "registry-services", "registry-admins")}
     run.run([*permission_matrix(roles, TEAM, calls)])

@@ -1,4 +1,4 @@
-"""Who is refused, in which order, and how, through every front end."""
+"""Authentication, order of refusals and content of problems through every front end."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ CANARY = "sesame"
 
 
 def changed_token(bearer: str, **header: Any) -> str:
-    """The token with another header, and so with a signature that is not its own."""
+    """Return the token with another header, which its signature does not match."""
     _header, payload, signature = bearer.split(".")
     text = json.dumps({"typ": "at+jwt", "kid": "unknown", "alg": "RS256"} | header).encode()
     return note_token(f"{base64.urlsafe_b64encode(text).decode().rstrip('=')}.{payload}.{signature}")
@@ -31,7 +31,7 @@ def of_another(audience: str, issuer: str) -> str:
 
 
 def credentials() -> dict[str, tuple[str, str]]:
-    """What stands in Authorization, and the code of the refusal."""
+    """Return values of Authorization that are refused, with the code of the problem."""
     good = token("registry-admins", TEAM, subject="admin")
     tokens = {
         "garbage": "a.b.c",
@@ -51,7 +51,7 @@ def credentials() -> dict[str, tuple[str, str]]:
     return {"nothing": ("", "not_authenticated")} | {name: (value, "token_invalid") for name, value in refused.items()}
 
 
-def test_nobody_is_served_without_a_good_token(run: Run) -> None:
+def test_call_without_a_valid_token_is_unauthorized(run: Run) -> None:
     run.run(
         [
             Case(
@@ -67,7 +67,7 @@ def test_nobody_is_served_without_a_good_token(run: Run) -> None:
     run.conclude()
 
 
-def test_the_scheme_is_read_without_case(run: Run) -> None:
+def test_authorization_scheme_in_any_case_is_accepted(run: Run) -> None:
     good = token("registry-admins", TEAM, subject="admin")
     served = expect(200)
     run.run(
@@ -86,12 +86,12 @@ def test_the_scheme_is_read_without_case(run: Run) -> None:
 
 
 def separator_of(call: Call) -> str:
-    """What goes before another parameter."""
+    """Return the character before the next query parameter of the call."""
     return "&" if "?" in call.path else "?"
 
 
 def wrong_requests(call: Call, bearer: str | None) -> Iterator[tuple[str, Request]]:
-    """The call with everything wrong that is looked at after the token and the permission."""
+    """Yield the call with each defect that is checked after the token and the permission."""
     plain = request_of(call, bearer)
     yield "a service that is not there", replace(plain, path=call.path.replace(SERVICE, "nowhere"))
     yield "a bad query", replace(plain, path=f"{call.path}{separator_of(call)}nonsense=1")
@@ -106,7 +106,7 @@ def wrong_requests(call: Call, bearer: str | None) -> Iterator[tuple[str, Reques
     yield "a body that is announced", replace(plain, body=None, headers=announced)
 
 
-def test_a_token_is_looked_at_before_all_else(run: Run) -> None:
+def test_token_is_checked_before_the_rest_of_the_request(run: Run) -> None:
     run.run(
         [
             Case(f"{call.name} with {name}", request, expect(401, code))
@@ -119,7 +119,7 @@ def test_a_token_is_looked_at_before_all_else(run: Run) -> None:
     run.conclude()
 
 
-def test_a_permission_is_looked_at_before_the_request(run: Run) -> None:
+def test_permission_is_checked_before_query_and_body(run: Run) -> None:
     bearer = token("no-role", TEAM, subject="nobody")
     run.run(
         [
@@ -136,8 +136,7 @@ def test_a_permission_is_looked_at_before_the_request(run: Run) -> None:
     run.conclude()
 
 
-def test_changes_of_all_services_are_refused_before_the_query_is_read(run: Run) -> None:
-    """A caller without `view_change` must name a service, whatever else is wrong with the query."""
+def test_changes_without_a_service_need_view_change_whatever_the_query(run: Run) -> None:
     bearer = token("registry-services", TEAM, subject="owner")
     queries = ("", "namespace=default", "instance_id=a", "actor=payments", "limit=0", "nonsense=1")
     cases = [
@@ -152,8 +151,7 @@ def test_changes_of_all_services_are_refused_before_the_query_is_read(run: Run) 
     run.conclude()
 
 
-def test_a_request_is_read_before_anything_is_looked_up(run: Run) -> None:
-    """Neither a foreign service nor one that is not there hides what is wrong with a body or a query."""
+def test_request_is_validated_before_the_service_is_looked_up(run: Run) -> None:
     bearer = token("registry-services", OTHER_TEAM, subject="stranger")
     cases = []
     for call in CALLS:
@@ -181,7 +179,7 @@ def never_repeats(answer: Answer) -> str | None:
 
 
 def with_canaries() -> Iterator[tuple[str, Request]]:
-    """Requests that are refused, with the canary in every place that a client fills."""
+    """Yield refused requests with the canary in every part that a client controls."""
     admin = token("registry-admins", TEAM, subject="admin")
     for field in ("namespace", "service_name", "instance_id", "host", "scheme", "zone", "status", "owner"):
         yield (
@@ -229,12 +227,12 @@ def with_canaries() -> Iterator[tuple[str, Request]]:
     yield "scheme", Request("GET", "/registry/services", headers=(("Authorization", f"{CANARY} {CANARY}"),))
 
 
-def test_nothing_that_was_sent_comes_back_in_a_problem(run: Run) -> None:
+def test_problem_never_contains_what_was_sent(run: Run) -> None:
     run.run([Case(name, request, never_repeats) for name, request in with_canaries()], refused=True)
     run.conclude()
 
 
-def test_a_header_that_comes_twice_is_judged_as_one(run: Run) -> None:
+def test_repeated_header_is_read_as_one(run: Run) -> None:
     good = token("registry-admins", TEAM, subject="admin")
     twice: list[tuple[str, str, str, Check | None]] = [
         ("X-Twice", "a", "b", None),
@@ -259,7 +257,7 @@ def test_a_header_that_comes_twice_is_judged_as_one(run: Run) -> None:
 REPEATED = "of-somebody.else:1"
 
 
-def test_a_request_id_is_kept_when_it_is_sane(run: Run) -> None:
+def test_request_id_is_kept_only_when_it_is_valid(run: Run) -> None:
     bearer = token("registry-admins", TEAM, subject="admin")
     for call in CALLS:
         for sent, kept in ((REPEATED, True), ("a b", False), ("x" * 129, False), ("", False), ("\u00e9", False)):

@@ -1,7 +1,7 @@
 """Serve the registry's WSGI application on threads: `python -m tests.front_ends.wsgi_server PORT`.
 
-The standard library's server, with what every WSGI server in production adds: connections that are kept alive, bodies
-that come in chunks, and no body in the answer to HEAD.
+The standard library's server, extended by what WSGI servers in production have: keep-alive connections, chunked bodies,
+and no body in the answer to HEAD.
 """
 
 import io
@@ -12,18 +12,18 @@ from wsgiref.headers import Headers
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIApplication
 
-# Longer bodies are left unread, and the connection is closed after the answer.
+# Longer bodies are not read, and the connection is closed after the answer.
 BODY_LIMIT = 1024 * 1024 + 1
 
 
 class ThreadingServer(ThreadingMixIn, WSGIServer):
-    """A thread for each connection."""
+    """A server with a thread for each connection."""
 
     daemon_threads = True
 
 
 class Answer(ServerHandler):
-    """One answer in HTTP/1.1."""
+    """An answer in HTTP/1.1."""
 
     http_version = "1.1"
     environ: dict[str, Any]
@@ -31,7 +31,7 @@ class Answer(ServerHandler):
     request_handler: Any
 
     def cleanup_headers(self) -> None:
-        """Say so when the connection ends with the answer, as one without a length does."""
+        """Close the connection after an answer without a length, and announce it."""
         super().cleanup_headers()
         if "Content-Length" not in self.headers:
             self.request_handler.close_connection = True
@@ -43,11 +43,11 @@ class Answer(ServerHandler):
 
 
 class Connection(WSGIRequestHandler):
-    """The requests of one connection, one after the other."""
+    """A connection, which serves one request after another."""
 
     close_connection: bool
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are written apart, and the second would wait 40 ms
+    disable_nagle_algorithm = True  # head and body are two writes; the second would wait 40 ms for an ACK
 
     def handle(self) -> None:
         self.close_connection = False
@@ -63,7 +63,7 @@ class Connection(WSGIRequestHandler):
             answer.run(cast(Any, self.server).get_app())
 
     def read_body(self) -> bytes:
-        """The whole body; of one that is too long the beginning."""
+        """Return the body; nothing, or the beginning, of one that is too long."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return self.read_chunks()
         length = int(self.headers.get("Content-Length") or 0)
@@ -84,7 +84,7 @@ class Connection(WSGIRequestHandler):
         return body
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the standard library's name)
-        """The registry writes its own log."""
+        """Write nothing: the registry has its own request log."""
 
 
 def serve(application: WSGIApplication, port: int) -> None:
