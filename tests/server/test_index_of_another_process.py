@@ -1,9 +1,12 @@
-"""Indexes that one web process gives and another one has not read yet."""
+"""Indexes that one web process gave and another one has not read yet."""
 
+import http.client
+import json
 import os
 import signal
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.client import registration, token
 from tests.server.registry import Registry
@@ -34,3 +37,39 @@ def test_watch_from_an_index_of_another_process_is_never_gone(tmp_path: Path) ->
                 statuses.append(connection.recv(12).decode())
     assert set(statuses) <= {"HTTP/1.1 200", "HTTP/1.1 503"}
     assert "HTTP/1.1 200" in statuses
+
+
+def test_page_of_another_process_is_not_older_than_the_first_page(tmp_path: Path) -> None:
+    """A client watches from the first page's index: a later page must contain all changes up to it.
+
+    The other process is stopped while more than a page of changes is committed, and gets the request for the second
+    page before it continues. It may respond that it cannot say yet (503).
+    """
+    bearer = token("registry-readers")
+    replies = []
+    with Registry(tmp_path, web_processes=2) as registry:
+        team = registry.caller("registry-services", "team")
+        team.register("walk-a")
+        team.register("walk-b")
+        for trial in range(1, TRIALS + 1):
+            os.kill(registry.web[1].pid, signal.SIGSTOP)
+            try:
+                items = [registration(f"big-{trial}", f"i-{number}", ttl_seconds=3600) for number in range(1000)]
+                assert team.call("POST", "/registry/register", items).status == 200
+                team.register("walk-b", weight=trial)
+                first = team.call("GET", "/registry/services?name=walk-*&limit=1").json
+                connection = http.client.HTTPConnection("127.0.0.1", registry.ports[1], timeout=60)
+                path = f"/registry/services?name=walk-*&limit=1&after={quote(first['next'])}"
+                connection.request("GET", path, headers={"Authorization": f"Bearer {bearer}"})
+            finally:
+                os.kill(registry.web[1].pid, signal.SIGCONT)
+            with connection.getresponse() as response:
+                page = json.loads(response.read())
+                replies.append((trial, response.status, page))
+            connection.close()
+    assert {status for _trial, status, _page in replies} <= {200, 503}
+    pages = [(trial, page) for trial, status, page in replies if status == 200]
+    assert pages
+    assert [page["services"][0]["instances"][0]["weight"] for _trial, page in pages] == [
+        trial for trial, _page in pages
+    ]

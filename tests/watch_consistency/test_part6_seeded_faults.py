@@ -63,7 +63,7 @@ def count_lists_that_lack_a_change(registry: Registry) -> tuple[int, int]:
 
     def write() -> None:
         for port in itertools.count(1):
-            writer.call("POST", "/registry/register", registration("alone", port=port))
+            writer.call("POST", "/registry/register", registration("alone", port=port, ttl_seconds=86400))
             if done.is_set():
                 return
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from service_registry import changelog
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.headers import replica_headers
@@ -70,8 +71,11 @@ class Listing:
             await self.blocking.catch_up_with(query.index)
             await self.blocking.wait_for_change(request, ALL_CHANGES, query.index, query.wait)
             await self.authenticator.revalidate(request, LIST_SERVICES, identity)
+        if after:
+            await self.blocking.catch_up_with(after.index)
         replica = await self.hub.current_replica()
-        if replica is None:
+        # A client watches from the index of the first page, which may come from another process: no page is older.
+        if replica is None or (after and replica.pk < changelog.parse_index(after.index)[1]):
             return await self.threads.run(lambda: with_retries(lambda: database_reads.list_services(query)))
         return await self.page(replica, query, after)
 
