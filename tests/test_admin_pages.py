@@ -55,7 +55,7 @@ def test_action_with_an_invalid_reason_asks_again(payments: Api, admin: Client, 
 def test_override_until_a_past_time_reports_the_refusal(payments: Api, admin: Client) -> None:
     payments.register()
     page = post_action(admin, "override", confirmed="yes", status="DOWN", reason="x", until="2001-01-01 00:00")
-    assert "0 of 1 overridden." in page
+    assert "0 of 1 done." in page
     assert '<li class="error">' in page
 
 

@@ -43,16 +43,11 @@ class ReasonField(forms.CharField):
 
 
 class ActionForm(forms.Form):
-    """The page of an action: its effect, its fields, and the call of the operation.
-
-    `operation` names the action in the log; `imperative` and `participle` name it on the pages.
-    """
+    """The page of an action: its effect, its fields, and the call of the operation, which the log names."""
 
     title: ClassVar[str]
     effect: ClassVar[str]
     operation: ClassVar[str]
-    imperative: ClassVar[str]
-    participle: ClassVar[str]
     reason = ReasonField(help_text="Stored with the change.")
 
     def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
@@ -66,7 +61,7 @@ class RemoveForm(ActionForm):
         "The instances are deregistered and leave the list at once. An instance that still runs may register again; "
         "to keep it away from traffic, override its status instead."
     )
-    operation, imperative, participle = "remove", "remove", "removed"
+    operation = "remove"
 
     def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
         items = [Deregistration(**instance_key(row)) for row in rows]
@@ -79,7 +74,7 @@ class OverrideForm(ActionForm):
         "The override replaces the status that the instances report. It stays in force through heartbeats, new "
         "registrations and removal."
     )
-    operation, imperative, participle = "override", "override", "overridden"
+    operation = "override"
     field_order = ("status", "until", "reason")
     status = forms.ChoiceField(choices=[(status, status) for status in Status.values], initial=Status.OUT_OF_SERVICE)
     until = forms.DateTimeField(required=False, help_text="UTC, e.g. 2026-12-31 23:59. Empty: until it is cleared.")
@@ -91,7 +86,7 @@ class OverrideForm(ActionForm):
 class ClearOverrideForm(ActionForm):
     title = "Clear overrides"
     effect = "The instances have the status again that they report."
-    operation, imperative, participle = "clear_override", "clear", "cleared"
+    operation = "clear_override"
 
     def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
         return manager.override([InstanceOverride(**instance_key(row), **self.cleaned_data) for row in rows], caller)
@@ -103,7 +98,7 @@ class ReleaseForm(ActionForm):
         "Protected instances of the services expire with the next sweep, and for 15 minutes no instance there becomes "
         "protected."
     )
-    operation, imperative, participle = "release", "release", "released"
+    operation = "release"
 
     def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
         orders = [ServiceRelease(namespace=row.namespace, name=row.name, **self.cleaned_data) for row in rows]
@@ -135,7 +130,7 @@ def run_action(
     refusals = [outcome for outcome in outcomes if isinstance(outcome, RegistryError)]
     done = len(outcomes) - len(refusals)
     level = messages.SUCCESS if done else messages.WARNING
-    model_admin.message_user(request, f"{done} of {len(outcomes)} {form.participle}.", level)
+    model_admin.message_user(request, f"{form.title}: {done} of {len(outcomes)} done.", level)
     for refusal in sorted({str(refusal) for refusal in refusals}):
         model_admin.message_user(request, refusal, messages.ERROR)
     return None

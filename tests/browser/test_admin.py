@@ -54,14 +54,14 @@ def test_operator_overrides_and_removes_instances(user: BrowserUser, registry: R
     user.find("input[name='reason']").send_keys("disk is failing")
     user.save_screenshot("override")
     user.follow("input[type='submit'].default")
-    assert "1 of 1 overridden." in user.find(".messagelist").text
+    assert "Override the status of instances: 1 of 1 done." in user.find(".messagelist").text
     user.save_screenshot("overridden")
 
     user.choose_action("remove", "shop-2")
     user.find("input[name='reason']").send_keys("machine is gone")
     user.save_screenshot("remove")
     user.follow("input[type='submit'].default")
-    assert "1 of 1 removed." in user.find(".messagelist").text
+    assert "Remove instances: 1 of 1 done." in user.find(".messagelist").text
 
     shown = team.call("GET", "/registry/instance/shop/shop-1").json
     assert (shown["status"], shown["override"]["reason"]) == ("OUT_OF_SERVICE", "disk is failing")
@@ -79,7 +79,7 @@ def test_operator_overrides_and_removes_instances(user: BrowserUser, registry: R
     user.follow("button[name='index']")
     user.find("input[name='reason']").send_keys("disk replaced")
     user.follow("input[type='submit'].default")
-    assert "1 of 1 cleared." in user.find(".messagelist").text
+    assert "Clear overrides: 1 of 1 done." in user.find(".messagelist").text
     assert team.call("GET", "/registry/instance/shop/shop-1").json["status"] == "UP"
 
 
@@ -142,7 +142,7 @@ def test_operator_releases_a_service(user: BrowserUser, registry: Registry, team
     user.find("input[name='reason']").send_keys("scaled in")
     user.save_screenshot("release")
     user.follow("input[type='submit'].default")
-    assert "1 of 1 released." in user.find(".messagelist").text
+    assert "Release services: 1 of 1 done." in user.find(".messagelist").text
     user.save_screenshot("released")
     wait_for(lambda: states_of(team, "dock") == ["expired"] * 6, 30)
     query = "SELECT actor, reason, evidence FROM service_registry_change WHERE kind = 'released'"
