@@ -26,7 +26,7 @@ from service_registry.sql import STATE
 logger = logging.getLogger(__name__)
 
 SWEEP_LOCK = 0x5E41_0002
-ROWS_A_TRANSACTION = 500
+ROWS_PER_TRANSACTION = 500
 # A dead instance must be off the list 5 s after its deadline, also when no worker runs. To this second come the sweep's
 # own interval, the random second below and the second between two pulses: 4.1 s, measured. With 2.0 it was 5.1 s.
 SWEEP_IS_LATE_SECONDS = 1.0
@@ -45,7 +45,7 @@ class Report:
 
 
 def do_nothing() -> None:
-    """Serve as the default of `between`."""
+    """Do nothing between two transactions of a sweep."""
 
 
 def sweep(between: Callable[[], object] = do_nothing) -> Report:
@@ -119,10 +119,10 @@ def repeat(step: Callable[[int], int], between: Callable[[], object]) -> int:
     total, full = 0, True
     while full:
         with sweep_transaction():
-            count = step(ROWS_A_TRANSACTION)
+            count = step(ROWS_PER_TRANSACTION)
         between()
         total += count
-        full = count == ROWS_A_TRANSACTION
+        full = count == ROWS_PER_TRANSACTION
     return total
 
 

@@ -12,7 +12,7 @@ from service_registry.expiry import dry_run
 from service_registry.expiry.apply import LeaseDecisions, build_protection
 from service_registry.expiry.counts import FleetCount, count_fleet
 from service_registry.expiry.evidence import format_rfc3339
-from service_registry.expiry.sweep import ROWS_A_TRANSACTION, sweep
+from service_registry.expiry.sweep import ROWS_PER_TRANSACTION, sweep
 from service_registry.models import Change, Lease, RegistryState
 from tests import ageing
 from tests.client import Api, registration
@@ -33,7 +33,7 @@ def database_time(seconds_ago: float) -> float:
 
 def decide_by(fleet: FleetCount) -> int:
     """Decide on the due leases by a count, and return how many were found."""
-    return LeaseDecisions(fleet, build_protection(fleet)).apply_page(ROWS_A_TRANSACTION)
+    return LeaseDecisions(fleet, build_protection(fleet)).apply_page(ROWS_PER_TRANSACTION)
 
 
 def test_lone_death_in_a_fleet_expires(payments: Api) -> None:
@@ -44,10 +44,10 @@ def test_lone_death_in_a_fleet_expires(payments: Api) -> None:
 
 def test_late_leases_above_the_fleet_limit_are_protected_and_listed(payments: Api, reader: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     report = sweep()
-    assert (report.expired, report.protected, protected_ids()) == (0, 16, set(gone))
+    assert (report.expired, report.protected, protected_ids()) == (0, 16, set(dead))
     answer = reader.get("/registry/services/s0").json
     assert answer["protected"]
     assert {item["instance_id"]: item["state"] for item in answer["instances"]}["s0-0"] == "protected"
@@ -80,11 +80,11 @@ def test_leases_not_yet_late_are_not_counted(payments: Api) -> None:
 
 def test_protected_instance_gets_one_change_with_its_evidence(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     for _ in range(3):
         sweep()
-    assert change_kinds(gone) == {("registered", "protected")}
+    assert change_kinds(dead) == {("registered", "protected")}
     change = Change.objects.filter(kind="protected")[0]
     assert change.instance is not None
     assert change.evidence is not None
@@ -100,38 +100,38 @@ def test_protected_instance_gets_one_change_with_its_evidence(payments: Api) -> 
 
 def test_heartbeat_ends_protection(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     sweep()
-    send_heartbeats(payments, gone[:1])
-    assert protected_ids() == set(gone[1:])
-    assert change_kinds(gone[:1]) == {("registered", "protected", "recovered")}
+    send_heartbeats(payments, dead[:1])
+    assert protected_ids() == set(dead[1:])
+    assert change_kinds(dead[:1]) == {("registered", "protected", "recovered")}
 
 
 def test_protection_lasts_after_the_count_has_fallen(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     sweep()
-    send_heartbeats(payments, gone[1:])
+    send_heartbeats(payments, dead[1:])
     assert sweep().expired == 0
-    assert protected_ids() == {gone[0]}
-    set_heartbeat_age(33 + 899, gone[:1])
+    assert protected_ids() == {dead[0]}
+    set_heartbeat_age(33 + 899, dead[:1])
     assert sweep().expired == 0
-    set_heartbeat_age(33 + 901, gone[:1])
+    set_heartbeat_age(33 + 901, dead[:1])
     assert sweep().expired == 1
-    assert change_kinds(gone[:1]) == {("registered", "protected", "expired")}
+    assert change_kinds(dead[:1]) == {("registered", "protected", "expired")}
     assert Change.objects.get(kind="expired").reason == "no heartbeat before the deadline, nor while it was protected"
 
 
 def test_protection_ends_although_the_window_restarts_again_and_again(payments: Api) -> None:
     """No web process pulses for a moment in every ten minutes."""
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     sweep()
-    assert protected_ids() == set(gone)
-    set_heartbeat_age(33 + 899, gone)
+    assert protected_ids() == set(dead)
+    set_heartbeat_age(33 + 899, dead)
     for protected_seconds, window_seconds, expiries in ((590, 32, 0), (899, DUE, 0), (901, 32, 0), (901, DUE, 10)):
         ageing.set_protection_age(protected_seconds)
         ageing.set_window_age(window_seconds)
@@ -143,37 +143,37 @@ def test_protection_ends_although_the_window_restarts_again_and_again(payments: 
 def test_protection_that_began_in_the_future_begins_anew(payments: Api) -> None:
     """The database's clock was set back: protection must not last until then. No second change is appended."""
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     sweep()
     ageing.set_protection_age(-86400)
     assert sweep().expired == 0
-    assert protected_ids() == set(gone)
+    assert protected_ids() == set(dead)
     assert Lease.objects.filter(protected_at__gt=Now()).count() == 0
-    assert change_kinds(gone) == {("registered", "protected")}
+    assert change_kinds(dead) == {("registered", "protected")}
 
 
 def test_evidence_gives_the_end_of_protection_after_a_restart_of_the_window(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(DUE, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(DUE, dead)
     sweep()
-    set_heartbeat_age(33 + 899, gone)
+    set_heartbeat_age(33 + 899, dead)
     ageing.set_protection_age(600)
     ageing.set_window_age(DUE)
-    protected_at = Lease.objects.get(instance__instance_id=gone[0]).protected_at
+    protected_at = Lease.objects.get(instance__instance_id=dead[0]).protected_at
     assert protected_at is not None
     predictions = dry_run.predict(dry_run.read_outlook())
-    prediction = next(each for each in predictions if each.lease.instance_id == gone[0])
+    prediction = next(each for each in predictions if each.lease.instance_id == dead[0])
     assert prediction.describe().endswith(f"until {format_rfc3339(protected_at + timedelta(seconds=900))}")
 
 
 def test_at_most_ten_protections_end_in_a_sweep(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = ids[:60]
-    set_heartbeat_age(DUE, gone)
+    dead = ids[:60]
+    set_heartbeat_age(DUE, dead)
     assert sweep().protected == 60
-    set_heartbeat_age(33 + 901, gone)
+    set_heartbeat_age(33 + 901, dead)
     assert [sweep().expired for _ in range(7)] == [10, 10, 10, 10, 10, 10, 0]
 
 
@@ -206,24 +206,24 @@ def test_lease_that_waits_does_not_delay_another(payments: Api) -> None:
 
 def test_expiries_of_the_last_minute_are_counted(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 20)
-    set_heartbeat_age(DUE, gone[:10])
+    dead = one_of_each(ids, 20)
+    set_heartbeat_age(DUE, dead[:10])
     assert sweep().expired == 10
-    set_heartbeat_age(DUE, gone[10:16])
-    assert (sweep().expired, protected_ids()) == (0, set(gone[10:16]))
+    set_heartbeat_age(DUE, dead[10:16])
+    assert (sweep().expired, protected_ids()) == (0, set(dead[10:16]))
 
 
 @pytest.mark.parametrize("how", ["too long ago", "recovered"])
 def test_old_or_recovered_expiries_are_not_counted(payments: Api, how: str) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 20)
-    set_heartbeat_age(DUE, gone[:10])
+    dead = one_of_each(ids, 20)
+    set_heartbeat_age(DUE, dead[:10])
     sweep()
     if how == "recovered":
-        send_heartbeats(payments, gone[:10])
+        send_heartbeats(payments, dead[:10])
     else:
         ageing.age_expiries(61)
-    set_heartbeat_age(DUE, gone[10:16])
+    set_heartbeat_age(DUE, dead[10:16])
     assert (sweep().expired, protected_ids()) == (6, set())
 
 
@@ -263,13 +263,13 @@ def test_one_service_does_not_protect_another(payments: Api) -> None:
 
 def test_more_than_half_of_a_service_is_protected_for_two_minutes(payments: Api) -> None:
     ids = register_fleet(payments, {"small": 8} | FIVE_EACH)
-    gone = ids[:5]
-    set_heartbeat_age(DUE, gone)
+    dead = ids[:5]
+    set_heartbeat_age(DUE, dead)
     sweep()
-    assert protected_ids() == set(gone)
-    set_heartbeat_age(33 + 119, gone)
+    assert protected_ids() == set(dead)
+    set_heartbeat_age(33 + 119, dead)
     assert sweep().expired == 0
-    set_heartbeat_age(33 + 121, gone)
+    set_heartbeat_age(33 + 121, dead)
     assert (sweep().expired, protected_ids()) == (5, set())
 
 
@@ -325,16 +325,16 @@ def test_limits_are_settings(payments: Api, settings: Settings) -> None:
 def test_protection_by_the_service_rule_continues_by_the_fleet_rule(payments: Api) -> None:
     """No second change is appended when the fleet's rule takes over."""
     ids = register_fleet(payments, {"small": 8} | FIVE_EACH)
-    gone = ids[:5]
-    set_heartbeat_age(DUE, gone)
+    dead = ids[:5]
+    set_heartbeat_age(DUE, dead)
     sweep()
     others = one_of_each(ids[8:], 20)
     set_heartbeat_age(DUE, others)
-    set_heartbeat_age(33 + 121, gone)
+    set_heartbeat_age(33 + 121, dead)
     sweep()
-    assert protected_ids() == {*gone, *others}
-    assert change_kinds(gone) == {("registered", "protected")}
-    set_heartbeat_age(33 + 901, gone)
+    assert protected_ids() == {*dead, *others}
+    assert change_kinds(dead) == {("registered", "protected")}
+    set_heartbeat_age(33 + 901, dead)
     assert sweep().expired == 5
 
 
@@ -354,7 +354,7 @@ def test_heartbeat_between_count_and_decision_renews_the_lease(payments: Api) ->
     counted = count_fleet()
     decisions = LeaseDecisions(counted, build_protection(counted))
     send_heartbeats(payments, ids[:1])
-    assert decisions.apply_page(ROWS_A_TRANSACTION) == 1
+    assert decisions.apply_page(ROWS_PER_TRANSACTION) == 1
     assert expired_ids() == {ids[1]}
 
 
@@ -365,19 +365,19 @@ def test_lease_due_since_the_count_waits_for_the_next_sweep(payments: Api) -> No
     not_yet_due = counted.at - timedelta(seconds=32.999)
     Lease.objects.filter(instance__instance_id=ids[0]).update(heartbeat_at=not_yet_due)
     time.sleep(0.01)
-    assert decisions.apply_page(ROWS_A_TRANSACTION) == 0
+    assert decisions.apply_page(ROWS_PER_TRANSACTION) == 0
     assert sweep().expired == 1
 
 
 def test_lease_that_was_late_with_too_many_is_protected_after_they_recover(payments: Api) -> None:
     """A partition heals just when the last leases become due: the first heartbeats must not make those expire."""
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(32, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(32, dead)
     assert (sweep().expired, protected_ids()) == (0, set())
-    send_heartbeats(payments, gone[1:])
-    set_heartbeat_age(DUE, gone[:1])
-    assert (sweep().expired, protected_ids()) == (0, {gone[0]})
+    send_heartbeats(payments, dead[1:])
+    set_heartbeat_age(DUE, dead[:1])
+    assert (sweep().expired, protected_ids()) == (0, {dead[0]})
     evidence = Change.objects.get(kind="protected").evidence
     assert evidence is not None
     assert {"rule": "fleet", "counted": 1, "limit": 15, "exceeded_earlier": True} in [
@@ -387,10 +387,10 @@ def test_lease_that_was_late_with_too_many_is_protected_after_they_recover(payme
 
 def test_lease_that_was_not_late_with_too_many_expires(payments: Api) -> None:
     ids = register_fleet(payments, FIVE_EACH)
-    gone = one_of_each(ids, 16)
-    set_heartbeat_age(25, gone)
+    dead = one_of_each(ids, 16)
+    set_heartbeat_age(25, dead)
     sweep()
-    send_heartbeats(payments, gone)
+    send_heartbeats(payments, dead)
     RegistryState.objects.update(exceeded_limits={"30": ["fleet", database_time(13)]})
     set_heartbeat_age(DUE, ids[1:2])
     assert sweep().expired == 1
