@@ -4,6 +4,7 @@ Watches and blocking reads need an event loop: only `registry_project.asgi` serv
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from service_registry.identity.keys import get_key_provider  # noqa: E402
 
 checks.require_valid_settings()
 
+CHARSET = re.compile(r";\s*charset\s*=[^;]*", re.IGNORECASE)
+
 # The process in which the threads run. WSGI servers load the application and then fork; threads do not survive a fork.
 started_in = 0
 starting = threading.Lock()
@@ -27,6 +30,10 @@ starting = threading.Lock()
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     if started_in != os.getpid():
         start_threads()
+    # Queries and bodies are UTF-8. Django decodes the query with the charset, in the constructor of its request, and
+    # fails for codecs that are not for text, such as base64.
+    if "CONTENT_TYPE" in environ:
+        environ["CONTENT_TYPE"] = CHARSET.sub("", environ["CONTENT_TYPE"])
     return django_application(environ, start_response)
 
 

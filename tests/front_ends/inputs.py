@@ -326,7 +326,7 @@ OTHER_MEDIA_TYPES = (
     *("application/json-patch+json", "application/*", "json", "application/jsonx"),
 )
 # A charset is ignored: JSON is UTF-8.
-CHARSETS = ("utf-8", "latin-1", "utf-16")
+CHARSETS = ("utf-8", "latin-1", "utf-16", "base64", "rot13", "undefined", "nonsense")
 JSON_MEDIA_TYPES = ("Application/JSON", *(f"application/json; charset={charset}" for charset in CHARSETS))
 
 # Paths with their methods.

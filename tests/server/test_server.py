@@ -65,13 +65,6 @@ def test_request_id_is_kept_when_it_is_valid(team: Caller, sent: str, kept: bool
         assert answered
 
 
-@pytest.mark.parametrize("charset", ["base64", "rot13", "undefined", "utf-16", "nonsense"])
-def test_charset_of_the_content_type_is_ignored(registry: Registry, team: Caller, charset: str) -> None:
-    content_type = {"Content-Type": f"application/json; charset={charset}"}
-    assert team.call("GET", "/registry/services?limit=1", **content_type).status == 200
-    assert registry.anonymous_caller().call("GET", "/registry/services?limit=1", **content_type).status == 401
-
-
 def test_probes_need_no_token(registry: Registry) -> None:
     caller = registry.anonymous_caller()
     assert caller.call("GET", "/livez").status == 200
