@@ -1,7 +1,7 @@
 """Count the files and functions of the product that a request runs through: `python -m benchmarks.call_path`.
 
-It runs the ASGI application in this process, sends each kind of request a few times, and then traces one of it: up to the
-first SQL statement, and to its end. `--checkout` traces another checkout with the same requests.
+It runs the ASGI application in this process, sends each kind of request a few times, and then traces one of it: up to
+the first SQL statement, and to its end. `--checkout` traces another checkout with the same requests.
 """
 
 import argparse
@@ -124,7 +124,7 @@ async def call(application: Any, kind: Kind, token: str) -> int:
 async def trace(token: str) -> None:
     """Start the application as a server does, and print a line for each kind of request."""
     root = Path.cwd()
-    sys.path.insert(0, str(root))
+    sys.path[0] = str(root)  # not this file's directory, whose modules have names of libraries
     tracer = Tracer(root)
     threading.setprofile(tracer)
     from registry_project.asgi import application  # noqa: PLC0415 - of the checkout, with the profile function in place
