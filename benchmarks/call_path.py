@@ -81,8 +81,17 @@ class Tracer:
         name = frame.f_code.co_filename
         if name.startswith(self.prefixes) and not name.endswith(BACKGROUND_FILES):
             self.calls.append((name.removeprefix(self.root), frame.f_code.co_qualname))
-        elif self.sql_at is None and frame.f_code.co_name == "execute" and "/psycopg/" in name:
+        elif self.sql_at is None and frame.f_code.co_name == "execute" and "/psycopg/" in name and not is_pulse(frame):
             self.sql_at = len(self.calls)
+
+
+def is_pulse(frame: FrameType | None) -> bool:
+    """Return whether a statement belongs to the pulse, which shares the threads of requests."""
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(BACKGROUND_FILES):
+            return True
+        frame = frame.f_back
+    return False
 
 
 async def call(application: Any, kind: Kind, token: str) -> int:
@@ -135,7 +144,7 @@ async def trace(token: str) -> None:
     async def note_started(_message: Any) -> None:
         started.set()
 
-    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    scope: Any = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
     lifespan = asyncio.create_task(application(scope, events.get, note_started))
     await events.put({"type": "lifespan.startup"})
     await started.wait()

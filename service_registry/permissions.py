@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import Error
 
 from service_registry.database.outages import is_outage
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.exceptions import NotMigrated, PermissionMissing
 
 READ = frozenset({"view_service", "view_instance"})

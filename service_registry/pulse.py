@@ -4,7 +4,7 @@ import logging
 
 from django.db import Error
 
-from service_registry.database.thread_connection import prepare_thread_connection
+from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import NotMigrated
 from service_registry.expiry.observation import process_pulse
 from service_registry.expiry.sweep import sweep_if_late

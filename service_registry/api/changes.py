@@ -12,7 +12,7 @@ from service_registry.api.authentication import caller_of
 from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
 from service_registry.changelog.history import check_service_is_named, read_history
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.http import cursors
 from service_registry.http.memory_budget import require_capacity
 from service_registry.http.responses import INDEX_HEADER

@@ -10,7 +10,7 @@ from rest_framework.viewsets import ViewSet
 from service_registry import manager, permissions
 from service_registry.api.authentication import caller_of
 from service_registry.api.openapi import parameters, problems
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.http.operations import result
 from service_registry.http.responses import INDEX_HEADER
 from service_registry.http.validation import validate_one, validate_query

@@ -10,8 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
 from service_registry.api.request_log import complete, log_entry
 from service_registry.database.outages import is_outage
-from service_registry.http.request_id import HEADER
-from service_registry.http.request_log import record
+from service_registry.http.request_log import REQUEST_ID_HEADER, record
 from service_registry.http.security_headers import SECURITY_HEADERS
 
 
@@ -33,7 +32,7 @@ class RegistryMiddleware:
         with contextlib.suppress(SuspiciousOperation):
             request.encoding = "utf-8"
         response = self.respond(request)
-        response[HEADER] = request_id
+        response[REQUEST_ID_HEADER] = request_id
         for name, value in SECURITY_HEADERS.items():
             response.setdefault(name, value)
         record(complete(request, response), time.perf_counter() - started)

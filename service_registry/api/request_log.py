@@ -9,8 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from service_registry.caller import Caller
 from service_registry.http.problems import outcome
-from service_registry.http.request_id import safe_or_new
-from service_registry.http.request_log import RequestLogEntry
+from service_registry.http.request_log import RequestLogEntry, choose_request_id
 
 # Names of operations where those of the viewset's methods would not tell them apart.
 OPERATIONS = {
@@ -33,7 +32,7 @@ def log_entry(request: Any) -> RequestLogEntry:
     """
     entry: RequestLogEntry | None = getattr(request, "log_entry", None)
     if entry is None:
-        request_id = safe_or_new(request.headers.get("X-Request-Id", ""))
+        request_id = choose_request_id(request.headers.get("X-Request-Id", ""))
         entry = RequestLogEntry(operation="unknown", route=None, method=request.method, request_id=request_id)
         request.log_entry = entry
         request.request_id = request_id  # for lines that Django's loggers and the admin's actions write

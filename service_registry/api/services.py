@@ -12,7 +12,7 @@ from service_registry import manager, permissions
 from service_registry.api.authentication import caller_of
 from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.http import database_reads
 from service_registry.http.operations import result
 from service_registry.http.validation import validate_one, validate_query

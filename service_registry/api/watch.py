@@ -15,7 +15,7 @@ from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
 from service_registry.caller import Caller
 from service_registry.changelog.read import RecordedChange, owners_in_evidence
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.http.responses import INDEX_HEADER, Response
 from service_registry.http.validation import validate_watch_query
 from service_registry.json_text import dump_json_with_array

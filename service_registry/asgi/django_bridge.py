@@ -23,7 +23,7 @@ from service_registry.asgi.headers import encode
 from service_registry.asgi.request import BODY_SECONDS, ClientDisconnected, announced_length, read_body
 from service_registry.exceptions import BodyTooLarge, RequestTimeout
 from service_registry.http.problems import CONTENT_TYPE, problem_for_error
-from service_registry.http.request_id import HEADER, safe_or_new
+from service_registry.http.request_log import REQUEST_ID_HEADER, choose_request_id
 from service_registry.http.responses import render
 
 
@@ -113,7 +113,7 @@ def response_start(response: HttpResponseBase) -> HTTPResponseStartEvent:
 def timeout_response(scope: HTTPScope, error: RequestTimeout) -> tuple[HTTPResponseStartEvent, bytes]:
     """Return the problem for a body that did not arrive in time; the connection is closed behind it."""
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    request_id = safe_or_new(sent.decode("latin-1"))
+    request_id = choose_request_id(sent.decode("latin-1"))
     status, document = problem_for_error(error, request_id)
-    headers = encode({"Content-Type": CONTENT_TYPE, "Connection": "close", HEADER: request_id})
+    headers = encode({"Content-Type": CONTENT_TYPE, "Connection": "close", REQUEST_ID_HEADER: request_id})
     return {"type": "http.response.start", "status": status, "headers": headers, "trailers": False}, render(document)

@@ -4,7 +4,7 @@ from asgiref.typing import HTTPResponseStartEvent
 from django.conf import settings
 
 from service_registry.asgi.request import Request
-from service_registry.http.request_id import HEADER
+from service_registry.http.request_log import REQUEST_ID_HEADER
 from service_registry.http.responses import INDEX_HEADER, Response
 from service_registry.http.security_headers import SECURITY_HEADERS
 from service_registry.replica.hub import Hub
@@ -20,7 +20,7 @@ def encode(headers: dict[str, str]) -> Headers:
 
 
 SECURITY = encode(SECURITY_HEADERS)
-REQUEST_ID = HEADER.lower().encode()
+REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 
 
 def common_headers(request: Request) -> Headers:

@@ -10,8 +10,7 @@ from django.http import QueryDict
 from django.http.request import split_domain_port, validate_host
 
 from service_registry.exceptions import BodyTooLarge, RequestTimeout, UnknownHost
-from service_registry.http.request_id import safe_or_new
-from service_registry.http.request_log import RequestLogEntry
+from service_registry.http.request_log import RequestLogEntry, choose_request_id
 from service_registry.http.validation import parse_query
 
 # A client may take this long to send a body. It holds no thread meanwhile.
@@ -53,7 +52,7 @@ class Request:
             operation=operation,
             route=route,
             method=scope["method"],
-            request_id=safe_or_new(self.header(b"x-request-id") or ""),
+            request_id=choose_request_id(self.header(b"x-request-id") or ""),
         )
 
     def header(self, name: bytes) -> str | None:

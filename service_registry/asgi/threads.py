@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from service_registry.database.thread_connection import prepare_thread_connection
+from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import TooBusy
 
 Result = TypeVar("Result")

@@ -11,8 +11,7 @@ from django.db.models.functions import Greatest
 from service_registry.changelog.by_time import last_id_at
 from service_registry.changelog.read import OWNER_KINDS
 from service_registry.choices import ChangeKind
-from service_registry.database.retries import with_retries
-from service_registry.database.transactions import write_transaction
+from service_registry.database.transactions import with_retries, write_transaction
 from service_registry.models import Change, RegistryState
 from service_registry.sql import CHANGE, literals
 

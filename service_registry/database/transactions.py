@@ -1,9 +1,16 @@
-"""Transactions in which every wait has a limit. `manager`, `expiry` and `changelog` write in them."""
+"""How the registry runs transactions: with limits on every wait, repeated where that is safe, on any thread."""
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from django.db import connection, transaction
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection, reset_queries, transaction
+
+from service_registry.database.outages import is_lost_connection, sqlstate_of
+
+Result = TypeVar("Result")
 
 # A statement may take half a second longer than the longest wait for a lock. With equal limits both would end at the
 # same moment, and which of the two errors came first would decide what becomes of the rest of a batch. A process that
@@ -27,3 +34,35 @@ def write_transaction(lock_timeout: str, synchronous_commit: str = "on") -> Iter
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(TIMEOUTS, [lock_timeout, synchronous_commit])
         yield
+
+
+SERIALIZATION_FAILURES = {"40P01", "40001"}
+
+
+def with_retries(run: Callable[[], Result]) -> Result:
+    """Run an idempotent transaction or a read, and repeat it: once on a lost connection, three times on a deadlock.
+
+    When a backend is killed PostgreSQL ends every other connection, so that each fails once; Django connects again at
+    the next use. What exceeded the deadline (DatabaseUnresponsive) is not repeated. Inside a transaction nothing is.
+    """
+    lost = failed = 0
+    while True:
+        try:
+            return run()
+        except (DatabaseError, InterfaceError) as error:
+            if connection.in_atomic_block:
+                raise
+            if sqlstate_of(error) in SERIALIZATION_FAILURES and failed < 3:
+                failed += 1
+                time.sleep(random.uniform(0.01, 0.05) * failed)  # noqa: S311 (jitter)
+            elif is_lost_connection(error) and lost < 1:
+                lost += 1
+                connection.close()
+            else:
+                raise
+
+
+def prepare_thread_connection() -> None:
+    """Do what Django does at the start of a request: close a broken connection, and clear the DEBUG query log."""
+    reset_queries()
+    close_old_connections()

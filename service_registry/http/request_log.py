@@ -1,6 +1,8 @@
-"""One log line and the counters for each request, whichever front end answered it."""
+"""Request ids, and one log line and the counters for each request, whichever front end answered it."""
 
 import logging
+import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +14,9 @@ from service_registry import logs, metrics
 
 logger = logging.getLogger(__name__)
 
+REQUEST_ID_HEADER = "X-Request-Id"
+# Request ids of callers that are safe to print.
+SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # The outcome of a response whose client was disconnected because it read too slowly.
 SLOW_CLIENT = "too_slow"
 # Probes, scrapes and static files are requested all the time.
@@ -74,6 +79,11 @@ class RequestLogEntry:
         self.outcomes = Counter({str(problem["code"]): items})
         if self.operation == "heartbeat":
             self.refusals = refusal_counts([problem] * items)
+
+
+def choose_request_id(sent: str) -> str:
+    """Return the id that the caller sent when it is safe to print, else a random one of 32 hexadecimal digits."""
+    return sent if SAFE_ID.fullmatch(sent) else secrets.token_hex(16)
 
 
 def record(entry: RequestLogEntry, seconds: float) -> None:

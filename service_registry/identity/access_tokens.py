@@ -101,7 +101,10 @@ class TokenVerifier:
 
         Raises TokenInvalid, or KeysUnavailable.
         """
-        return self.verify(token) if read_key_id(token) in self.keys.current().kids else None
+        require_length(token)
+        key_set = self.keys.current()
+        cached = self._cache_of(key_set).get(hash_token(token))
+        return cached or (self.verify(token) if read_key_id(token) in key_set.kids else None)
 
     def _cache_of(self, key_set: KeySet) -> TokenCache:
         """Return the cache of this key set.

@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from django.db import DataError, IntegrityError
 
 from service_registry.caller import Caller
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.exceptions import InvalidInput, RegistryError
 from service_registry.sql import SERVICE
 

@@ -12,8 +12,7 @@ from django.db.models.functions import Now
 from service_registry import changelog
 from service_registry.caller import Caller, is_ignored
 from service_registry.choices import ChangeKind
-from service_registry.database.retries import with_retries
-from service_registry.database.transactions import write_transaction
+from service_registry.database.transactions import with_retries, write_transaction
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.models import Reservation, Service
 from service_registry.permissions import permission_cache

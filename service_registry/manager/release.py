@@ -9,8 +9,7 @@ from django.db.models.functions import Now
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
-from service_registry.database.retries import with_retries
-from service_registry.database.transactions import write_transaction
+from service_registry.database.transactions import with_retries, write_transaction
 from service_registry.exceptions import RegistryError, ServiceNotFound
 from service_registry.models import Instance, Service
 from service_registry.schemas import ServiceRelease

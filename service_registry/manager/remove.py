@@ -11,8 +11,7 @@ from pydantic import Field
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import State, Status
-from service_registry.database.retries import with_retries
-from service_registry.database.transactions import write_transaction
+from service_registry.database.transactions import with_retries, write_transaction
 from service_registry.manager.deregister import delete_instances, to_change
 from service_registry.manager.locking import lock_instances
 from service_registry.queries.filters import MATCHES, resolve_filters

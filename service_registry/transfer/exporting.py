@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.models import Instance, Override, Service
 
 ROWS_PER_PAGE = 1_000

@@ -6,8 +6,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from service_registry.database.connection import breaker
-from service_registry.database.retries import with_retries
-from service_registry.database.transactions import write_transaction
+from service_registry.database.transactions import with_retries, write_transaction
 from tests.database.statements import execute
 
 

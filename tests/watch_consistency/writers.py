@@ -24,7 +24,7 @@ from django.db import transaction  # noqa: E402
 from service_registry import manager  # noqa: E402
 from service_registry.caller import Caller  # noqa: E402
 from service_registry.changelog import append  # noqa: E402
-from service_registry.database.retries import with_retries  # noqa: E402
+from service_registry.database.transactions import with_retries  # noqa: E402
 from service_registry.exceptions import RegistryError  # noqa: E402
 from service_registry.schemas import Deregistration, Heartbeat, Registration  # noqa: E402
 

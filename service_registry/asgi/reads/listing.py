@@ -16,7 +16,7 @@ from service_registry.asgi.headers import replica_headers
 from service_registry.asgi.reads.blocking import BlockingReads
 from service_registry.asgi.reads.response_cache import ResponseCache
 from service_registry.asgi.request import Request
-from service_registry.database.retries import with_retries
+from service_registry.database.transactions import with_retries
 from service_registry.exceptions import TooBusy
 from service_registry.http import cursors, database_reads
 from service_registry.http.etag import query_key

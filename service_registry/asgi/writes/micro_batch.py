@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from service_registry.database.outages import is_outage, sqlstate_of
-from service_registry.database.thread_connection import prepare_thread_connection
+from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.manager.batch import Key, Keyed, Submission, key_of
 
