@@ -1,4 +1,4 @@
-"""Fifty thousand instances in five hundred services, made over HTTP in arrays."""
+"""A fleet of 50,000 instances in 500 services, registered over HTTP in arrays."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from tests.client import registration
 from tests.server.registry import Registry
 
 SERVICES = 500
-INSTANCES_A_SERVICE = 100
+INSTANCES_PER_SERVICE = 100
 OLD = 80  # of a service's instances, by zone
 ARRAY = 1000
 
@@ -25,7 +25,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         items = [
             registration(name_of(service), f"i-{number:03}", ttl_seconds=3600, zone="old" if number < OLD else "new")
             for service in range(SERVICES)
-            for number in range(INSTANCES_A_SERVICE)
+            for number in range(INSTANCES_PER_SERVICE)
         ]
         for start in range(0, len(items), ARRAY):
             reply = team.call("POST", "/registry/register", items[start : start + ARRAY])

@@ -1,4 +1,4 @@
-"""Walking the list of a large fleet: what a page costs, in time and memory, and that nothing is met twice."""
+"""The list of a large fleet: time and memory of a page, and walks beside changes."""
 
 import random
 import statistics
@@ -16,7 +16,7 @@ from service_registry.queries.catalogue import PAGE
 from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import ListQuery
 from tests.client import registration
-from tests.scale.conftest import INSTANCES_A_SERVICE, SERVICES, name_of
+from tests.scale.conftest import INSTANCES_PER_SERVICE, SERVICES, name_of
 from tests.server.registry import Caller, Registry
 
 pytestmark = pytest.mark.scale
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.scale
 WALKS = 6
 
 
-def walk(caller: Caller, query: str = "") -> tuple[list[Any], list[float]]:
-    """All services, and the seconds that each page took."""
+def read_pages(caller: Caller, query: str = "") -> tuple[list[Any], list[float]]:
+    """Return all services, and the seconds that each page took."""
     services, seconds, after = [], [], ""
     while after is not None:
         begun = time.perf_counter()
@@ -36,8 +36,8 @@ def walk(caller: Caller, query: str = "") -> tuple[list[Any], list[float]]:
     return services, seconds
 
 
-def bare_query_seconds(registry: Registry, places: list[str]) -> list[float]:
-    """The same pages as bare queries, on a connection of their own."""
+def measure_bare_queries(registry: Registry, places: list[str]) -> list[float]:
+    """Return the seconds of the same pages as bare queries."""
     parameters = resolve_filters(ListQuery(), Status.values).parameters | {
         **dict.fromkeys(("namespace", "name", "owner")),
         "narrowed": False,
@@ -59,21 +59,21 @@ def percentile_99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
 
 
-def resident_bytes(pid: int) -> int:
+def read_resident_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
-def test_a_page_of_a_large_fleet(fleet: Registry) -> None:
+def test_page_of_a_large_fleet_costs_a_small_multiple_of_its_query(fleet: Registry) -> None:
     reader = fleet.caller("registry-readers")
-    services, _seconds = walk(reader)
+    services, _seconds = read_pages(reader)
     assert len(services) == SERVICES
-    before = resident_bytes(fleet.web[0].pid)
-    seconds = [second for _ in range(WALKS) for second in walk(reader)[1]]
-    grown = resident_bytes(fleet.web[0].pid) - before
+    before = read_resident_bytes(fleet.web[0].pid)
+    seconds = [second for _ in range(WALKS) for second in read_pages(reader)[1]]
+    grown = read_resident_bytes(fleet.web[0].pid) - before
     pages = len(seconds) // WALKS
     places = ["", *(name_of(page * 20 - 1) for page in range(1, pages))] * WALKS
-    bare = bare_query_seconds(fleet, places)
+    bare = measure_bare_queries(fleet, places)
     ratio = percentile_99(seconds) / percentile_99(bare)
     print(
         f"{len(seconds)} pages of up to 2,000 instances: p99 {percentile_99(seconds) * 1000:.0f} ms, the bare query "
@@ -83,7 +83,7 @@ def test_a_page_of_a_large_fleet(fleet: Registry) -> None:
     assert grown < 100 * 2**20
 
 
-def test_a_walk_under_churn_meets_every_stable_row_once(fleet: Registry) -> None:
+def test_walk_beside_changes_returns_every_unchanged_instance_once(fleet: Registry) -> None:
     stop = threading.Event()
     churned = 0
 
@@ -101,7 +101,7 @@ def test_a_walk_under_churn_meets_every_stable_row_once(fleet: Registry) -> None
     thread = threading.Thread(target=churn)
     thread.start()
     try:
-        services, _seconds = walk(fleet.caller("registry-readers"))
+        services, _seconds = read_pages(fleet.caller("registry-readers"))
     finally:
         stop.set()
         thread.join()
@@ -111,7 +111,7 @@ def test_a_walk_under_churn_meets_every_stable_row_once(fleet: Registry) -> None
         for instance in service["instances"]
         if instance["instance_id"].startswith("i-")
     )
-    print(f"{sum(met.values())} stable rows met in a walk during {churned} changes")
+    print(f"{sum(met.values())} unchanged instances in a walk during {churned} changes")
     assert churned > 0
-    assert len(met) == SERVICES * INSTANCES_A_SERVICE
+    assert len(met) == SERVICES * INSTANCES_PER_SERVICE
     assert set(met.values()) == {1}

@@ -15,7 +15,7 @@ from tests.fleets import LONG
 pytestmark = [pytest.mark.scale, pytest.mark.django_db(transaction=True)]
 
 Result = TypeVar("Result")
-A_SERVICE = 100
+INSTANCES_PER_SERVICE = 100
 MOST_SWEEPS = 50
 SERVICES = """
 INSERT INTO service_registry_service (namespace, name, owners)
@@ -41,7 +41,7 @@ WHERE instance_id IN (
 
 
 def execute(*statements: tuple[str, list[int]]) -> None:
-    """Run what makes a fleet, in the time it takes; then the deadline of other statements holds again."""
+    """Run statements without the deadline that other statements have."""
     with connection.cursor() as cursor:
         kept, cursor.connection.deadline_seconds = cursor.connection.deadline_seconds, None
         for statement, parameters in statements:
@@ -49,7 +49,7 @@ def execute(*statements: tuple[str, list[int]]) -> None:
         cursor.connection.deadline_seconds = kept
 
 
-def timed(what: str, run: Callable[[], Result]) -> Result:
+def print_time(what: str, run: Callable[[], Result]) -> Result:
     began = time.perf_counter()
     result = run()
     print(f"  {what}: {(time.perf_counter() - began) * 1000:,.0f} ms")
@@ -61,7 +61,7 @@ def age(count: int, seconds: int) -> None:
     ageing.set_window_age(LONG)
 
 
-def swept_until_done(count: int) -> list[Report]:
+def sweep_until_protected(count: int) -> list[Report]:
     """Sweep until `count` leases are protected, and pulse meanwhile. A sweep decides for five seconds at most."""
     pulse = observation.Pulse()
     reports: list[Report] = []
@@ -72,23 +72,23 @@ def swept_until_done(count: int) -> list[Report]:
 
 
 @pytest.mark.parametrize("size", [10_000, 200_000])
-def test_a_sweep_of_a_large_fleet(size: int) -> None:
-    execute((SERVICES, [size // A_SERVICE]), (INSTANCES, [A_SERVICE]), (LEASES, []))
+def test_sweep_of_a_large_fleet(size: int) -> None:
+    execute((SERVICES, [size // INSTANCES_PER_SERVICE]), (INSTANCES, [INSTANCES_PER_SERVICE]), (LEASES, []))
     execute(("ANALYZE", []))
     print(f"\n{size:,} leases")
     age(0, 0)
-    assert timed("a sweep that finds none", sweep).expired == 0
+    assert print_time("a sweep that finds none", sweep).expired == 0
     age(1, 1)
-    assert timed("a sweep that finds one", sweep).expired == 1
+    assert print_time("a sweep that finds one", sweep).expired == 1
     late = size // 5
     age(late, 1)
-    counted = timed("to count the fleet of which a fifth is late", counts.count_fleet)
+    counted = print_time("to count the fleet of which a fifth is late", counts.count_fleet)
     assert counted.due == late
-    timed("to count the services of those", lambda: apply.build_protection(counted))
-    reports = timed(f"to protect those {late:,}", lambda: swept_until_done(late))
+    print_time("to count the services of those", lambda: apply.build_protection(counted))
+    reports = print_time(f"to protect those {late:,}", lambda: sweep_until_protected(late))
     assert [sum(report.expired for report in reports), sum(report.protected for report in reports)] == [0, late]
     print(f"  sweeps for that: {len(reports)}")
-    timed("a sweep while they are protected", sweep)
+    print_time("a sweep while they are protected", sweep)
     age(late, 902)
-    report = timed("a sweep in which a twentieth expires", sweep)
+    report = print_time("a sweep in which a twentieth expires", sweep)
     assert 0 < report.expired <= size // 20
