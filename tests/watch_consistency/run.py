@@ -160,7 +160,9 @@ class ConsistencyRun:
 
     def findings(self) -> Findings:
         log = [pk for (pk,) in self.registry.sql(LOG.format(self.log_began_at))]
-        whole = dict(read_list(self.registry.caller("registry-readers")))
+        reader = self.registry.caller("registry-readers")
+        wait_for(lambda: int(reader.read_newest_index().partition("-")[2]) >= log[-1])
+        whole = dict(read_list(reader))
         found = Findings(len(log), self.disturbances, time.monotonic() - self.began)
         for number in range(self.watchers):
             if self.result_path(number).exists():

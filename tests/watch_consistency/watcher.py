@@ -58,8 +58,8 @@ class Watcher:
         self.second: Copy | None = None
         self.same_from = 0
 
-    def get(self, path: str) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.random.choice(self.ports), timeout=60)
+    def get(self, path: str, port: int | None = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.random.choice(self.ports), timeout=60)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self.bearer}"})
             answer = connection.getresponse()
@@ -87,9 +87,12 @@ class Watcher:
         return self.copy
 
     def begin_second(self) -> None:
-        """Pages may contain changes after the first page's index: the copies are equal once those have arrived."""
+        """Pages may contain changes after the first page's index: the copies are equal once those have arrived.
+
+        A page comes from memory of any process, so that those have arrived with the newest index of all of them.
+        """
         second = self.list()
-        self.same_from = number(self.get("/registry/services?name=none")["index"])
+        self.same_from = max(number(self.get("/registry/services?name=none", port)["index"]) for port in self.ports)
         self.second = second
 
     def receive(self, copy: Copy, change: Any) -> None:
