@@ -1,0 +1,99 @@
+"""The web process."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+
+import pytest
+from asgiref.typing import ASGISendEvent
+
+from service_registry.asgi.app import Application
+from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SHUTDOWN_WRITE_SECONDS, ClientWriter
+from service_registry.asgi.process import call_on_signals
+from service_registry.asgi.waiting import now
+from service_registry.exceptions import TooBusy
+from service_registry.http import memory_budget, readiness
+from service_registry.replica.feed import Feed
+from service_registry.replica.store import Replica
+from service_registry.replica.subscribers import EndReason, Subscriber
+
+
+class StalledConnection:
+    """A connection whose client reads nothing, with what `asgi.transport` needs of uvicorn's."""
+
+    def __init__(self) -> None:
+        self.transport = self
+
+    async def send(self, _message: ASGISendEvent) -> None:
+        """Leave the message in the buffer."""
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+    def abort(self) -> None:
+        """Discard the buffer."""
+
+
+def test_process_is_ready_once_its_replica_was_loaded(application: Application) -> None:
+    check = readiness.process_checks["replica"]
+    assert check() == "not loaded yet"
+    application.process.hub.replica = Replica("0123abcd-7", 7)
+    assert check() == "ok"
+    application.process.hub.replica = None
+    assert check() == "ok"
+
+
+def test_memory_budget_refuses_on_a_thread_and_disconnects_stalled_clients(application: Application) -> None:
+    process, responses = application.process, application.process.responses
+    memory_budget.require_capacity()
+
+    async def fill() -> None:
+        process.feed = Feed(process.hub, asyncio.get_running_loop())
+        stalled = ClientWriter(StalledConnection().send, responses)
+        assert responses.reserve(stalled, MAX_IN_FLIGHT_BYTES)
+        stalled.progress_at = now() - 60
+        with pytest.raises(TooBusy):
+            await asyncio.to_thread(memory_budget.require_capacity)
+        async with asyncio.timeout(60):
+            while responses.in_flight:
+                await asyncio.sleep(0.005)
+        await asyncio.to_thread(memory_budget.require_capacity)
+
+    asyncio.run(fill())
+
+
+def test_shutdown_ends_subscribers_and_shortens_writes(application: Application) -> None:
+    async def shut_down() -> None:
+        process = application.process
+        subscriber = Subscriber([(None, None)], 0)
+        process.hub.subscribers.attach(subscriber)
+        process.begin_shutdown()
+        assert (subscriber.end_reason, process.hub.stopping) == (EndReason.SHUTDOWN, True)
+        assert process.responses.write_seconds == SHUTDOWN_WRITE_SECONDS
+
+    asyncio.run(shut_down())
+
+
+@pytest.fixture
+def received() -> Iterator[list[int]]:
+    """The signals that the handlers of the server have received, which are installed before the process starts."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda number, _frame: received.append(number))
+    yield received
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_signal_calls_the_function_and_the_handler_of_the_server(received: list[int]) -> None:
+    async def receive_signals() -> None:
+        shut_down = asyncio.Event()
+        call_on_signals(shut_down.set, asyncio.get_running_loop())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            await asyncio.wait_for(shut_down.wait(), 60)
+            shut_down.clear()
+
+    asyncio.run(receive_signals())
+    assert received == [signal.SIGTERM, signal.SIGINT]

@@ -1,0 +1,28 @@
+"""Entity tags of discovery."""
+
+import pytest
+
+from service_registry.http.etag import entity_tag, matches, query_key
+from service_registry.schemas import DiscoveryQuery
+
+TAG = entity_tag("0123abcd-7", "query")
+
+
+def test_tag_differs_between_indexes_and_queries() -> None:
+    assert entity_tag("0123abcd-7", "query") == TAG
+    assert len({TAG, entity_tag("0123abcd-8", "query"), entity_tag("0123abcd-7", "other")}) == 3
+
+
+def test_query_key_leaves_out_how_long_the_caller_waits() -> None:
+    query, waiting = DiscoveryQuery(name="web"), DiscoveryQuery(name="web", index="0123abcd-7", wait="5s")
+    assert query_key(query) == query_key(waiting) != query_key(DiscoveryQuery(name="api"))
+
+
+@pytest.mark.parametrize("header", [TAG, f"W/{TAG}", f'"other", {TAG}', f'"other",W/{TAG}', "*", " * "])
+def test_header_that_names_the_tag_matches(header: str) -> None:
+    assert matches(header, TAG)
+
+
+@pytest.mark.parametrize("header", [None, "", '"other"', TAG.strip('"'), TAG[:-1], f'"x{TAG[1:]}'])
+def test_header_that_does_not_name_the_tag_does_not_match(header: str | None) -> None:
+    assert not matches(header, TAG)

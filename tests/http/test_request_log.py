@@ -1,0 +1,72 @@
+"""The request log: which requests get a line, and what is kept of a request."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+
+from service_registry.http.request_log import RequestLogEntry, is_logged
+
+
+def entry(operation: str = "register", method: str = "POST", **fields: Any) -> RequestLogEntry:
+    return RequestLogEntry(operation=operation, route=None, method=method, request_id="id-1", **fields)
+
+
+@pytest.mark.parametrize("operation", ["livez", "readyz", "metrics", "unknown"])
+def test_probe_is_logged_only_when_it_fails(operation: str) -> None:
+    assert not is_logged(entry(operation, "GET", status=200))
+    assert is_logged(entry(operation, "GET", status=404))
+    assert is_logged(entry(operation, "GET", status=503))
+
+
+@pytest.mark.parametrize(("setting", "unchanged", "changed"), [("all", 1, 1), ("none", 0, 0), ("changes", 0, 1)])
+def test_heartbeat_is_logged_by_the_setting(
+    settings: LazySettings, setting: str, unchanged: bool, changed: bool
+) -> None:
+    settings.REGISTRY_LOG_HEARTBEATS = setting
+    done = Counter(ok=2)
+    assert is_logged(entry("heartbeat", status=200, outcomes=done, unchanged=2)) == bool(unchanged)
+    assert is_logged(entry("heartbeat", status=200, outcomes=done, unchanged=1)) == bool(changed)
+    assert is_logged(entry("heartbeat", status=404, outcomes=Counter(instance_not_found=1))) == bool(changed)
+    assert is_logged(entry("heartbeat", status=500, outcomes=Counter(internal=1)))
+
+
+def test_body_leaves_its_length_or_its_names() -> None:
+    array = entry()
+    array.note_body([{"service_name": "web"}, 7])
+    assert (array.items, array.service_name) == (2, None)
+    single = entry()
+    single.note_body({"namespace": None, "service_name": "web", "instance_id": 7, "host": "10.0.0.1"})
+    assert (single.items, single.namespace, single.service_name, single.instance_id) == (None, None, "web", None)
+    neither = entry()
+    neither.note_body("web")
+    assert (neither.items, neither.service_name) == (None, None)
+
+
+def test_response_keeps_the_outcomes_of_its_items() -> None:
+    array = entry(outcomes=Counter(ok=1, invalid=2))
+    array.note_response(200, "ok")
+    assert (array.status, array.outcomes) == (200, {"ok": 1, "invalid": 2})
+    single = entry()
+    single.note_response(201, "created")
+    assert (single.status, single.outcomes) == (201, {"created": 1})
+
+
+def test_problem_is_the_outcome_of_every_item() -> None:
+    refused = entry("heartbeat", outcomes=Counter(ok=3), items=3)
+    refused.note_problem(503, {"code": "unavailable"})
+    assert (refused.status, refused.outcomes, refused.refusals) == (503, {"unavailable": 3}, {"unavailable": 3})
+    superseded = entry("heartbeat")
+    superseded.note_problem(409, {"code": "lease_superseded", "reason": "epoch"})
+    assert (superseded.outcomes, superseded.refusals) == ({"lease_superseded": 1}, {"epoch": 1})
+    registration = entry()
+    registration.note_problem(400, {"code": "invalid"})
+    assert (registration.outcomes, registration.refusals) == ({"invalid": 1}, {})
+
+
+def test_slow_client_is_the_outcome_of_a_read_and_not_of_a_write() -> None:
+    read, write = entry("list", "GET", outcomes=Counter(ok=1)), entry(outcomes=Counter(created=1))
+    for each in (read, write):
+        each.note_slow_client()
+    assert (read.outcomes, write.outcomes) == ({"too_slow": 1}, {"created": 1})
