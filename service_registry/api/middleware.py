@@ -1,10 +1,9 @@
 """The outermost middleware: request ids, security headers, problems in place of error pages, the request log."""
 
-import contextlib
 import time
 from collections.abc import Callable
 
-from django.core.exceptions import DisallowedHost, SuspiciousOperation
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
@@ -27,10 +26,6 @@ class RegistryMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.perf_counter()
         request_id = log_entry(request).request_id
-        # Queries and bodies are UTF-8. Django would decode the query with any codec that Content-Type names as charset.
-        # The setter reads the query, which may have more parameters than Django accepts: the view refuses that.
-        with contextlib.suppress(SuspiciousOperation):
-            request.encoding = "utf-8"
         response = self.respond(request)
         response[REQUEST_ID_HEADER] = request_id
         for name, value in SECURITY_HEADERS.items():
