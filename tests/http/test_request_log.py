@@ -1,12 +1,13 @@
-"""The request log: which requests get a line, and what is kept of a request."""
+"""The request log: which requests get a line, what is kept of a request, and request ids."""
 
+import re
 from collections import Counter
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 
-from service_registry.http.request_log import RequestLogEntry, is_logged
+from service_registry.http.request_log import RequestLogEntry, choose_request_id, is_logged
 
 
 def entry(operation: str = "register", method: str = "POST", **fields: Any) -> RequestLogEntry:
@@ -70,3 +71,15 @@ def test_slow_client_is_the_outcome_of_a_read_and_not_of_a_write() -> None:
     for each in (read, write):
         each.note_slow_client()
     assert (read.outcomes, write.outcomes) == ({"too_slow": 1}, {"created": 1})
+
+
+@pytest.mark.parametrize("sent", ["a", "A.z_0:9-", "x" * 128])
+def test_safe_id_is_kept(sent: str) -> None:
+    assert choose_request_id(sent) == sent
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 129, "a b", "a\n", "\x1b[31m", "é", 'a"b', "a,b"])
+def test_other_text_is_replaced_by_a_random_id(sent: str) -> None:
+    ids = {choose_request_id(sent) for _ in range(2)}
+    assert len(ids) == 2
+    assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in ids)
