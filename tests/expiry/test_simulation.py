@@ -60,7 +60,7 @@ def test_database_counts_as_the_simulation_does(payments: Api, seed: int) -> Non
     items = [
         registration(f"s{number % 9}", name, ttl_seconds=chance.choice((5, 30, 300))) for number, name in enumerate(ids)
     ]
-    payments.post("/registry/register", items)
+    assert {result["status"] for result in payments.post("/registry/register", items).json["results"]} == {201}
     set_window_age(LONG)
     now = count_fleet().at
     rows = []
