@@ -8,7 +8,7 @@ from selenium.webdriver.support.ui import Select
 from tests.browser.user import BrowserUser
 from tests.client import registration
 from tests.server.registry import Caller, Registry
-from tests.server.test_singles import make_heartbeat
+from tests.server.test_single_requests import make_heartbeat
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser

@@ -81,7 +81,11 @@ def test_heartbeat_during_a_frozen_sweep_prevents_expiry(tmp_path: Path) -> None
         expired = defaultdict(list)
         for name, at in sorted(registry.sql(EXPIRED), key=lambda row: row[1]):
             expired[name].append(at)
-    evicted = [(name, beat) for name, beat in acknowledged if was_expired_within_ttl(expired[name], beat)]
+    evicted = [
+        (name, heartbeat_at)
+        for name, heartbeat_at in acknowledged
+        if was_expired_within_ttl(expired[name], heartbeat_at)
+    ]
     print(
         f"\n{frozen_over} of {rounds} freezes hit a sweep that had found {LEASES} due leases; {len(acknowledged)} "
         f"heartbeats got 200 meanwhile, {len(evicted)} of them expired within their TTL"

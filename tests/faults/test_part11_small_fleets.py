@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import isolate, kill, reconnect
-from tests.faults.test_part5_deaths import SMALL_FLEET_SECONDS, print_times, wait_until_expired
+from tests.faults.test_part5_ended_instances import SMALL_FLEET_SECONDS, print_times, wait_until_expired
 from tests.faults.timing import OFF_THE_LIST_SECONDS, TTL_SECONDS, count_trials
 from tests.faults.trial import start_trial
 

@@ -116,28 +116,28 @@ def test_instance_whose_heartbeat_at_the_deadline_got_200_is_listed(tmp_path: Pa
         expired: dict[str, list[float]] = defaultdict(list)
         for name, at in sorted(registry.sql(EXPIRED), key=lambda row: row[1]):
             expired[name].append(at)
-        beats = sum(len(racer.acknowledged) for racer in racers)
+        heartbeats = sum(len(racer.acknowledged) for racer in racers)
         recovered = sum(racer.recovered for racer in racers)
         evicted = [
-            (racer.name, beat)
+            (racer.name, heartbeat_at)
             for racer in racers
-            for beat in racer.acknowledged
-            if was_expired_within_ttl(expired[racer.name], beat)
+            for heartbeat_at in racer.acknowledged
+            if was_expired_within_ttl(expired[racer.name], heartbeat_at)
         ]
         absent = sum(racer.absent for racer in racers)
         print(
-            f"\n{beats} heartbeats within 10 ms of the deadline, {recovered} of which restored the instance; "
-            f"{absent} of {beats} got 200 and were absent, {len(evicted)} of {beats} expired within their TTL"
+            f"\n{heartbeats} heartbeats within 10 ms of the deadline, {recovered} of which restored the instance; "
+            f"{absent} of {heartbeats} got 200 and were absent, {len(evicted)} of {heartbeats} expired within their TTL"
         )
-        assert beats / 2 > recovered > beats / 200  # a sweep falls into the 10 ms of one in twenty
+        assert heartbeats / 2 > recovered > heartbeats / 200  # a sweep falls into the 10 ms of one in twenty
         assert absent == 0
         assert evicted == []
 
 
-def was_expired_within_ttl(expired: list[float], beat: float) -> bool:
+def was_expired_within_ttl(expired: list[float], heartbeat_at: float) -> bool:
     """Return whether one of these expiries was within the TTL after a heartbeat."""
-    place = bisect_right(expired, beat)
-    return place < len(expired) and expired[place] < beat + TTL_SECONDS
+    place = bisect_right(expired, heartbeat_at)
+    return place < len(expired) and expired[place] < heartbeat_at + TTL_SECONDS
 
 
 AGE = """

@@ -278,6 +278,18 @@ class Reply:
         return json.loads(self.body)
 
 
+# Of the servers, and the headers that only Django's views and sessions add.
+IGNORED_HEADERS = {"date", "server", "connection", "allow", "vary"}
+
+
+def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """Return a response without what may differ between ASGI and WSGI."""
+    headers = {name: value for name, value in reply.headers.items() if name not in IGNORED_HEADERS}
+    if reply.status == 304:
+        headers = {name: value for name, value in headers.items() if not name.startswith("content-")}
+    return reply.status, headers, reply.body
+
+
 class Caller:
     """A keep-alive connection with a token. It is made anew after a failure, which is raised."""
 

@@ -8,8 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.client import registration, token
-from tests.server.registry import Caller, Registry, Reply
-from tests.server.test_same_bytes import comparable
+from tests.server.registry import Caller, Registry, Reply, comparable
 from tests.waiting import wait_for
 
 PATH = "/registry/services"

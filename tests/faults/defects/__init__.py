@@ -35,7 +35,7 @@ DEFECTS = {
     ),
     "gap-window": Defect(
         "gaps between sweeps restart the observation window",
-        f"{PARTS}/test_part5_deaths.py::test_instances_that_end_together_with_the_worker_expire_in_time",
+        f"{PARTS}/test_part5_ended_instances.py::test_instances_that_end_together_with_the_worker_expire_in_time",
         "assert still_listed == set()",
     ),
     "failing-heartbeats": Defect(

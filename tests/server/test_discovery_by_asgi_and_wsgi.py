@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client import registration, token
-from tests.server.registry import Caller, Registry, Reply
+from tests.server.registry import Caller, Registry, comparable
 from tests.waiting import wait_for
 
 
@@ -69,17 +69,6 @@ QUERIES = [
     "namespace=test",
     "namespace=default&status=all",
 ]
-
-
-# Of the servers, and the headers that only Django's views and sessions add.
-IGNORED_HEADERS = {"date", "server", "connection", "allow", "vary"}
-
-
-def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
-    headers = {name: value for name, value in reply.headers.items() if name not in IGNORED_HEADERS}
-    if reply.status == 304:
-        headers = {name: value for name, value in headers.items() if not name.startswith("content-")}
-    return reply.status, headers, reply.body
 
 
 @pytest.fixture(scope="module")

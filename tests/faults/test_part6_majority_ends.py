@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fleet import kill
-from tests.faults.test_part5_deaths import print_times, wait_until_expired
+from tests.faults.test_part5_ended_instances import print_times, wait_until_expired
 from tests.faults.timing import PROTECTION_SECONDS, SCALE, count_trials
 from tests.faults.trial import split_in_three, start_trial
 from tests.waiting import wait_for
