@@ -1,15 +1,12 @@
-"""Strict JSON (RFC 8259) of bounded size: no duplicate keys, no NaN, no deep nesting.
+"""Request bodies: strict JSON of bounded size and depth."""
 
-JSON parsers disagree on these, so that a proxy or an audit tool could read another document than the registry does.
-"""
-
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
 
 from service_registry.exceptions import BodyTooLarge, InvalidInput
+from service_registry.json_text import parse_strict
 
 # A single object; an array may fill the whole body.
 OBJECT_BYTES = 64 * 1024
@@ -35,7 +32,7 @@ def parse_body(body: bytes) -> Any:
 def parse_json(text: bytes) -> Any:
     """Return the document in `text`. Raises InvalidInput."""
     try:
-        document = DECODER.decode(text.decode("utf-8"))
+        document = parse_strict(text)
         require_shallow(document)
         return document
     except (ValueError, RecursionError) as error:
@@ -56,17 +53,3 @@ def require_shallow(document: Any) -> None:
 
 def children(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return container.values() if isinstance(container, dict) else container
-
-
-def require_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate key")
-    return members
-
-
-def refuse_constant(_name: str) -> float:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=require_unique_keys, parse_constant=refuse_constant)

@@ -5,7 +5,6 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import jwt
 from service_registry.identity.exceptions import TokenInvalid
 from service_registry.identity.key_set import MAX_KID_CHARACTERS, KeySet
 from service_registry.identity.keys import KeyProvider
+from service_registry.json_text import parse_strict
 
 MAX_CHARACTERS = 8192
 MAX_LIFETIME_SECONDS = 86400
@@ -117,28 +117,17 @@ def decode_header(token: str) -> dict[str, Any]:
 
 
 def parse_strict_object(text: bytes) -> dict[str, Any]:
-    """Parse a JSON object. Raises jwt.DecodeError.
+    """Parse a JSON object strictly: another parser might use the other of two members (RFC 8725, 2.4).
 
-    Duplicate members, NaN and Infinity are refused: another parser might use the other member (RFC 8725, 2.4).
+    Raises jwt.DecodeError.
     """
     try:
-        value = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+        value = parse_strict(text)
     except (ValueError, RecursionError) as error:
         raise jwt.DecodeError("not strict JSON") from error
     if not isinstance(value, dict):
         raise jwt.DecodeError("not a JSON object")
     return value
-
-
-def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member is repeated")
-    return members
-
-
-def refuse_constant(_name: str) -> None:
-    raise ValueError("not a JSON number")
 
 
 def read_key_id(token: str) -> str | None:
