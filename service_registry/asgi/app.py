@@ -98,11 +98,15 @@ class Application:
             return
         except Exception as error:  # noqa: BLE001 - each becomes a problem, as in DRF's exception handler
             response = self.problem(error, request)
-        try:
-            if response is not None:
-                await self.send(request, response)
-        finally:
-            record(request.log, time.perf_counter() - request.started_at)
+        if response is not None:
+            request.log.note_response(response.status, "created" if response.status == 201 else "ok")
+        # A write is done, whether or not its client reads the response. A read is what was delivered.
+        if request.scope["method"] == "POST":
+            self.record(request)
+        if response is not None and not await self.deliver(request, response):
+            request.log.note_slow_client()
+        if request.scope["method"] != "POST":
+            self.record(request)
 
     def problem(self, error: Exception, request: Request) -> Response:
         """Return the problem document of an error, and keep it for the log."""
@@ -116,11 +120,13 @@ class Application:
             headers["Connection"] = "close"
         return Response(status, render(document), headers, CONTENT_TYPE)
 
-    async def send(self, request: Request, response: Response) -> None:
+    def record(self, request: Request) -> None:
+        record(request.log, time.perf_counter() - request.started_at)
+
+    async def deliver(self, request: Request, response: Response) -> bool:
+        """Send a response. Return False when its client was disconnected for reading too slowly."""
         writer = ClientWriter(request.send, self.process.responses)
-        request.log.note_response(response.status, "created" if response.status == 201 else "ok")
-        if not await self.process.responses.deliver(writer, response_start(request, response), response.body):
-            request.log.note_slow_client()
+        return await self.process.responses.deliver(writer, response_start(request, response), response.body)
 
 
 async def livez(_request: Request) -> Response:

@@ -142,13 +142,13 @@ class ResponsesInFlight:
         A client that has read everything has not stalled, however late the event loop notices: after the process was
         frozen every client looks stalled.
         """
-        while not self.has_capacity(size):
-            slowest = next(iter(self.in_flight))
-            if now() - slowest.progress_at < STALLED_SECONDS or not transport.unsent_bytes(slowest.send):
-                return False
-            slowest.abort()
-            self.release(slowest)
-        return True
+        for writer in list(self.in_flight):
+            if self.has_capacity(size) or now() - writer.progress_at < STALLED_SECONDS:
+                break
+            if transport.unsent_bytes(writer.send):
+                writer.abort()
+                self.release(writer)
+        return self.has_capacity(size)
 
     def require_capacity(self, size: int) -> None:
         """Raise TooBusy unless there is capacity. For requests that hold memory themselves and so must not wait."""

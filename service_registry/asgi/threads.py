@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 # Readers that only need a token verified must not queue behind writes.
 READ_THREADS = 2
-# Watchers that read the log page by page must not delay those readers either.
+# Pages of the log, and the past, must not delay those readers either: such a read takes long.
 PAGING_THREADS = 2
 MAX_PAGING = 200
 
@@ -30,7 +30,7 @@ class ReadThreads:
         return await asyncio.get_running_loop().run_in_executor(self._reads, with_connection(read))
 
     async def read_page(self, read: Callable[[], Result]) -> Result:
-        """Return a page of the change log. Raises TooBusy when too many wait for theirs, and what `read` raises."""
+        """Return what a read of a page returns. Raises TooBusy when too many wait for theirs, and what it raises."""
         if self._paging >= MAX_PAGING:
             raise TooBusy
         self._paging += 1

@@ -68,9 +68,8 @@ class RequestLogEntry:
             self.outcomes = Counter({code: 1})
 
     def note_slow_client(self) -> None:
-        """Keep that a read was not delivered. A write has its own outcomes: what was done stays done."""
-        if self.method == "GET":
-            self.outcomes = Counter({SLOW_CLIENT: 1})
+        """Keep that the response was not delivered."""
+        self.outcomes = Counter({SLOW_CLIENT: 1})
 
     def note_problem(self, status: int, problem: Mapping[str, Any]) -> None:
         """Keep a problem as the outcome of every item: the request as a whole was refused."""

@@ -53,8 +53,10 @@ class Discovery:
         if replica is None or query.at:
             return await self.read_database(request, query)
         if (query.namespace, query.name) not in replica.services:
-            # Another process may have created it a moment ago: the log is read to its end before it is unknown.
-            await self.hub.catch_up()
+            # Another process may have created it a moment ago: the log is read to its end before it is unknown. Where
+            # that takes too long, the database is asked, as long as the replica is not known to be stale.
+            if not await self.hub.catch_up() and self.hub.stale_seconds is None:
+                return await self.read_database(request, query)
             replica = self.hub.replica or replica
         return await self.respond(request, query, replica)
 
@@ -68,7 +70,7 @@ class Discovery:
     async def read_database(self, request: Request, query: DiscoveryQuery) -> Response:
         """Read the past from the log, and the present while there is no replica."""
         if_none_match = request.header(b"if-none-match")
-        return await self.threads.run(lambda: with_retries(lambda: database_reads.discover(query, if_none_match)))
+        return await self.threads.read_page(lambda: with_retries(lambda: database_reads.discover(query, if_none_match)))
 
     async def respond(self, request: Request, query: DiscoveryQuery, replica: Replica) -> Response:
         service = replica.services.get((query.namespace, query.name))

@@ -76,7 +76,7 @@ class Listing:
         replica = await self.hub.current_replica()
         # A client watches from the index of the first page, which may come from another process: no page is older.
         if replica is None or (after and replica.pk < changelog.parse_index(after.index)[1]):
-            return await self.threads.run(lambda: with_retries(lambda: database_reads.list_services(query)))
+            return await self.threads.read_page(lambda: with_retries(lambda: database_reads.list_services(query)))
         return await self.page(replica, query, after)
 
     async def page(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> Response:
