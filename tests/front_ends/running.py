@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, ClassVar
@@ -115,21 +116,31 @@ class Run:
     failures: list[Failure] = field(default_factory=list)
     numbers: ClassVar[Iterator[int]] = count()
 
-    def run(self, cases: Sequence[Case], *, refused: bool = False) -> None:
+    def run(
+        self,
+        cases: Sequence[Case],
+        *,
+        refused: bool = False,
+        during: AbstractContextManager[object] = nullcontext(),  # noqa: B008 (it has no state)
+    ) -> None:
         """Create the service and the instances of each case, and run it through every front end.
 
         Args:
             refused: True when all cases are refused, so that no change may be appended to the log.
+            during: a context to run them in.
         """
         named = [(f"case-{next(self.numbers):05}", case) for case in cases]
         self.prepare(named)
         index = self.changes()["index"] if refused else None
-        for name, case in named:
-            self.run_one(case, name)
+        with during:
+            for name, case in named:
+                self.run_one(case, name)
         if index:
+            namespaces = {"default", *(front.namespace for front in self.fronts)}
             self.failures += [
                 Failure("any", f"{change['service_name']} {change['instance_id']}", f"{change['kind']} was appended")
                 for change in self.changes(f"?index={index}&wait=0s")["changes"]
+                if change["namespace"] in namespaces
             ]
 
     def changes(self, query: str = "") -> Any:

@@ -49,6 +49,19 @@ def migrated_database(groups: dict[str, frozenset[str]]) -> Iterator[str]:
             administration.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def unreachable(database_url: str) -> Iterator[None]:
+    """Close all sessions of a database, and let none begin."""
+    name = urlsplit(database_url).path.removeprefix("/")
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as administration:
+        administration.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            administration.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            yield
+        finally:
+            administration.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
 def environment_of(database_url: str) -> dict[str, str]:
     return os.environ | {
         "DATABASE_URL": database_url,
