@@ -56,10 +56,11 @@ class Watcher:
         self.ids: list[int] = []
         self.copy: Copy | None = None
         self.second: Copy | None = None
-        self.same_from = 0
+        self.same_from = self.read_at = 0
 
-    def get(self, path: str, port: int | None = None) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.random.choice(self.ports), timeout=60)
+    def get(self, path: str) -> Any:
+        """Return the document. Keeps the X-Registry-Index of the response in `read_at`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.random.choice(self.ports), timeout=60)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self.bearer}"})
             answer = connection.getresponse()
@@ -68,6 +69,7 @@ class Watcher:
             connection.close()
         if answer.status != 200:
             raise WatchRefused(answer.status, document)
+        self.read_at = number(answer.headers["X-Registry-Index"])
         return document
 
     def list(self) -> Copy:
@@ -89,10 +91,13 @@ class Watcher:
     def begin_second(self) -> None:
         """Pages may contain changes after the first page's index: the copies are equal once those have arrived.
 
-        A page comes from memory of any process, so that those have arrived with the newest index of all of them.
+        A page comes from the memory of any process, or from the database, which may be ahead of all of them. The
+        database answers requests for one instance: its index is not older than any page.
         """
         second = self.list()
-        self.same_from = max(number(self.get("/registry/services?name=none", port)["index"]) for port in self.ports)
+        instance = self.random.choice(list(second.instances.values()))
+        self.get(f"/registry/instance/{instance['service_name']}/{instance['instance_id']}")
+        self.same_from = self.read_at
         self.second = second
 
     def receive(self, copy: Copy, change: Any) -> None:
@@ -109,7 +114,12 @@ class Watcher:
             second.apply(change)
         if pk >= self.same_from:
             self.comparisons += 1
-            self.differences += copy.instances != second.instances
+            if copy.instances != second.instances:
+                self.differences += 1
+                keys = copy.instances.keys() | second.instances.keys()
+                unequal = {key for key in keys if copy.instances.get(key) != second.instances.get(key)}
+                shown = {key: (copy.instances.get(key), second.instances.get(key)) for key in sorted(unequal)[:3]}
+                print(f"at {pk}, begun at {second.began_at}, compared from {self.same_from}: {shown}", flush=True)
             self.second = None
 
     def follow(self, copy: Copy) -> None:
