@@ -37,6 +37,7 @@ def migrated_database(groups: dict[str, frozenset[str]]) -> Iterator[str]:
     name = f"front_ends_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
     new = url._replace(path=f"/{name}").geturl()
     with psycopg.connect(url.geturl(), autocommit=True) as administration:
+        administration.execute(f"DROP DATABASE IF EXISTS {name}")  # of a run that was killed
         administration.execute(f"CREATE DATABASE {name}")
         try:
             environment = environment_of(new)
