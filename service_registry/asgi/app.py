@@ -48,12 +48,13 @@ class Application:
 
     def __init__(self) -> None:
         self.process = process = WebProcess()
-        self.django = DjangoBridge(process.threads, process.responses)
+        self.django = DjangoBridge(process.django_threads, process.responses)
         authenticator = Authenticator(process.read_threads)
         blocking = BlockingReads(process.hub, process.read_threads, process.limits)
-        registrations = MicroBatcher[Registration, manager.Registered](manager.register_for_callers, process.threads)
-        heartbeats = MicroBatcher[Heartbeat, manager.Renewed](manager.heartbeat_for_callers, process.threads)
-        write = authenticator, process.responses, process.threads
+        threads = process.write_threads
+        registrations = MicroBatcher[Registration, manager.Registered](manager.register_for_callers, threads)
+        heartbeats = MicroBatcher[Heartbeat, manager.Renewed](manager.heartbeat_for_callers, threads)
+        write = authenticator, process.responses, threads
         read = authenticator, process.responses, blocking, ResponseCache()
         watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.limits)
         self.routes = {

@@ -8,6 +8,7 @@ threads. Django's own ASGI handler runs each request in a thread of its own maki
 import asyncio
 import io
 from concurrent.futures import Executor
+from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, HTTPScope
 from django.conf import settings
@@ -21,17 +22,21 @@ from django.urls import set_script_prefix
 from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
 from service_registry.asgi.headers import encode
 from service_registry.asgi.request import BODY_SECONDS, ClientDisconnected, announced_length, read_body
-from service_registry.exceptions import BodyTooLarge, RequestTimeout
-from service_registry.http.problems import CONTENT_TYPE, problem_for_error
+from service_registry.exceptions import BodyTooLarge, RequestTimeout, TooBusy
+from service_registry.http.problems import CONTENT_TYPE, headers_for_error, problem_for_error
 from service_registry.http.request_log import REQUEST_ID_HEADER, choose_request_id
 from service_registry.http.responses import render
+
+# Requests that wait for a thread or run on one, in a process. More are refused at once.
+MAX_QUEUED = 200
 
 
 class DjangoBridge:
     """An ASGI application that answers requests with Django.
 
     Arguments:
-        threads: where Django runs. Everything that uses the database for writes shares them.
+        threads: where Django runs. Heartbeats, registrations and the pulse have others: a login hashes its password
+            for 100 ms and more, or waits for the OIDC provider.
         responses: the responses in flight.
         body_seconds: how long a client may take to send a body; 408 after that.
     """
@@ -41,19 +46,41 @@ class DjangoBridge:
         self.threads = threads
         self.responses = responses
         self.body_seconds = body_seconds
+        self.queued = 0
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
             stream, length = await self.read_body(scope, receive)
+            start, answer = await self.run(receive, scope, stream, length)
         except ClientDisconnected:
             return
-        except RequestTimeout as error:
-            start, answer = timeout_response(scope, error)
-        else:
-            loop = asyncio.get_running_loop()
-            start, answer = await loop.run_in_executor(self.threads, self.respond, scope, stream, length)
+        except (RequestTimeout, TooBusy) as error:
+            start, answer = refusal(scope, error)
         self.responses.free_capacity(len(answer))
         await self.responses.deliver(ClientWriter(send, self.responses), start, answer)
+
+    async def run(
+        self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
+    ) -> tuple[HTTPResponseStartEvent, bytes]:
+        """Run Django on a thread. Work whose client leaves before it begins is dropped.
+
+        Raises TooBusy when too many requests wait for a thread, and ClientDisconnected.
+        """
+        if self.queued >= MAX_QUEUED:
+            raise TooBusy
+        self.queued += 1
+        work = asyncio.get_running_loop().run_in_executor(self.threads, self.respond, scope, stream, length)
+        disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
+        try:
+            both: list[asyncio.Future[Any]] = [work, disconnect]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()  # work under way ends, and its response is dropped
+                raise ClientDisconnected
+            return work.result()
+        finally:
+            disconnect.cancel()
+            self.queued -= 1
 
     async def read_body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[io.BytesIO, int]:
         """Return the body and its length. A body that is too large is left out: the view refuses it by its length."""
@@ -110,10 +137,18 @@ def response_start(response: HttpResponseBase) -> HTTPResponseStartEvent:
     return {"type": "http.response.start", "status": response.status_code, "headers": headers, "trailers": False}
 
 
-def timeout_response(scope: HTTPScope, error: RequestTimeout) -> tuple[HTTPResponseStartEvent, bytes]:
-    """Return the problem for a body that did not arrive in time; the connection is closed behind it."""
+async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def refusal(scope: HTTPScope, error: RequestTimeout | TooBusy) -> tuple[HTTPResponseStartEvent, bytes]:
+    """Return the problem for a request that Django does not see; the connection is closed behind it."""
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     request_id = choose_request_id(sent.decode("latin-1"))
     status, document = problem_for_error(error, request_id)
-    headers = encode({"Content-Type": CONTENT_TYPE, "Connection": "close", REQUEST_ID_HEADER: request_id})
+    headers = encode(
+        {"Content-Type": CONTENT_TYPE, "Connection": "close", REQUEST_ID_HEADER: request_id}
+        | headers_for_error(status, error)
+    )
     return {"type": "http.response.start", "status": status, "headers": headers, "trailers": False}, render(document)

@@ -25,13 +25,15 @@ class WebProcess:
     """One web process, made when it starts.
 
     Attributes:
-        threads: run Django, writes and the pulse. A process whose requests are stuck must not report that it receives
+        write_threads: run writes and the pulse. A process whose writes are stuck must not report that it receives
             heartbeats, so the pulse takes the same way.
+        django_threads: run Django, whose pages and logins must not delay writes.
         read_threads: verify tokens and read the log, apart from writes.
     """
 
     def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="web")
+        self.write_threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="write")
+        self.django_threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="django")
         self.read_threads = ReadThreads()
         self.hub = Hub()
         self.responses = ResponsesInFlight()
@@ -78,7 +80,7 @@ class WebProcess:
     async def keep_pulsing(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await loop.run_in_executor(self.threads, pulse.pulse)
+            await loop.run_in_executor(self.write_threads, pulse.pulse)
             await asyncio.sleep(pulse.PULSE_SECONDS)
 
     async def keep_measuring(self) -> None:

@@ -15,8 +15,9 @@ def application() -> Iterator[Application]:
     process_checks, capacity_checks = dict(readiness.process_checks), list(memory_budget.capacity_checks)
     application = Application()
     yield application
-    application.process.threads.submit(connections.close_all)
-    application.process.threads.shutdown()
+    for threads in (application.process.write_threads, application.process.django_threads):
+        threads.submit(connections.close_all)
+        threads.shutdown()
     readiness.process_checks.clear()
     readiness.process_checks.update(process_checks)
     memory_budget.capacity_checks[:] = capacity_checks

@@ -247,7 +247,7 @@ def counted(application: Application) -> Application:
         replace(HEARTBEAT, model=CountedHeartbeat),
         Authenticator(process.read_threads),
         process.responses,
-        process.threads,
+        process.write_threads,
     )
     application.routes["POST", "/registry/heartbeat"] = Route("heartbeat", handler)
     application.django = CountingDjango()  # type: ignore[assignment] # it sends nothing

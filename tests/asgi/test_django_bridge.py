@@ -1,23 +1,27 @@
 """Django behind uvicorn, over real connections, with small views that show what they were given."""
 
 import http.client
+import io
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from asgiref.typing import ASGI3Application, HTTPResponseStartEvent, HTTPScope
 from django.conf import LazySettings
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 
-from service_registry.asgi.django_bridge import DjangoBridge
+from service_registry.asgi.django_bridge import MAX_QUEUED, DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.request import BODY_SECONDS
-from tests.asgi.uvicorn_server import connect, serve
+from tests.asgi.uvicorn_server import connect, get_requests, serve
+from tests.waiting import wait_for
 
 LIMIT_BYTES = 1000
 Reply = tuple[int, dict[str, str], bytes]
@@ -214,3 +218,54 @@ def test_streaming_response_that_fails_is_an_error_and_is_closed(port: int) -> N
 
 def test_view_that_fails_is_an_error(port: int) -> None:
     assert send(port, b"GET /failing-view HTTP/1.1\r\nHost: h\r\n\r\n")[0] == 500
+
+
+class Blocking(DjangoBridge):
+    """A bridge whose threads wait until they are let go on, and which records the paths that Django is given."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        super().__init__(threads, ResponsesInFlight())
+        self.go_on = threading.Event()
+        self.paths: list[str] = []
+
+    def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[HTTPResponseStartEvent, bytes]:
+        self.paths.append(scope["path"])
+        self.go_on.wait(60)
+        return super().respond(scope, stream, length)
+
+
+def test_request_whose_client_leaves_before_its_turn_is_dropped() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        bridge = Blocking(threads)
+        with serve(cast(ASGI3Application, bridge)) as port:
+            first = connect(port, get_requests("/first"))
+            wait_for(lambda: bridge.paths == ["/first"])
+            second = connect(port, get_requests("/second"))
+            wait_for(lambda: bridge.queued == 2)
+            second.close()
+            wait_for(lambda: bridge.queued == 1)
+            third = connect(port, get_requests("/third"))
+            wait_for(lambda: bridge.queued == 2)
+            bridge.go_on.set()
+            assert first.recv(4096).startswith(b"HTTP/1.1 201")
+            assert third.recv(4096).startswith(b"HTTP/1.1 201")
+            first.close()
+            third.close()
+    assert bridge.paths == ["/first", "/third"]
+
+
+def test_request_beyond_the_queue_is_answered_with_503() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        bridge = Blocking(threads)
+        with serve(cast(ASGI3Application, bridge)) as port:
+            waiting = [connect(port, get_requests(f"/{number}")) for number in range(MAX_QUEUED)]
+            wait_for(lambda: bridge.queued == MAX_QUEUED)
+            refused = connect(port, get_requests("/refused"))
+            answer = refused.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 1" in answer.lower()
+            assert b'"code":"unavailable"' in answer
+            bridge.go_on.set()
+            for each in [*waiting, refused]:
+                each.close()
+    assert "/refused" not in bridge.paths

@@ -112,6 +112,8 @@ def check_clock() -> Finding:
     return warn(message, advice) if difference > CLOCKS_DISAGREE_SECONDS else ok(message)
 
 
+# Of a web process, beside those for writes and for Django: two to verify tokens, two to read pages, one for the feed.
+OTHER_CONNECTIONS = 5
 CONNECTIONS = """
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -120,7 +122,7 @@ SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backe
 
 def check_connections() -> Finding:
     used, limit = fetch_row(CONNECTIONS)
-    message = f"{used} of {limit} in use; a web process here takes {settings.WEB_THREADS}"
+    message = f"{used} of {limit} in use; a web process here takes {2 * settings.WEB_THREADS + OTHER_CONNECTIONS}"
     if used > CROWDED * limit:
         return warn(message, "raise max_connections, or set fewer WEB_PROCESSES and WEB_THREADS")
     return ok(message)
