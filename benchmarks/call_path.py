@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 PRODUCT = ("service_registry", "registry_project")
 # Threads that run whatever is requested.
 BACKGROUND = ("feed", "keys", "oidc")
-BACKGROUND_FILES = ("pulse.py", "pulsing.py", "observation.py", "hearing.py")
+BACKGROUND_FILES = ("pulse.py", "pulsing.py", "observation_window.py", "observation.py", "hearing.py")
 SERVICE, WARM_UP = "traced", 3
 INSTANCE = {"service_name": SERVICE, "instance_id": "i-1", "host": "10.0.0.1", "port": 80}
 KEY = {"service_name": SERVICE, "instance_id": "i-1"}

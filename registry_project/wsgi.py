@@ -16,7 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
 from service_registry import checks, pulse  # noqa: E402 - they import the models
-from service_registry.identity.keys import get_key_provider  # noqa: E402
+from service_registry.identity.key_provider import get_key_provider  # noqa: E402
 
 checks.require_valid_settings()
 

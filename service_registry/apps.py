@@ -25,8 +25,8 @@ def create_initial_rows(using: str, **_kwargs: Any) -> None:
     """
     # The models are not loaded yet when this file is imported.
     from service_registry import changelog, permissions  # noqa: PLC0415
-    from service_registry.expiry import observation  # noqa: PLC0415
+    from service_registry.expiry import observation_window  # noqa: PLC0415
 
     permissions.provide_role_groups(using)
-    observation.create_state(using)
+    observation_window.create_state(using)
     changelog.start_log(using)

@@ -263,7 +263,7 @@ class RegistryState(models.Model):
     """The state of expiry, in one row: observation window, last sweep, suspension and limits exceeded lately.
 
     `observed_at` is when a web process last pulsed, `window_started_at` since when they have without a gap. A
-    suspension (`expiry.suspension.Suspension`) lasts from `suspended_at` until `suspended_until` at most.
+    suspension (`expiry.fleet_suspension.Suspension`) lasts from `suspended_at` until `suspended_until` at most.
     """
 
     observed_at = models.DateTimeField(db_default=Now())

@@ -1,4 +1,4 @@
-"""Pulse: what every web process does once a second for expiry. See `service_registry.expiry.observation`."""
+"""Pulse: what every web process does once a second for expiry. See `service_registry.expiry.observation_window`."""
 
 import logging
 
@@ -6,10 +6,10 @@ from django.db import Error
 
 from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import NotMigrated
-from service_registry.expiry.observation import process_pulse
+from service_registry.expiry.observation_window import process_pulse
 from service_registry.expiry.sweep import sweep_if_late
 from service_registry.identity.exceptions import KeysUnavailable
-from service_registry.identity.keys import get_key_provider
+from service_registry.identity.key_provider import get_key_provider
 from service_registry.permissions import permission_cache
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from service_registry.expiry import observation
+from service_registry.expiry import observation_window
 from service_registry.expiry.sweep import sweep
 from service_registry.management import doctor
 from service_registry.models import RegistryState, SigningKeys
@@ -27,7 +27,7 @@ def findings_by_check() -> dict[str, doctor.Finding]:
 def running(db: None, settings: Settings) -> None:
     """Pulse, sweep and store keys, as a running registry does."""
     settings.DEBUG = True  # pytest-django switches it off
-    observation.Pulse().record()
+    observation_window.Pulse().record()
     sweep()
     SigningKeys.objects.update_or_create(issuer=settings.OIDC_ISSUER, defaults={"document": {}})
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from registry_project.devstack import plan
 from service_registry import metrics
 from service_registry.choices import Rule
-from service_registry.expiry import observation
+from service_registry.expiry import observation_window
 from service_registry.expiry.sweep import sweep
 from service_registry.permissions import ROLE_GROUPS
 from tests.ageing import age_suspension, interrupt_observation
@@ -179,7 +179,7 @@ def test_suspension_is_shown_with_its_duration(payments: Api) -> None:
 
 
 def test_restart_of_the_observation_window_is_counted_by_reason(db: None, since: Since) -> None:
-    pulse = observation.Pulse()
+    pulse = observation_window.Pulse()
     pulse.record()
     interrupt_observation(2)
     pulse.record()

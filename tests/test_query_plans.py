@@ -18,7 +18,7 @@ from service_registry.expiry import counts
 from service_registry.expiry.sweep import sweep
 from service_registry.manager.batch import Submission, join_column, join_columns, submissions_of
 from service_registry.manager.heartbeat import RENEW
-from service_registry.manager.quota import COUNT_OF_OWNERS
+from service_registry.manager.registration.quota import COUNT_OF_OWNERS
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import DiscoveryQuery, Heartbeat, Registration

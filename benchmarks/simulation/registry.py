@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service_registry.choices import Rule
+from service_registry.expiry.fleet_suspension import FleetActivity, Suspension, update_suspension
 from service_registry.expiry.protection import (
     LATE_AFTER,
     RECENT_EXPIRY_SECONDS,
@@ -22,7 +23,6 @@ from service_registry.expiry.protection import (
     grace_seconds,
     may_exceed_fleet_limit,
 )
-from service_registry.expiry.suspension import FleetActivity, Suspension, update_suspension
 
 OBSERVATION_GAP_SECONDS = 5.0
 

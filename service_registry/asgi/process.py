@@ -16,7 +16,7 @@ from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.threads import ReadThreads
 from service_registry.http import memory_budget, readiness
-from service_registry.identity.keys import get_key_provider
+from service_registry.identity.key_provider import get_key_provider
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
 

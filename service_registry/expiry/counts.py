@@ -16,8 +16,9 @@ from django.conf import settings
 from django.db import connection
 
 from service_registry.choices import Rule
-from service_registry.expiry import suspension
-from service_registry.expiry.observation import IS_OBSERVED
+from service_registry.expiry import fleet_suspension
+from service_registry.expiry.fleet_suspension import FleetActivity, Suspension
+from service_registry.expiry.observation_window import IS_OBSERVED
 from service_registry.expiry.protection import (
     LATE_AFTER,
     RECENT_EXPIRY_SECONDS,
@@ -26,7 +27,6 @@ from service_registry.expiry.protection import (
     Group,
     Limits,
 )
-from service_registry.expiry.suspension import FleetActivity, Suspension
 from service_registry.sql import DEADLINE, HEARTBEAT_AT, INSTANCE, LEASE, RENEWED_AT, SERVICE, STATE
 
 RELEASED_MINUTES = 15
@@ -116,7 +116,7 @@ SELECT count(*) FROM (
     SELECT FROM {SERVICE} s WHERE EXISTS (
         SELECT FROM {INSTANCE} i JOIN {LEASE} l ON l.instance_id = i.id
         WHERE i.service_id = s.id AND {IS_PROVEN} AND {IS_LIVE})
-    LIMIT {suspension.MINIMUM_SERVICES}
+    LIMIT {fleet_suspension.MINIMUM_SERVICES}
 ) AS found
 """
 

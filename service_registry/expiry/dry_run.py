@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import connection
 
-from service_registry.expiry.apply import LeaseDecisions, build_protection, decide_suspension
 from service_registry.expiry.counts import FleetCount, count_fleet
 from service_registry.expiry.due_leases import DueLease, read_due_leases
 from service_registry.expiry.evidence import format_protection_end
+from service_registry.expiry.fleet_suspension import Suspension
+from service_registry.expiry.lease_decisions import LeaseDecisions, build_protection, decide_suspension
 from service_registry.expiry.protection import Decision
 from service_registry.expiry.purge import IS_PAST_RETENTION
-from service_registry.expiry.suspension import Suspension
 from service_registry.expiry.timers import IS_OVER
 from service_registry.sql import LEASE, OVERRIDE, STATE, rfc3339
 

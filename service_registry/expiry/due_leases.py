@@ -14,7 +14,7 @@ from service_registry.expiry.counts import (
     FleetCount,
     epoch,
 )
-from service_registry.expiry.observation import EXPIRY_RUNS
+from service_registry.expiry.observation_window import EXPIRY_RUNS
 from service_registry.expiry.protection import Due
 from service_registry.sql import DEADLINE, INSTANCE, LEASE, SERVICE
 

@@ -9,7 +9,7 @@ from django.db import connection
 from service_registry import changelog
 from service_registry.choices import ChangeKind
 from service_registry.expiry.evidence import ACTOR, describe_process
-from service_registry.expiry.observation import EXPIRY_RUNS
+from service_registry.expiry.observation_window import EXPIRY_RUNS
 from service_registry.sql import CHANGE, INSTANCE, LEASE, NEWEST_FIRST, SERVICE, STATE, rfc3339
 
 IS_PAST_RETENTION = "l.expired_at < statement_timestamp() - make_interval(secs => %(retention)s)"

@@ -13,14 +13,14 @@ from django.db import connection
 from service_registry import logs
 from service_registry.database.transactions import write_transaction
 from service_registry.expiry import purge, timers
-from service_registry.expiry.apply import (
+from service_registry.expiry.counts import count_fleet
+from service_registry.expiry.evidence import ACTOR
+from service_registry.expiry.lease_decisions import (
     LeaseDecisions,
     apply_suspension,
     build_protection,
     store_exceeded_limits,
 )
-from service_registry.expiry.counts import count_fleet
-from service_registry.expiry.evidence import ACTOR
 from service_registry.sql import STATE
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from service_registry.caller import Caller
 from service_registry.exceptions import ClockIsWrong, NotAuthenticated
-from service_registry.expiry import observation
+from service_registry.expiry import observation_window
 from service_registry.identity.access_tokens import verify_access_token
 from service_registry.identity.exceptions import TokenInvalid
 from service_registry.identity.principal import Principal
@@ -17,7 +17,7 @@ def bearer_token(authorization: str | None) -> str:
         NotAuthenticated: there is no header.
         TokenInvalid: the header carries no bearer token.
     """
-    if observation.process_pulse().clock_is_wrong:
+    if observation_window.process_pulse().clock_is_wrong:
         raise ClockIsWrong
     if authorization is None:
         raise NotAuthenticated

@@ -7,8 +7,8 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from service_registry.database.outages import is_outage
-from service_registry.expiry import observation
-from service_registry.identity.keys import get_key_provider
+from service_registry.expiry import observation_window
+from service_registry.identity.key_provider import get_key_provider
 from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
@@ -45,7 +45,7 @@ def readiness() -> tuple[int, dict[str, Any]]:
     """
     checks = {"keys": "ok" if get_key_provider().ready else "no signing keys loaded yet"}
     checks |= {name: check() for name, check in process_checks.items()}
-    checks["clock"] = "differs from the database's" if observation.process_pulse().clock_is_wrong else "ok"
+    checks["clock"] = "differs from the database's" if observation_window.process_pulse().clock_is_wrong else "ok"
     try:
         checks["migrations"] = "ok" if migrations.are_applied() else "not applied yet: run manage.py migrate"
         shared = {"database": "ok", "sweep": sweep_state() if migrations.are_applied() else "unknown"}

@@ -11,8 +11,8 @@ from django.conf import settings
 
 from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
 from service_registry.identity.groups import read_groups
+from service_registry.identity.key_provider import KeyProvider, get_key_provider
 from service_registry.identity.key_set import KeySet
-from service_registry.identity.keys import KeyProvider, get_key_provider
 from service_registry.identity.principal import Principal, is_name
 from service_registry.identity.signatures import (
     TrustedIssuer,

@@ -20,7 +20,7 @@ from mozilla_django_oidc.views import OIDCAuthenticationCallbackView, OIDCAuthen
 from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
 from service_registry.identity.id_tokens import trusted_issuer_of_logins, verify_id_token
 from service_registry.identity.issuer_client import FetchFailed, get_endpoint
-from service_registry.identity.keys import get_key_provider
+from service_registry.identity.key_provider import get_key_provider
 from service_registry.identity.login_endpoints import endpoints
 from service_registry.identity.operators import sign_in_operator
 from service_registry.models import User

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 
 from service_registry.identity.exceptions import TokenInvalid
-from service_registry.identity.keys import KeyProvider
+from service_registry.identity.key_provider import KeyProvider
 from service_registry.identity.principal import is_name
 from service_registry.identity.signatures import TrustedIssuer, verify_token
 

@@ -12,8 +12,8 @@ from typing import Any
 import jwt
 
 from service_registry.identity.exceptions import TokenInvalid
+from service_registry.identity.key_provider import KeyProvider
 from service_registry.identity.key_set import MAX_KID_CHARACTERS, KeySet
-from service_registry.identity.keys import KeyProvider
 from service_registry.json_text import parse_strict
 
 MAX_CHARACTERS = 8192

@@ -143,7 +143,7 @@ def run_in_halves(
         return with_retries(lambda: run(items))
     except (IntegrityError, DataError) as error:
         if len(items) == 1:
-            return [to_invalid_input(error)]
+            return [translate_constraint_error(error)]
         middle = len(items) // 2
         return run_in_halves(items[:middle], run) + run_in_halves(items[middle:], run)
 
@@ -158,7 +158,7 @@ FIELD_OF_CONSTRAINT = {
 }
 
 
-def to_invalid_input(error: Exception) -> InvalidInput:
+def translate_constraint_error(error: Exception) -> InvalidInput:
     """Translate the error of a refused row by the name of its constraint."""
     constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""
     field = FIELD_OF_CONSTRAINT.get(constraint, "__all__")

@@ -10,9 +10,9 @@ from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import NotOwner, RegistryError
-from service_registry.manager import instances, quota, services
 from service_registry.manager.batch import Submission, run_batch, submissions_of
-from service_registry.manager.entry import Entry, accepted
+from service_registry.manager.registration import claims, instances, quota
+from service_registry.manager.registration.entry import Entry, accepted
 from service_registry.schemas import Registration
 
 
@@ -94,23 +94,23 @@ def register_in_transaction(
     """
     entries = [Entry(submission.item, submission.caller) for submission in submissions]
     with write_transaction(lock_timeout):
-        services.find_services(entries)
-        services.refuse_unowned_services([entry for entry in entries if entry.service])
+        claims.find_services(entries)
+        claims.refuse_unowned_services([entry for entry in entries if entry.service])
         created: dict[tuple[str, str], Caller] = {}
         services_locked = always_lock_services or not all(entry.instance_exists for entry in accepted(entries))
         if services_locked:
-            created = services.create_services(accepted(entries))
-            services.lock_services(accepted(entries))
+            created = claims.create_services(accepted(entries))
+            claims.lock_services(accepted(entries))
             if not always_lock_services and any(entry.service is None for entry in accepted(entries)):
                 raise RowVanishedError
-            services.refuse_unowned_services(entries)
+            claims.refuse_unowned_services(entries)
         instances.lock_existing(accepted(entries))
         new = [entry for entry in accepted(entries) if entry.existing is None]
         if new:
             if not services_locked:
                 raise RowVanishedError
             quota.refuse_over_quota(new)
-            kept = services.delete_empty_services(created, entries)
+            kept = claims.delete_empty_services(created, entries)
             check_failed_claims(entries, {key: created[key] for key in created.keys() - kept})
             created = kept
         instances.update_instances([entry for entry in accepted(entries) if entry.existing])

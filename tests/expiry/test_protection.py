@@ -9,9 +9,9 @@ from django.db.models.functions import Now
 from pytest_django import Settings
 
 from service_registry.expiry import dry_run
-from service_registry.expiry.apply import LeaseDecisions, build_protection
 from service_registry.expiry.counts import FleetCount, count_fleet
 from service_registry.expiry.evidence import format_rfc3339
+from service_registry.expiry.lease_decisions import LeaseDecisions, build_protection
 from service_registry.expiry.sweep import ROWS_PER_TRANSACTION, sweep
 from service_registry.models import Change, Lease, RegistryState
 from tests import ageing

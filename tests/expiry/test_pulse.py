@@ -8,7 +8,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import Group
 
 from service_registry import pulse
-from service_registry.identity.keys import get_key_provider
+from service_registry.identity.key_provider import get_key_provider
 from service_registry.models import RegistryState
 from service_registry.permissions import permission_cache
 from tests import ageing

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service_registry.identity.issuer_client import Limits
-from service_registry.identity.keys import KeyProvider, Schedule
+from service_registry.identity.key_provider import KeyProvider, Schedule
 from tests.identity.issuer_server import Issuer
 
 MakeProvider = Callable[..., KeyProvider]

@@ -10,7 +10,7 @@ import pytest
 from django.http import HttpResponse
 from pytest_django import Settings
 
-from service_registry.identity import keys
+from service_registry.identity import key_provider
 from service_registry.identity.login_endpoints import LoginEndpoints, authenticate_client
 from service_registry.models import User
 from tests.identity.browser import CALLBACK, Browser
@@ -52,7 +52,7 @@ def bad_issuer(settings: Settings) -> Iterator[BadIssuer]:
         settings.OIDC_RP_CLIENT_ID = "the-admin"
         settings.OIDC_RP_CLIENT_SECRET = "a secret"
         yield server
-        keys.get_key_provider().stop()
+        key_provider.get_key_provider().stop()
         server.released.set()
         server.shutdown()
 

@@ -6,7 +6,7 @@ import pytest
 
 from service_registry.identity.exceptions import TokenInvalid
 from service_registry.identity.id_tokens import verify_id_token
-from service_registry.identity.keys import KeyProvider
+from service_registry.identity.key_provider import KeyProvider
 from service_registry.identity.signatures import TrustedIssuer
 from tests.identity.conftest import MakeProvider
 from tests.identity.issuer_server import AUDIENCE, In, Issuer, private_key, signed

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from service_registry.identity import keys as keys_module
+from service_registry.identity import key_provider
 from service_registry.identity.exceptions import KeysUnavailable
-from service_registry.identity.keys import KeyProvider
+from service_registry.identity.key_provider import KeyProvider
 from tests.identity.conftest import MakeProvider
 from tests.identity.issuer_server import Handler, Issuer, jwk
 from tests.waiting import wait_for
@@ -85,12 +85,12 @@ def test_failed_fetch_is_retried_with_exponential_backoff(issuer: Issuer, make_p
     assert not provider.ready
     wait_for(lambda: issuer.fetches >= 4)
     issuer.answers[JWKS] = lambda handler: handler.send(b'{"keys": []}')
-    pauses = [keys_module.Schedule().pause(failures) for failures in (1, 2, 3, 20)]
+    pauses = [key_provider.Schedule().pause(failures) for failures in (1, 2, 3, 20)]
     assert 0.5 <= pauses[0] <= 1
     assert 1 <= pauses[1] <= 2
     assert 2 <= pauses[2] <= 4
     assert 30 <= pauses[3] <= 60
-    assert 240 <= keys_module.Schedule().pause(0) <= 360
+    assert 240 <= key_provider.Schedule().pause(0) <= 360
 
 
 def test_call_without_keys_waits_once_and_raises_keys_unavailable(issuer: Issuer, make_provider: MakeProvider) -> None:
@@ -187,10 +187,10 @@ def test_refresh_does_not_use_an_attempt_that_had_already_started(issuer: Issuer
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.django_db(transaction=True)
 def test_forked_process_gets_its_own_provider() -> None:
-    parents = keys_module.get_key_provider()
-    assert keys_module.get_key_provider() is parents
+    parents = key_provider.get_key_provider()
+    assert key_provider.get_key_provider() is parents
     child = os.fork()
     if not child:
-        mine = keys_module.get_key_provider()
-        os._exit(7 if mine is not parents and mine is keys_module.get_key_provider() else 1)
+        mine = key_provider.get_key_provider()
+        os._exit(7 if mine is not parents and mine is key_provider.get_key_provider() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -11,7 +11,7 @@ from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, QuotaExceeded
 from service_registry.expiry.sweep import sweep
 from service_registry.manager.batch import Submission
-from service_registry.manager.quota import OwnerCounts
+from service_registry.manager.registration.quota import OwnerCounts
 from service_registry.models import Change, Instance, Lease, Reservation, Service
 from service_registry.schemas import Registration
 from tests import ageing

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 from django.db import connection
 
-from service_registry.expiry import apply, counts, observation
+from service_registry.expiry import counts, lease_decisions, observation_window
 from service_registry.expiry.sweep import Report, sweep
 from tests import ageing
 from tests.fleets import LONG
@@ -63,7 +63,7 @@ def age(count: int, seconds: int) -> None:
 
 def sweep_until_protected(count: int) -> list[Report]:
     """Sweep until `count` leases are protected, and pulse meanwhile. A sweep decides for five seconds at most."""
-    pulse = observation.Pulse()
+    pulse = observation_window.Pulse()
     reports: list[Report] = []
     while sum(report.protected for report in reports) < count and len(reports) < MOST_SWEEPS:
         pulse.record()
@@ -84,7 +84,7 @@ def test_sweep_of_a_large_fleet(size: int) -> None:
     age(late, 1)
     counted = print_time("to count the fleet of which a fifth is late", counts.count_fleet)
     assert counted.due == late
-    print_time("to count the services of those", lambda: apply.build_protection(counted))
+    print_time("to count the services of those", lambda: lease_decisions.build_protection(counted))
     reports = print_time(f"to protect those {late:,}", lambda: sweep_until_protected(late))
     assert [sum(report.expired for report in reports), sum(report.protected for report in reports)] == [0, late]
     print(f"  sweeps for that: {len(reports)}")

@@ -9,7 +9,7 @@ from django.db import Error, OperationalError, ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from service_registry.database.transactions import write_transaction
-from service_registry.expiry.observation import CLOCK_IS_WRONG_SECONDS, CLOCKS_DISAGREE_SECONDS
+from service_registry.expiry.observation_window import CLOCK_IS_WRONG_SECONDS, CLOCKS_DISAGREE_SECONDS
 from service_registry.management.command_line import first_line
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
 from service_registry.models import RegistryState

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Count, Min
 from django.db.models.functions import Now
 
-from service_registry.expiry.observation import OBSERVATION_GAP_SECONDS
+from service_registry.expiry.observation_window import OBSERVATION_GAP_SECONDS
 from service_registry.expiry.sweep import SWEEP_IS_LATE_SECONDS
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
 from service_registry.models import Instance, RegistryState, SigningKeys

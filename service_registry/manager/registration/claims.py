@@ -8,7 +8,7 @@ from django.db import connection
 
 from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, RegistryError
-from service_registry.manager.entry import Entry, ServiceRow, accepted
+from service_registry.manager.registration.entry import Entry, ServiceRow, accepted
 from service_registry.models import Service
 from service_registry.schemas import Registration
 from service_registry.sql import INSTANCE, RESERVATION, SERVICE

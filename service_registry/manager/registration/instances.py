@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db import connection
 
-from service_registry.manager.entry import Entry, ExistingRow
 from service_registry.manager.locking import lock_instances
+from service_registry.manager.registration.entry import Entry, ExistingRow
 from service_registry.schemas import Registration
 from service_registry.sql import INSTANCE, INSTANCE_ROWS, LEASE, LEASED_INSTANCE_DOCUMENT, STATE
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from service_registry.expiry import observation
+from service_registry.expiry import observation_window
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Lease, RegistryState
 from tests import ageing
@@ -14,8 +14,8 @@ from tests.client import Api, registration
 MONTH = 30 * 86400
 
 
-def reading(monotonic: float, database: float, took: float = 0.0) -> observation.ClockReading:
-    return observation.ClockReading(monotonic, database, monotonic + took, database, 0.0)
+def reading(monotonic: float, database: float, took: float = 0.0) -> observation_window.ClockReading:
+    return observation_window.ClockReading(monotonic, database, monotonic + took, database, 0.0)
 
 
 def test_pulse_after_a_gap_restarts_the_window_and_nothing_expires(payments: Api) -> None:
@@ -23,7 +23,7 @@ def test_pulse_after_a_gap_restarts_the_window_and_nothing_expires(payments: Api
     ageing.age_leases(600)
     ageing.interrupt_observation(6)
     assert sweep().expired == 0
-    observation.Pulse().record()
+    observation_window.Pulse().record()
     assert sweep().expired == 0
     state = RegistryState.objects.get()
     assert state.window_reason == "gap"
@@ -34,7 +34,7 @@ def test_pulse_in_time_keeps_the_window(payments: Api) -> None:
     ageing.set_window_age(100)
     before = RegistryState.objects.get()
     ageing.interrupt_observation(2)
-    observation.Pulse().record()
+    observation_window.Pulse().record()
     after = RegistryState.objects.get()
     assert after.window_started_at == before.window_started_at
     assert after.observed_at > before.observed_at
@@ -50,7 +50,7 @@ def test_clock_reading_tells_a_jump_from_a_slow_response() -> None:
 
 def test_pulse_after_a_clock_jump_restarts_the_window(payments: Api) -> None:
     ageing.set_window_age(100)
-    pulse = observation.Pulse()
+    pulse = observation_window.Pulse()
     pulse.record()
     pulse._earlier = reading(0.0, 0.0)
     pulse.record()
@@ -66,7 +66,7 @@ def test_database_clock_set_back_expires_nothing(payments: Api) -> None:
     ageing.set_clock_back(MONTH)
     RegistryState.objects.update(window_started_at=Now() - timedelta(seconds=100))
     assert sweep().expired == 0
-    observation.Pulse().record()
+    observation_window.Pulse().record()
     assert sweep().expired == 0
     assert payments.listed() == ["web-1"]
 
@@ -76,7 +76,7 @@ def test_dead_instance_with_a_heartbeat_in_the_future_expires_by_the_window(paym
     """The clock was ahead and has been set back. The instance must not stay listed until that time has come."""
     payments.register()
     ageing.set_clock_back(ahead)
-    observation.Pulse().record()
+    observation_window.Pulse().record()
     ageing.set_window_age(32)
     assert sweep().expired == 0
     ageing.set_window_age(34)
@@ -103,7 +103,7 @@ def test_long_sweep_of_a_web_process_pulses_between_its_transactions(payments: A
 
 def test_process_with_a_wrong_clock_answers_503(payments: Api) -> None:
     payments.register()
-    pulse = observation.process_pulse()
+    pulse = observation_window.process_pulse()
     pulse.clock_is_wrong = True
     try:
         answer = payments.heartbeat()

@@ -2,8 +2,7 @@
 
 import pytest
 
-from service_registry.expiry.protection import Cohort
-from service_registry.expiry.suspension import (
+from service_registry.expiry.fleet_suspension import (
     FleetActivity,
     Suspension,
     end_suspension,
@@ -12,6 +11,7 @@ from service_registry.expiry.suspension import (
     start_suspension,
     update_suspension,
 )
+from service_registry.expiry.protection import Cohort
 
 HOUR = 3600
 MONTH = 30 * 86400.0

@@ -11,8 +11,8 @@ from service_registry import changelog, metrics
 from service_registry.expiry import evidence
 from service_registry.expiry.counts import FleetCount, configured_limits, count_groups, count_services
 from service_registry.expiry.due_leases import DueLease, lock_due_leases
+from service_registry.expiry.fleet_suspension import Suspension, update_suspension
 from service_registry.expiry.protection import Decision, Protection, may_exceed_fleet_limit
-from service_registry.expiry.suspension import Suspension, update_suspension
 from service_registry.sql import LEASE, STATE
 
 logger = logging.getLogger(__name__)

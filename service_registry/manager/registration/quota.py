@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import connection
 
 from service_registry.exceptions import QuotaExceeded
-from service_registry.manager.entry import Entry, ServiceRow
+from service_registry.manager.registration.entry import Entry, ServiceRow
 from service_registry.sql import INSTANCE, SERVICE
 
 MAX_INSTANCES_PER_SERVICE = 10_000

@@ -1,0 +1,1 @@
+"""The steps of `register`: its services, its instances and their quota, in one transaction."""
