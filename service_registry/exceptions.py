@@ -213,10 +213,17 @@ class BodyTooLarge(RegistryError):
 
 
 class UnsupportedMediaType(RegistryError):
-    """The body is compressed, or its media type is not JSON."""
+    """The body is not JSON by its media type."""
 
     code = "unsupported_media_type"
     detail = "The body must be application/json."
+
+
+class CompressedBody(RegistryError):
+    """The body has a content coding."""
+
+    code = "unsupported_media_type"
+    detail = "The body must not be compressed."
 
 
 class UnknownHost(RegistryError):

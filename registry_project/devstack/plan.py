@@ -113,6 +113,8 @@ def plan_web(bind: str, port: int, web_processes: int) -> Command:
             *("--host", bind, "--port", str(port)),
             *("--workers", str(web_processes), "--lifespan", "on"),
             *("--timeout-graceful-shutdown", str(GRACEFUL_SECONDS), "--no-access-log", "--log-level", "warning"),
+            # Longer than load balancers keep their connections, and than clients pause between two heartbeats.
+            *("--timeout-keep-alive", "75"),
             # For uvicorn's parent of several web processes, which does not load the settings.
             *("--log-config", "registry_project/uvicorn_logging.json"),
         ],

@@ -4,13 +4,16 @@ import time
 from collections.abc import Callable
 
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
+from django.middleware.common import CommonMiddleware
 
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
 from service_registry.api.request_log import complete, log_entry
 from service_registry.database.outages import is_outage
 from service_registry.http.request_log import REQUEST_ID_HEADER, record
 from service_registry.http.security_headers import SECURITY_HEADERS
+
+PROBES = {"/livez", "/readyz", "/metrics"}
 
 
 class RegistryMiddleware:
@@ -48,3 +51,10 @@ class RegistryMiddleware:
             return None
         log_entry(request).error = error
         return unavailable_page()
+
+
+class HostMiddleware(CommonMiddleware):
+    """Refuse unknown hosts, but for probes and scrapes: these connect by the address of a machine or a pod."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        return None if request.path_info in PROBES else super().process_request(request)

@@ -8,7 +8,7 @@ from rest_framework.parsers import BaseParser
 
 from service_registry.api.request_log import log_entry
 from service_registry.exceptions import BodyTooLarge
-from service_registry.http.strict_json import parse_body
+from service_registry.http.strict_json import parse_body, require_uncompressed
 
 
 class StrictJSONParser(BaseParser):
@@ -21,10 +21,11 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         """Return the document in the body.
 
-        Raises InvalidInput, and BodyTooLarge by the announced length before anything is read.
+        Raises CompressedBody, InvalidInput, and BodyTooLarge by the announced length before anything is read.
         """
         assert parser_context is not None, "DRF gives a context with every request"
         request = parser_context["request"]
+        require_uncompressed(request.headers.get("Content-Encoding"))
         if int(request.META.get("CONTENT_LENGTH") or 0) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             raise BodyTooLarge
         document = parse_body(stream.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1))

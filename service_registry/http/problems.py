@@ -35,6 +35,7 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     exceptions.IndexGone: 410,
     exceptions.HistoryGone: 410,
     exceptions.BodyTooLarge: 413,
+    exceptions.CompressedBody: 415,
     exceptions.UnsupportedMediaType: 415,
     exceptions.UnknownHost: 421,
     exceptions.TooManySubscribers: 429,
@@ -104,9 +105,14 @@ def optional_member(error: Exception, name: str) -> Any:
 
 
 def headers_for_error(status: int, error: Exception) -> dict[str, str]:
-    """Return the headers that go with an error: a challenge with 401, `Retry-After` with 429 and 503."""
+    """Return the headers that go with an error: a challenge with 401, `Retry-After` with 429 and 503.
+
+    A compressed body is told which coding is accepted (RFC 9110, section 12.5.3).
+    """
     if status == 401:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    if isinstance(error, exceptions.CompressedBody):
+        return {"Accept-Encoding": "identity"}
     if status in {429, 503}:
         return {"Retry-After": str(optional_member(error, "retry_after_seconds") or RETRY_AFTER_SECONDS)}
     return {}

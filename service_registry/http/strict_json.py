@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 
-from service_registry.exceptions import BodyTooLarge, InvalidInput
+from service_registry.exceptions import BodyTooLarge, CompressedBody, InvalidInput
 from service_registry.json_text import parse_strict
 
 # A single object; an array may fill the whole body.
@@ -27,6 +27,12 @@ def parse_body(body: bytes) -> Any:
     if len(body) > OBJECT_BYTES and not isinstance(document, list):
         raise BodyTooLarge
     return document
+
+
+def require_uncompressed(content_encoding: str | None) -> None:
+    """Raise CompressedBody unless the body is sent as it is (RFC 9110, section 8.4)."""
+    if (content_encoding or "identity").strip().lower() != "identity":
+        raise CompressedBody
 
 
 def parse_json(text: bytes) -> Any:

@@ -1,5 +1,6 @@
 """Invalid requests through every front end are refused with the name of the field, and change nothing."""
 
+import gzip
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -273,6 +274,37 @@ def test_unknown_host_is_misdirected(run: Run, bearer: str) -> None:
             expect(421, "unknown_host"),
         )
         for call, host in tried
+    ]
+    run.run(cases, refused=True)
+    run.conclude()
+
+
+def test_probes_and_scrapes_answer_for_any_host(run: Run, bearer: str) -> None:
+    cases = [
+        Case(f"{path} at {host}", Request("GET", path, None, sent, (("Host", host),)), expect(200), compared=False)
+        for path, sent in (("/livez", None), ("/readyz", None), ("/metrics", bearer))
+        for host in ("evil.example", "10.1.2.3:8000")
+    ]
+    run.run(cases)
+    run.conclude()
+
+
+def test_compressed_body_is_unsupported(run: Run, bearer: str) -> None:
+    def check(answer: Answer) -> str | None:
+        accepted = answer.headers.get("accept-encoding")
+        refused = expect(415, "unsupported_media_type")(answer)
+        return refused or (None if accepted == "identity" else f"Accept-Encoding is {accepted}")
+
+    bodies = {"a compressed body": gzip.compress(b"{}"), "a plain body": b"{}"}
+    cases = [
+        Case(
+            f"{call.name} with {name}",
+            request_of(call, bearer, body=body, headers=(*call.headers, ("Content-Encoding", "gzip"))),
+            check,
+        )
+        for call in CALLS
+        if call.body is not None
+        for name, body in bodies.items()
     ]
     run.run(cases, refused=True)
     run.conclude()

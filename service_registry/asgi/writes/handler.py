@@ -13,7 +13,7 @@ from service_registry.exceptions import RegistryError, UnsupportedMediaType
 from service_registry.http.authentication import authenticate
 from service_registry.http.operations import WriteOperation, one_response, run_array
 from service_registry.http.responses import JSON, Response, render
-from service_registry.http.strict_json import OBJECT_BYTES, parse_body
+from service_registry.http.strict_json import OBJECT_BYTES, parse_body, require_uncompressed
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.manager.batch import Submission
 from service_registry.schemas import EmptyQuery
@@ -54,8 +54,10 @@ class WriteHandler(Generic[Item, Done]):
         identity = await self.authenticator.authenticate(request, self.operation.action)
         if request.scope["query_string"]:
             validate_query(EmptyQuery, request.query())
-        if request.has_body and request.media_type != JSON:
-            raise UnsupportedMediaType
+        if request.has_body:
+            if request.media_type != JSON:
+                raise UnsupportedMediaType
+            require_uncompressed(request.header(b"content-encoding"))
         body = await request.read_body()
         if body.lstrip().startswith(b"[") or len(body) > OBJECT_BYTES:
             return await self.answer_array(request, identity, body)
