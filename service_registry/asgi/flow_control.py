@@ -1,4 +1,7 @@
-"""Flow control: responses are written as fast as clients read, and the memory they hold is bounded."""
+"""Flow control: disconnect clients that stop reading, and bound response memory.
+
+A watch also ends when its backlog grows too large: see `replica/subscribers.py`.
+"""
 
 import asyncio
 from collections import Counter, OrderedDict
@@ -106,11 +109,12 @@ class Held(NamedTuple):
 
 
 class ResponsesInFlight:
-    """The responses in flight and the memory they hold: bodies, and pages of the log that watches have read.
+    """The responses in flight and the memory they hold.
 
-    There is capacity for another response while they hold less than `max_bytes`, so that they never hold more than
-    that and one response. Small ones need no capacity: the server buffers that much for each connection anyway.
-    Belongs to the event loop.
+    Memory is held by bodies, and by pages of the log that watches have read. There is capacity for another response
+    while they hold less than `max_bytes`, so that they never hold more than that and one response. Responses to arrays
+    and those of Django exist before they are counted: they are not refused, and may exceed this bound. Small responses
+    need no capacity: the server buffers that much for each connection anyway. Belongs to the event loop.
 
     Arguments:
         max_bytes: of all responses.
@@ -129,7 +133,10 @@ class ResponsesInFlight:
         self._turn = asyncio.Lock()
 
     def has_capacity(self, size: int) -> bool:
-        """Return whether a response of `size` bytes may be rendered now."""
+        """Return whether a response of `size` bytes may be rendered now.
+
+        It may when it is small, or while less than `max_bytes` is held.
+        """
         return size <= SLICE_BYTES or self.held_bytes < self.max_bytes
 
     def has_capacity_for(self, body: bytes) -> bool:
@@ -156,7 +163,10 @@ class ResponsesInFlight:
             raise TooBusy
 
     async def wait_for_capacity(self, size: int) -> None:
-        """Wait until a response of `size` bytes may be rendered, or taken from a cache, at once. Raises TooBusy."""
+        """Wait for capacity for a response of `size` bytes. Raises TooBusy.
+
+        The capacity is not reserved: render the response, or take it from a cache, right after.
+        """
         if self.has_capacity(size):
             return
         try:
@@ -192,7 +202,7 @@ class ResponsesInFlight:
         return True
 
     async def deliver_small(self, writer: ClientWriter, start: HTTPResponseStartEvent, body: bytes) -> None:
-        """Hand over the whole response at once.
+        """Hand over the whole response; only one that is not read at once has a deadline.
 
         The server buffers it, and the client nearly always reads it at once too: a deadline would cost more than
         everything else here, and is set only where the client does not.

@@ -1,4 +1,7 @@
-"""Decide when expiry is suspended because no heartbeat arrives from the whole fleet. No SQL, no clock, no settings.
+"""Suspension: nothing expires while the whole fleet sends no heartbeat at all.
+
+The registry is up meanwhile; for one that can receive no heartbeat see `observation_window.py`. No SQL, no clock, no
+settings.
 
 When all instances stop at the same moment, a fault between them and the registry, such as a load balancer that is down,
 is more likely than their death. Nothing expires until the first heartbeat, within a limit. All times are seconds on one

@@ -1,4 +1,4 @@
-"""Apply the rules: suspend or resume expiry, and expire or protect due leases."""
+"""Expire or protect the leases that are due, and suspend or resume expiry."""
 
 import json
 import logging

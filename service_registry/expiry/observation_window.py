@@ -1,7 +1,8 @@
-"""Record whether the registry can receive heartbeats. A lease's time without heartbeat counts only while it can.
+"""Observation window: nothing expires while the registry can receive no heartbeat.
 
 Every web process pulses once a second while it is able to serve. The observation window is the time for which some
-process has pulsed without a gap; a deadline never lies less than 1.1 TTL after its start.
+process has pulsed without a gap; a deadline never lies less than 1.1 TTL after its start. So a lease's time without a
+heartbeat counts only while the registry can receive one. For a fleet that sends none, see `fleet_suspension.py`.
 """
 
 import logging

@@ -35,7 +35,10 @@ def grace_seconds(ttl_seconds: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits that operators set. Fractions are shares of the leases that a due lease is judged among."""
+    """The limits that operators set.
+
+    Fractions are shares of the leases that a due lease is judged with.
+    """
 
     suspension_max_seconds: int = 3600
     fleet_fraction: float = 0.15
@@ -45,7 +48,11 @@ class Limits:
     service_seconds: int = 120
 
     def seconds(self, rule: Rule) -> int:
-        """Return how long past its deadline `rule` protects a lease while the observation window does not restart."""
+        """Return how long `rule` protects at most, from the deadline.
+
+        A restart of the observation window does not extend it. `service_seconds` serves SMALL_FLEET and
+        ALL_LATE, too.
+        """
         return self.fleet_seconds if rule == Rule.FLEET else self.service_seconds
 
 
@@ -66,7 +73,11 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The proven leases of one TTL in one service. `size` are live or recently expired, `counted` late or expired."""
+    """The proven leases of one TTL in one service: their number, and the counted ones.
+
+    `size` counts those that are live or have recently expired, `counted` those that are late or have recently
+    expired.
+    """
 
     service: int
     ttl_seconds: int
@@ -95,7 +106,7 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class ExceededLimit:
-    """When the leases up to some TTL last exceeded the limit of a `rule` of the whole fleet.
+    """The last time a fleet rule's limit was exceeded, kept by TTL for the next sweep.
 
     A lease that was late at that time is protected when it becomes due, although fewer are counted by then: the
     instances whose heartbeats arrive first must not make the others expire.
@@ -105,7 +116,10 @@ class ExceededLimit:
     exceeded_at: float
 
     def is_relevant(self, ttl_seconds: int, now: float) -> bool:
-        """Return whether a lease that was late at that time can become due only now."""
+        """Return whether that is at most one grace period ago.
+
+        A lease that was late at that time is due by then.
+        """
         return now - grace_seconds(ttl_seconds) <= self.exceeded_at <= now
 
 
@@ -136,7 +150,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to a due lease, and the results of the rules that were evaluated for it.
+    """The action for a due lease, and the results of the rules that were evaluated.
 
     `expire`: no rule protects it, or an operator has `released` its service. `end_protection`: it expires, because the
     time of the rule that protects it is over. `protect`: it is protected from now on, by `rule`. `keep`: it stays
@@ -154,7 +168,10 @@ class Decision:
 
 
 class Protection:
-    """The protection rules, applied to the counts of one sweep and asked for each lease that was due by then."""
+    """The protection rules, applied to the counts of one sweep.
+
+    It is asked for each lease that was due when the sweep counted.
+    """
 
     def __init__(
         self,
@@ -164,7 +181,8 @@ class Protection:
         exceeded_before: Mapping[int, ExceededLimit],
         limits: Limits,
     ) -> None:
-        """
+        """Evaluate the rules.
+
         Args:
             now: time of the count.
             cohorts: the whole fleet, one cohort for each TTL.
@@ -188,7 +206,9 @@ class Protection:
         return ExceededLimit(protecting.rule, self.now) if protecting else None
 
     def decide(self, due: Due, released: bool = False) -> Decision:
-        """Decide about one lease, among the leases whose TTL is not longer. Reduces `endings_left` when one ends.
+        """Decide about one lease, judged with the leases of the same or a shorter TTL.
+
+        Each protection that ends because its time is over takes one from `endings_left`.
 
         A protection ends by a heartbeat (then the lease is not due), by its time or by a release, and never because
         fewer leases are counted now. When its time is over, another rule may protect the lease for longer. Each rule's
@@ -212,7 +232,7 @@ class Protection:
         return Decision("end_protection", due.protected_by, results)
 
     def evaluate(self, due: Due) -> tuple[RuleResult, ...]:
-        """Return the results of the fleet's rules and of the service's rule for one due lease."""
+        """Return the results of the fleet's and of the service's rules for one due lease."""
         exceeded = self.exceeded_limits.get(due.ttl_seconds)
         rule_before = exceeded.rule if exceeded and self._was_late(due, exceeded.exceeded_at) else None
         fleet_results = (
@@ -233,7 +253,10 @@ def find_longest(results: Iterable[RuleResult]) -> RuleResult | None:
 
 
 def may_exceed_fleet_limit(cohorts: Sequence[Cohort], limits: Limits) -> bool:
-    """Return whether a rule of the fleet may protect leases of any TTL. Services are counted only in that case."""
+    """Return whether a fleet rule might protect, before services are counted.
+
+    Counting the services can only lower the count.
+    """
     counts = RunningCounts()
     for cohort in sorted(cohorts, key=lambda cohort: cohort.ttl_seconds):
         counts.add_cohort(cohort)
@@ -243,7 +266,10 @@ def may_exceed_fleet_limit(cohorts: Sequence[Cohort], limits: Limits) -> bool:
 
 
 class RunningCounts:
-    """The counts of all leases up to a TTL, while cohorts and groups are added in the order of their TTL."""
+    """The counts of all leases up to a TTL.
+
+    Cohorts and groups are added in the order of their TTL.
+    """
 
     def __init__(self) -> None:
         self.live = self.late = self.counted = 0
@@ -262,7 +288,7 @@ class RunningCounts:
         self._large_services.add(group.service)
 
     def count_capped(self, limit: float) -> float:
-        """Return the fleet's count in which one service cannot exceed `limit` alone.
+        """Return the fleet's count, with what each service adds to it capped.
 
         A service counts for at most half of `limit` or half of its own leases, whichever is more. `limit` only grows,
         so a service that is below its cap need not be looked at again.
@@ -278,7 +304,7 @@ class RunningCounts:
 def evaluate_rules(
     cohorts: Sequence[Cohort], groups: Sequence[Group], limits: Limits
 ) -> tuple[dict[int, tuple[RuleResult, ...]], dict[tuple[int, int], RuleResult]]:
-    """Evaluate all rules: those of the fleet by TTL, that of services by service and TTL."""
+    """Evaluate all rules: the fleet's by TTL, the services' by service and TTL."""
     counts = RunningCounts()
     fleet_results: dict[int, tuple[RuleResult, ...]] = {}
     service_results: dict[tuple[int, int], RuleResult] = {}
@@ -294,6 +320,7 @@ def evaluate_rules(
 
 
 def evaluate_fleet_rules(counts: RunningCounts, limits: Limits) -> tuple[RuleResult, ...]:
+    """Evaluate the fleet's rules for the leases that have been counted so far."""
     limit = max(limits.fleet_minimum, limits.fleet_fraction * counts.live)
     rule = Rule.FLEET if counts.live >= SMALL_FLEET else Rule.SMALL_FLEET
     fleet = RuleResult(rule, counts.count_capped(limit), limit, limits.seconds(rule))
@@ -304,7 +331,10 @@ def evaluate_fleet_rules(counts: RunningCounts, limits: Limits) -> tuple[RuleRes
 
 
 def evaluate_service_rule(counts: RunningCounts, service: int, limits: Limits) -> RuleResult:
-    """Evaluate the rule for one service. A service below SERVICE_MINIMUM gets a limit that it cannot exceed."""
+    """Evaluate the rule for one service.
+
+    A service below SERVICE_MINIMUM gets a limit that it cannot exceed.
+    """
     size = counts.service_size[service]
     limit = limits.service_fraction * size if size >= SERVICE_MINIMUM else size
     return RuleResult(Rule.SERVICE, counts.service_counted[service], limit, limits.seconds(Rule.SERVICE))

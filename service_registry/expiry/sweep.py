@@ -1,4 +1,8 @@
-"""Sweep: expire or protect due leases, purge old rows, and end what is over. The one place where leases expire."""
+"""Sweep: run the transactions that expire, protect and purge, in small batches.
+
+`lease_decisions` expires or protects the due leases, `purge` deletes expired rows, and `timers` ends overrides and
+delayed statuses. Leases expire only in a sweep.
+"""
 
 import logging
 import random

@@ -1,4 +1,6 @@
-"""Keep the issuer's keys fresh in a background thread.
+"""Keep the issuer's keys fresh in a thread, and a copy of them in the database.
+
+The copy serves a process that starts while the issuer is down.
 
 No request fetches keys; requests read an immutable key set without a lock, and wait for keys only for a short time.
 `jwt.PyJWKClient` is not used: it fetches under its lock, so that one token with an unknown key id and an issuer that
@@ -108,7 +110,10 @@ class KeyProvider:
         return age is not None and age <= self.max_age_seconds
 
     def start(self) -> "KeyProvider":
-        """Start the background threads. A second call does nothing."""
+        """Start the threads that refresh the keys and load the stored ones.
+
+        A second call does nothing.
+        """
         with self._changed:
             if self._started_at is None:
                 self._started_at = time.monotonic()
@@ -119,7 +124,7 @@ class KeyProvider:
         return self
 
     def stop(self) -> None:
-        """Stop the background thread."""
+        """Ask the refreshing thread to end, and do not wait for it."""
         with self._changed:
             self._stopping = True
             self._fetch_requested.set()
@@ -127,8 +132,8 @@ class KeyProvider:
     def current(self) -> KeySet:
         """Return the keys to verify tokens with. Raises KeysUnavailable.
 
-        Only a process that has just started waits here: for its first fetch or the stored keys, at most until
-        `schedule.wait_seconds` after its start.
+        Waits only just after the start: for the first fetch or the stored keys, at most until
+        `schedule.wait_seconds` after it.
         """
         fetched = self._fetched_keys or self._wait_for_first_keys()
         if fetched is None or time.monotonic() - fetched.fetched_at > self.max_age_seconds:
@@ -136,7 +141,9 @@ class KeyProvider:
         return fetched.key_set
 
     def refresh_for_unknown_key(self) -> KeySet:
-        """Return the keys after a fetch for a key id that is not among them.
+        """Return the keys after a fetch for an unknown key id.
+
+        There is at most one such fetch per `schedule.unknown_key_seconds`.
 
         1. The first call in `schedule.unknown_key_seconds` requests an attempt, which may fail. Tokens with invented
            key ids cause no more fetches than that.
@@ -196,7 +203,10 @@ class KeyProvider:
         return None
 
     def _fetch_document(self) -> Any:
-        """Fetch the JWK set; both requests together keep the limits. Raises FetchFailed."""
+        """Fetch the JWK set. Raises FetchFailed.
+
+        Discovery and the keys share one time limit.
+        """
         if self.jwks_uri:
             return fetch_json(self.jwks_uri, self.limits)
         started_at = time.monotonic()

@@ -1,4 +1,7 @@
-"""Batches of items: repeated keys, columns for SQL, and rows that a constraint refuses."""
+"""Helpers of batch operations: repeated keys, columns for SQL, refused rows.
+
+They refuse repeated keys, pass items to SQL as columns, and single out the row that a constraint refuses.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
@@ -85,7 +88,7 @@ ITEM_COLUMNS = f"{split_parameter('service_numbers')}::bigint[], {split_paramete
 
 
 def join_column(values: Iterable[object]) -> str:
-    """Return the parameter that `split_parameter` splits. None becomes null."""
+    """Return the parameter that `split_parameter` splits. None and '' become null."""
     return SEPARATOR.join(["" if value is None else str(value) for value in values])
 
 
@@ -112,7 +115,7 @@ def join_columns(submissions: Sequence[Submission[Item]]) -> dict[str, str]:
 def run_batch(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
-    """Run an operation over the items with distinct keys, and refuse those that repeat a key.
+    """Run an operation once for each key, by its first item, and refuse the repeats.
 
     The repeats are refused before SQL sees them, because ON CONFLICT cannot touch a row twice.
 
@@ -136,7 +139,10 @@ def run_batch(
 def run_in_halves(
     items: Sequence[Item], run: Callable[[Sequence[Item]], list[Result | RegistryError]]
 ) -> list[Result | RegistryError]:
-    """Run an operation; where a constraint refuses a row, run each half again, down to the row alone."""
+    """Run an operation, and single out the rows that a constraint refuses.
+
+    Where a constraint refuses a row, each half is run again, down to the row alone.
+    """
     if not items:
         return []
     try:

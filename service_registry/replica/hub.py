@@ -18,10 +18,10 @@ CATCH_UP_SECONDS = 1.0
 
 
 class Hub:
-    """The replica of a process and its subscribers. Only the event loop reads and changes it.
+    """The replica of a process and its subscribers.
 
-    `replica` is None until it is loaded, and while it is loaded again. `wake_feed` makes the feed poll at once and may
-    be called from any thread; the feed sets it.
+    Only the event loop reads and changes it. `replica` is None until it is loaded, and while it is loaded again.
+    `wake_feed` makes the feed poll at once and may be called from any thread; the feed sets it.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Hub:
                 self.subscribers.publish(changes)
 
     def resync(self) -> None:
-        """Discard the replica, which the log does not continue, and make all subscribers start over."""
+        """Discard the replica and make all subscribers start over."""
         self.replica = None
         self.resyncs += 1
         self.committed_pk = 0
@@ -84,12 +84,15 @@ class Hub:
         self.subscribers.end_all(EndReason.RESYNC)
 
     def stop(self) -> None:
-        """End all subscriptions so that the process can exit; clients reconnect to another process."""
+        """End all subscriptions so that the process can exit.
+
+        Their clients reconnect to another process.
+        """
         self.stopping = True
         self.subscribers.end_all(EndReason.SHUTDOWN)
 
     def note_commit(self, pk: int) -> None:
-        """Remember that this process has committed the changes up to `pk`, and poll the log."""
+        """Note that this process has committed the changes up to `pk`, and wake the feed."""
         self.committed_pk = max(self.committed_pk, pk)
         self.wake_feed()
 
@@ -100,13 +103,14 @@ class Hub:
 
     @property
     def stale_seconds(self) -> int | None:
-        """The age to report to clients, in whole seconds; None while the replica is fresh or not loaded."""
+        """The replica's age for clients, in whole seconds; None unless it is stale."""
         return math.ceil(self.age_seconds) if STALE_AFTER_SECONDS < self.age_seconds < math.inf else None
 
     async def current_replica(self) -> Replica | None:
-        """Return the replica with everything that this process has committed; None when there is none.
+        """Return the replica with what this process has committed, None without one.
 
-        While the database is down it is returned as it was last.
+        A commit that does not arrive within a second is left out. While the database is down it is returned as
+        it was last.
 
         1. Note the commit that has not been read, then ask for everything that the log holds.
         2. If the log has been read to its end since and does not hold the commit, a failover has lost it: stop waiting
@@ -121,7 +125,10 @@ class Hub:
         return self.replica
 
     async def catch_up(self) -> bool:
-        """Wait until everything is applied that the log holds now. Returns False when that takes too long."""
+        """Wait until everything is applied that the log holds now.
+
+        Returns False when that takes too long, or at once while the replica is stale.
+        """
         if self.stale_seconds is not None:
             return False
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -132,6 +139,7 @@ class Hub:
         return bool(done)
 
     def _note_read(self, queried_at: float) -> None:
+        """Note a read up to the end of the log, and wake those waiting in `catch_up`."""
         self.read_at = queried_at
         later = []
         for since, answered in self._refreshes:
@@ -142,9 +150,9 @@ class Hub:
         self._refreshes = later
 
     def contains_index(self, replica: Replica, index: str) -> bool | None:
-        """Tell whether the log has a row of this index; None when memory does not reach back that far.
+        """Return whether the log has a row of this index; None when memory cannot tell.
 
-        Raises InvalidInput when the text is not an index.
+        It cannot when it does not reach back that far. Raises InvalidInput when the text is not an index.
         """
         _mark, pk = parse_index(index)
         if pk == replica.pk:
