@@ -1,4 +1,7 @@
-"""The registry's errors: their meaning, code and text for the caller. `http/problems.py` has the HTTP statuses."""
+"""The registry's errors: their meaning, code and text for the caller.
+
+`http/problems.py` has the HTTP statuses.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -86,7 +89,10 @@ class ClockIsWrong(RegistryError):
 
 
 class TooBusy(RegistryError):
-    """The queue of this process is longer than it can serve in time. The operation may have been done all the same."""
+    """The queue of this process is longer than it can serve in time.
+
+    The operation may have been done all the same.
+    """
 
     code = "unavailable"
     detail = "The registry is too busy; try again."
@@ -124,7 +130,7 @@ class ServiceNotFound(RegistryError):
 
 
 class InstanceNotFound(RegistryError):
-    """There is no such instance. `reason` says why, and so what the caller has to do next."""
+    """There is no such instance, for a `reason` that says what the caller has to do."""
 
     code = "instance_not_found"
     DETAILS: ClassVar[Mapping[str, str]] = {

@@ -171,7 +171,10 @@ def database_up(value: int) -> Metric:
 
 
 def read_families() -> list[Metric]:
-    """Read all gauges. A statement is canceled after 3 s: Prometheus scrapes again soon."""
+    """Read the gauges of the whole registry, each statement for at most 3 s.
+
+    Prometheus scrapes again soon.
+    """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', '3s', true)")
         cursor.execute(FLEET)

@@ -1,6 +1,7 @@
-"""The registry's tables. States are QuerySet methods, invariants are named constraints.
+"""The registry's tables.
 
-Only `manager`, `expiry` and `changelog` write rows of `Service`, `Instance`, `Lease`, `Override` and `Change`.
+States are QuerySet methods, invariants are named constraints. Only `manager`, `expiry` and `changelog` write rows of
+`Service`, `Instance`, `Lease`, `Override` and `Change`.
 """
 
 from django.contrib.auth.models import AbstractUser
@@ -14,7 +15,10 @@ from service_registry.choices import ChangeKind, Rule, Scheme, State, Status
 
 
 class User(AbstractUser):
-    """An operator of the admin. `issuer` and `subject` identify the person at the OIDC provider."""
+    """An operator of the admin.
+
+    `issuer` and `subject` identify the person at the OIDC provider.
+    """
 
     issuer = models.TextField(null=True, blank=True)  # noqa: DJ001 (null: a local user)
     subject = models.TextField(null=True, blank=True)  # noqa: DJ001
@@ -58,7 +62,10 @@ class Service(models.Model):
 
 
 class InstanceQuerySet(QuerySet["Instance"]):
-    """Instances by the state of their lease. The ORM filters on a lease's columns only here."""
+    """Instances by the state of their lease.
+
+    The ORM filters on a lease's columns only here.
+    """
 
     def listed(self) -> "InstanceQuerySet":
         return self.filter(lease__expired_at__isnull=True)
@@ -71,7 +78,10 @@ class InstanceQuerySet(QuerySet["Instance"]):
 
 
 class Instance(models.Model):
-    """A running copy of a service, as readers see it. The row is written only when that changes, the lease often."""
+    """A running copy of a service, as readers see it.
+
+    The row is written only when that changes, the lease often.
+    """
 
     service = models.ForeignKey(Service, models.PROTECT, related_name="instances", db_index=False)
     instance_id = models.TextField(db_collation="C")

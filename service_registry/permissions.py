@@ -30,7 +30,10 @@ ROLE_GROUPS: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action of a front end. A caller with every permission of one of the alternatives may try it."""
+    """An action of a front end, with alternative sets of permissions that allow it.
+
+    A caller with every permission of one of the alternatives may try it.
+    """
 
     name: str
     alternatives: tuple[frozenset[str], ...]
@@ -103,7 +106,9 @@ class PermissionCache:
         self._read_at = float("-inf")
 
     def refresh(self) -> None:
-        """Read the groups. During an outage the last snapshot stays valid: nobody can change it in the database either.
+        """Read the permissions of the groups.
+
+        During an outage the last snapshot stays valid: nobody can change it in the database either.
 
         Raises NotMigrated where no group has permissions, because the last step of a migration creates the roles.
         """
@@ -124,7 +129,10 @@ permission_cache = PermissionCache()
 
 
 def read_permissions() -> dict[str, frozenset[str]]:
-    """Return the codenames of the registry's permissions by group. Raises NotMigrated where no group has any."""
+    """Return the codenames of the registry's permissions by group.
+
+    Raises NotMigrated where no group has any.
+    """
     rows = Group.objects.filter(permissions__isnull=False).values_list(
         "name", "permissions__content_type__app_label", "permissions__codename"
     )

@@ -1,4 +1,7 @@
-"""Pulse: what every web process does once a second for expiry. See `service_registry.expiry.observation_window`."""
+"""Pulse once a second for expiry, and sweep when no other process does.
+
+See `expiry.observation_window`.
+"""
 
 import logging
 

@@ -77,7 +77,10 @@ class StatusFilter(admin.SimpleListFilter):
 
 @admin.register(Instance)
 class InstanceAdmin(ReadOnlyAdmin):
-    """Instances with their leases. Metadata and host names are hostile: they are shown as escaped text, not links."""
+    """Instances with their leases.
+
+    Metadata and host names are hostile: they are shown as escaped text, not links.
+    """
 
     list_display = ("instance_id", "service", "url", "reported_status", "state", "heartbeat_at", "registered_at")
     list_filter = (StateFilter, StatusFilter, "zone", "service__namespace")

@@ -14,7 +14,10 @@ class BearerAuthentication(BaseAuthentication):
     """Authenticate by `Authorization: Bearer <JWT>` (RFC 6750, section 2.1)."""
 
     def authenticate(self, request: Request) -> tuple[Any, None] | None:
-        """Return the caller, or None without a header. Raises TokenInvalid, KeysUnavailable, ClockIsWrong."""
+        """Return the caller, or None for a request without an Authorization header.
+
+        Raises TokenInvalid, KeysUnavailable, ClockIsWrong.
+        """
         try:
             return authenticate(request.headers.get("Authorization")), None
         except NotAuthenticated:

@@ -31,7 +31,10 @@ class SchemaView(SpectacularJSONAPIView):
 
 
 class DocsView(SpectacularSwaggerSplitView):
-    """Swagger UI from local files. A person who is not signed in is sent to the login page."""
+    """Swagger UI from local files.
+
+    A person who is not signed in is sent to the login page.
+    """
 
     authentication_classes = (BearerAuthentication, SessionAuthentication)
     permission_classes = (SignedIn,)

@@ -70,6 +70,9 @@ def unknown_host_response(request: HttpRequest) -> HttpResponse:
 
 
 def unavailable_page() -> HttpResponse:
-    """Return the page that a browser gets while the database is away. A page of the admin would read its user."""
+    """Return the page that a browser gets while the database is away.
+
+    It is not a page of the admin, which would read its user.
+    """
     page = f'<!doctype html>\n<html lang="en"><title>Unavailable</title><p>{UNAVAILABLE}</p></html>\n'
     return HttpResponse(page, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

@@ -10,7 +10,10 @@ from service_registry.http.readiness import readiness
 @csrf_exempt
 @require_safe
 def livez(_request: HttpRequest) -> JsonResponse:
-    """Answer 200 while the process runs. Under ASGI the event loop answers instead of a thread (`asgi.app`)."""
+    """Answer 200 while the process runs.
+
+    Under ASGI the event loop answers instead of a thread (`asgi.app`).
+    """
     return JsonResponse({"status": "ok"})
 
 

@@ -27,7 +27,10 @@ class RegistrySchema(AutoSchema):
 
 
 def remove_trailing_slashes(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
-    """Return the document with paths without the optional last slash. A post-processing hook of drf-spectacular."""
+    """Return the document with paths without the optional last slash.
+
+    A post-processing hook of drf-spectacular.
+    """
     return result | {"paths": {path.rstrip("/"): operations for path, operations in result["paths"].items()}}
 
 

@@ -1,4 +1,7 @@
-"""DRF permission: whether a caller may try an action. Ownership is decided by the operations, item by item."""
+"""DRF permission: whether a caller may try an action.
+
+Ownership is decided by the operations, item by item.
+"""
 
 from typing import Any
 
@@ -13,7 +16,10 @@ class ActionPermission(BasePermission):
     """Look the view's action up in its table `allowed_to`."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Return True. Raises NotAuthenticated, or PermissionMissing with the permission's name."""
+        """Check that the caller's permissions allow the action, and return True.
+
+        Raises NotAuthenticated, or PermissionMissing with the permission's name.
+        """
         if request.user is None:
             raise NotAuthenticated
         action = view.allowed_to.get(view.action)

@@ -28,7 +28,10 @@ from service_registry.schemas import (
 
 
 class RegistrationViewSet(ViewSet):
-    """The three operations of an instance. Under ASGI `asgi/writes` answers these paths."""
+    """The three operations of an instance.
+
+    Under ASGI `asgi/writes` answers these paths.
+    """
 
     http_method_names = ("post",)
     allowed_to: ClassVar[dict[str, Action]] = {

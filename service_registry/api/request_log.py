@@ -40,7 +40,10 @@ def log_entry(request: Any) -> RequestLogEntry:
 
 
 def complete(request: HttpRequest, response: HttpResponseBase) -> RequestLogEntry:
-    """Return the entry with all that is known once there is a response. It runs no SQL."""
+    """Return the entry with all that is known once there is a response.
+
+    It runs no SQL.
+    """
     entry = log_entry(request)
     match = request.resolver_match
     in_path = match.kwargs if match else {}

@@ -1,4 +1,7 @@
-"""The watch without waiting: changes after an index, at once. Under ASGI `asgi/watch` answers and waits."""
+"""The watch without waiting: changes after an index, at once.
+
+Under ASGI `asgi/watch` answers and waits.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -77,6 +80,9 @@ def current_owners(change: RecordedChange, owners: dict[tuple[str | None, str | 
 
 
 def read_owners(keys: set[tuple[str | None, str | None]]) -> dict[tuple[str | None, str | None], Sequence[str]]:
-    """Return the owners of services by namespace and name. Services of the same name elsewhere may be among them."""
+    """Return the owners of services by namespace and name.
+
+    Services of the same name elsewhere may be among them.
+    """
     services = Service.objects.filter(name__in=[name for _namespace, name in keys if name])
     return {(service.namespace, service.name): service.owners for service in services}

@@ -1,7 +1,7 @@
-"""The ASGI application: one routing table. Every request that is not in it is Django's.
+"""The ASGI application: one routing table.
 
-A request in the table is parsed, authenticated and validated once, by its handler. Refusals are exceptions, which
-become problem documents here.
+Every request that is not in it is Django's. A request in the table is parsed, authenticated and validated once, by its
+handler. Refusals are exceptions, which become problem documents here.
 """
 
 import time
@@ -75,7 +75,10 @@ class Application:
             await self.dispatch(scope, receive, send)
 
     async def dispatch(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Find the route by method and path, with or without a trailing slash. A last segment may be a parameter."""
+        """Find the route by method and path, with or without a trailing slash.
+
+        A last segment may be a parameter.
+        """
         path, parameter = scope["path"].removesuffix("/"), ""
         route = self.routes.get((scope["method"], path))
         if route is None:
@@ -125,7 +128,7 @@ class Application:
         record(request.log, time.perf_counter() - request.started_at)
 
     async def deliver(self, request: Request, response: Response) -> bool:
-        """Send a response. Return False when its client was disconnected for reading too slowly."""
+        """Send a response; return False when its client read too slowly and was cut off."""
         writer = ClientWriter(request.send, self.process.responses)
         return await self.process.responses.deliver(writer, response_start(request, response), response.body)
 

@@ -1,4 +1,7 @@
-"""Authentication and permission on the event loop. A thread is used only where a key or the grants must be fetched."""
+"""Authentication and permission on the event loop.
+
+A thread is used only where a key or the grants must be fetched.
+"""
 
 import time
 from dataclasses import dataclass
@@ -51,7 +54,10 @@ class Authenticator:
         return identity
 
     async def revalidate(self, request: Request, action: Action, identity: Identity) -> Identity:
-        """Return the identity, authenticated again when its token has expired. Raises as `authenticate`."""
+        """Return the identity, authenticated again when its token has expired.
+
+        Raises as `authenticate`.
+        """
         return identity if identity.seconds_left > 0 else await self.authenticate(request, action)
 
 

@@ -83,7 +83,10 @@ class DjangoBridge:
             self.queued -= 1
 
     async def read_body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[io.BytesIO, int]:
-        """Return the body and its length. A body that is too large is left out: the view refuses it by its length."""
+        """Return the body and its length.
+
+        A body that is too large is left out: the view refuses it by its length.
+        """
         try:
             body = await read_body(scope, receive, self.body_seconds)
         except BodyTooLarge:
@@ -109,7 +112,10 @@ class DjangoBridge:
 
 
 def with_joined_cookies(scope: HTTPScope) -> HTTPScope:
-    """Return the scope with one Cookie header (RFC 9113, section 8.2.3). Django would join them with commas."""
+    """Return the scope with one Cookie header (RFC 9113, section 8.2.3).
+
+    Django would join them with commas.
+    """
     cookies = [value for name, value in scope["headers"] if name == b"cookie"]
     if len(cookies) < 2:
         return scope

@@ -140,7 +140,10 @@ class ResponsesInFlight:
         return size <= SLICE_BYTES or self.held_bytes < self.max_bytes
 
     def has_capacity_for(self, body: bytes) -> bool:
-        """Return whether an existing body may be sent. One that others are being sent costs no more memory."""
+        """Return whether an existing body may be sent.
+
+        One that is being sent to others costs no more memory.
+        """
         return self.has_capacity(len(body)) or id(body) in self._shares
 
     def free_capacity(self, size: int) -> bool:
@@ -158,7 +161,10 @@ class ResponsesInFlight:
         return self.has_capacity(size)
 
     def require_capacity(self, size: int) -> None:
-        """Raise TooBusy unless there is capacity. For requests that hold memory themselves and so must not wait."""
+        """Raise TooBusy unless there is capacity.
+
+        It is for requests that hold memory themselves, and so must not wait.
+        """
         if not self.free_capacity(size):
             raise TooBusy
 
@@ -177,7 +183,10 @@ class ResponsesInFlight:
             raise TooBusy from None
 
     def reserve(self, writer: ClientWriter, size: int) -> bool:
-        """Reserve memory for a page of the log, in place of the page before. Return whether there was capacity."""
+        """Reserve memory for a page of the log; return whether there was capacity.
+
+        The page takes the place of the page before.
+        """
         self.release(writer)
         if not self.free_capacity(size):
             return False
@@ -185,7 +194,10 @@ class ResponsesInFlight:
         return True
 
     async def deliver(self, writer: ClientWriter, start: HTTPResponseStartEvent, body: bytes) -> bool:
-        """Send a whole response. Return False when its client was disconnected for reading too slowly."""
+        """Send a whole response; return False when its client read too slowly.
+
+        That client has been disconnected.
+        """
         self.release(writer)
         try:
             if len(body) <= SLICE_BYTES and not transport.unsent_bytes(writer.send):

@@ -53,7 +53,7 @@ class WebProcess:
         await send({"type": "lifespan.shutdown.complete"})
 
     def start(self) -> list[asyncio.Task[None]]:
-        """Start the background work. What a first request would have to wait for is done before there is one."""
+        """Start the background work, and load what the first request would wait for."""
         get_resolver().url_patterns  # noqa: B018 - loads the URLconf and all that it imports, which takes 600 ms
         get_key_provider().start()
         raise_file_limit()

@@ -133,5 +133,8 @@ async def receive_body(receive: ASGIReceiveCallable, limit: int) -> bytes:
 
 
 def announced_length(scope: HTTPScope) -> int:
-    """Return Content-Length in bytes, 0 without it. The web server has refused a header that is not a number."""
+    """Return Content-Length in bytes, 0 without it.
+
+    The web server has refused a header that is not a number.
+    """
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

@@ -30,7 +30,10 @@ class ReadThreads:
         return await asyncio.get_running_loop().run_in_executor(self._reads, with_connection(read))
 
     async def read_page(self, read: Callable[[], Result]) -> Result:
-        """Return what a read of a page returns. Raises TooBusy when too many wait for theirs, and what it raises."""
+        """Return the page that `read` returns, unless too many requests wait for theirs.
+
+        Raises TooBusy then, and what `read` raises.
+        """
         if self._paging >= MAX_PAGING:
             raise TooBusy
         self._paging += 1

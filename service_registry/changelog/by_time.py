@@ -1,4 +1,7 @@
-"""Find the place of a time in the log. Ids follow commit order, and so do times, which therefore need no index."""
+"""Find the place of a time in the log, by binary search over the ids.
+
+Times follow the commit order as ids do, and therefore need no index.
+"""
 
 from service_registry.sql import CHANGE
 

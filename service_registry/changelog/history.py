@@ -133,7 +133,10 @@ def select_namespaces(query: ChangesQuery, caller: Caller) -> list[str] | None:
 
 
 def find_owned_namespaces(query: ChangesQuery, caller: Caller) -> list[str]:
-    """Return the namespaces in which the caller owns the service. Raises ServiceNotFound and NotOwner."""
+    """Return the namespaces in which the caller owns the service.
+
+    Raises ServiceNotFound and NotOwner.
+    """
     services = Service.objects.filter(name=query.service)
     if query.namespace:
         services = services.filter(namespace=query.namespace)

@@ -17,7 +17,9 @@ SELECT ({NEWEST_INDEX}),
 
 
 def read_newest_index() -> str:
-    """Return the index of the newest change. Read it before the data that it is sent with, in a separate statement.
+    """Return the index of the newest change.
+
+    Read it before the data that it is sent with, in a separate statement.
 
     Raises NotMigrated while the log has no first row.
     """

@@ -83,7 +83,9 @@ def plan_pruning(older_than_seconds: float) -> PrunePlan:
 
 
 def prune(plan: PrunePlan, rows_per_transaction: int = ROWS_PER_TRANSACTION) -> Iterator[PruneStep]:
-    """Delete obsolete changes step by step, and yield each step after its commit. The caller may stop at any step.
+    """Delete obsolete changes step by step, and yield each step after its commit.
+
+    The caller may stop at any step.
 
     1. Note in a separate transaction that moments before the cutoff can no longer be shown. A reader of such a moment
        then sees the note in the same snapshot in which rows are missing.
@@ -110,7 +112,10 @@ def count_obsolete(plan: PrunePlan, rows_per_transaction: int = ROWS_PER_TRANSAC
 
 
 def count_planned(plan: PrunePlan) -> int:
-    """Count the changes to examine. One statement over a long log would pass its timeout."""
+    """Count the changes to examine, in parts.
+
+    One statement over a long log would pass its timeout.
+    """
     return sum(count for _after, _upto, count in split_range(plan, 10 * ROWS_PER_TRANSACTION))
 
 

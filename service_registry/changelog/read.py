@@ -87,7 +87,10 @@ ORDER BY later.id
 
 
 def parse_index(index: str) -> tuple[str, int]:
-    """Return mark and id of an index. Raises InvalidInput when the text is not an index."""
+    """Return mark and id of an index.
+
+    Raises InvalidInput when the text is not an index.
+    """
     found = INDEX.fullmatch(index)
     if not found or int(found[2]) > HIGHEST_PK:
         raise InvalidInput.of_field("index", "index", "must be the index of an earlier answer")
@@ -97,10 +100,11 @@ def parse_index(index: str) -> tuple[str, int]:
 def read_after(
     index: str, limit: int, services: Sequence[str] = (), namespace: str | None = None
 ) -> list[RecordedChange]:
-    """Return the changes after `index`, oldest first. One statement, and so one snapshot.
+    """Return the changes after `index`, oldest first.
 
-    The statement also looks up the row that `index` names and compares its mark. This detects an index whose change was
-    lost in a failover or a restore, was pruned, or belongs to another registry.
+    One statement, and so one snapshot. The statement also looks up the row that `index` names and compares its
+    mark. This detects an index whose change was lost in a failover or a restore, was pruned, or belongs to another
+    registry.
 
     Args:
         index: `<mark>-<id>`, from a response or a change.

@@ -22,7 +22,10 @@ class SchemaEditor(DatabaseSchemaEditor):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Restore the deadline. An error of the migration is raised rather than that of its failed rollback."""
+        """Restore the deadline after the migration.
+
+        An error of the migration is raised rather than that of its failed rollback.
+        """
         try:
             super().__exit__(*error)
         except Error:

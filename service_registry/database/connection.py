@@ -82,7 +82,10 @@ class Connection(psycopg.Connection[Any]):
         return made
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait. After the deadline, close the connection, whose state is unknown, and raise DatabaseUnresponsive."""
+        """Wait for the server, until the deadline.
+
+        After the deadline, close the connection, whose state is unknown, and raise DatabaseUnresponsive.
+        """
         try:
             return super().wait(gen, interval, self.deadline_seconds if timeout is None else timeout)
         except _WaitTimeout:

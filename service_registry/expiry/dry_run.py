@@ -30,10 +30,11 @@ FROM {STATE} r WHERE r.id = 1
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The registry's state as the next sweep will find it. Times are texts by the database's clock.
+    """The registry's state as the next sweep will find it.
 
-    A suspension that a heartbeat has ended is over here, and the observation window restarts as the next sweep will
-    restart it. While expiry does not run, the leases that are due stay as they are, and nothing is purged.
+    Times are texts by the database's clock. A suspension that a heartbeat has ended is over here, and the
+    observation window restarts as the next sweep will restart it. While expiry does not run, the leases that are
+    due stay as they are, and nothing is purged.
     """
 
     fleet: FleetCount
@@ -72,7 +73,10 @@ def read_outlook() -> Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An instance past its deadline, and the decision of the next sweep. It is None while expiry does not run."""
+    """An instance past its deadline, and the decision of the next sweep.
+
+    It is None while expiry does not run.
+    """
 
     lease: DueLease
     decision: Decision | None

@@ -83,13 +83,11 @@ class DueLease:
 
 
 def lock_due_leases(fleet: FleetCount, after: int, at_most: int, may_end_protection: bool) -> list[DueLease]:
-    """Lock the due leases that need a decision. Finds none when expiry does not run, or `fleet` is too old.
+    """Lock the due leases that need a decision.
 
-    Args:
-        fleet: leases are due that were due at its moment.
-        after: the key behind which the page begins.
-        at_most: leases in the page.
-        may_end_protection: whether to include leases whose protection is over.
+    Finds none when expiry does not run, or `fleet` is too old. Args: fleet: leases are due that were due at its
+    moment. after: the key behind which the page begins. at_most: leases in the page. may_end_protection: whether to
+    include leases whose protection is over.
     """
     return query_due_leases(LOCK, fleet, after, at_most, may_end_protection)
 

@@ -41,7 +41,10 @@ def decide_suspension(fleet: FleetCount) -> Suspension:
 
 
 def apply_suspension(fleet: FleetCount) -> Suspension:
-    """Store a suspension that starts or ends. The heartbeat that ends one restarts the observation window."""
+    """Store a suspension that starts or ends.
+
+    The heartbeat that ends one restarts the observation window.
+    """
     before, after = fleet.suspension, decide_suspension(fleet)
     with connection.cursor() as cursor:
         if before.started_at is None and after.started_at is not None:
@@ -62,7 +65,10 @@ UPDATE {STATE} SET exceeded_limits = %s WHERE id = 1
 
 
 def build_protection(fleet: FleetCount) -> Protection:
-    """Evaluate the protection rules for `fleet`. Services are counted only when a decision depends on them."""
+    """Evaluate the protection rules for `fleet`.
+
+    Services are counted only when a decision depends on them.
+    """
     limits = configured_limits()
     depends = fleet.needs_decisions or may_exceed_fleet_limit(fleet.cohorts, limits)
     groups = count_groups(fleet) if depends else []

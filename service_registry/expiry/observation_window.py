@@ -83,7 +83,10 @@ class ClockReading:
 
 
 class Pulse:
-    """The pulse of one web process. A process whose `clock_is_wrong` must not serve: its token checks are wrong."""
+    """The pulse of one web process.
+
+    A process whose `clock_is_wrong` must not serve: its token checks are wrong.
+    """
 
     def __init__(self) -> None:
         self.pid = os.getpid()

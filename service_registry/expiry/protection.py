@@ -1,8 +1,8 @@
-"""Decide which due leases expire and which are protected. No SQL, no clock, no settings.
+"""Decide which due leases expire and which are protected.
 
-The sweep supplies the counts and applies the decisions; the simulation (`benchmarks/simulation`) runs the same code in
-virtual time. All times are seconds on one clock. A lease is *proven* when it has had a heartbeat since its epoch began.
-Unproven leases are neither counted nor protected.
+No SQL, no clock, no settings. The sweep supplies the counts and applies the decisions; the simulation
+(`benchmarks/simulation`) runs the same code in virtual time. All times are seconds on one clock. A lease is *proven*
+when it has had a heartbeat since its epoch began. Unproven leases are neither counted nor protected.
 """
 
 from collections import Counter

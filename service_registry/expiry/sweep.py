@@ -38,7 +38,10 @@ SWEEP_IS_LATE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The counts of one sweep. `finished` is False when another sweep was running, and did the work instead."""
+    """The counts of one sweep.
+
+    `finished` is False when another sweep was running, and did the work instead.
+    """
 
     finished: bool
     expired: int = 0
@@ -119,7 +122,10 @@ def sweep_transaction() -> Iterator[None]:
 
 
 def repeat(step: Callable[[int], int], between: Callable[[], object]) -> int:
-    """Run `step` in one transaction each until it finds fewer rows than it may take. Raises SweepInProgress."""
+    """Run `step` in transactions until it finds fewer rows than it may take.
+
+    Raises SweepInProgress.
+    """
     total, full = 0, True
     while full:
         with sweep_transaction():
@@ -131,7 +137,9 @@ def repeat(step: Callable[[int], int], between: Callable[[], object]) -> int:
 
 
 def decide_due_leases(between: Callable[[], object]) -> LeaseDecisions | None:
-    """Expire or protect all due leases. Returns None when expiry does not run. Raises SweepInProgress.
+    """Expire or protect all due leases; return None when expiry does not run.
+
+    Raises SweepInProgress.
 
     1. Count the fleet. When a suspension has just ended, the observation window has restarted: then count anew.
     2. Decide page by page by that count. A page finds only leases that are still due, and none once the count is old or

@@ -1,4 +1,7 @@
-"""Signed cursors: where a walk over a list stands. Clients send them back unchanged and cannot make one up."""
+"""Signed cursors: the position of a client in a list.
+
+Clients send them back unchanged and cannot make one up.
+"""
 
 from typing import Any
 
@@ -37,7 +40,10 @@ def encode_change(pk: int) -> str:
 
 
 def decode_change(cursor: str | None) -> int | None:
-    """Return the id of the change that a cursor names; None for no cursor. Raises InvalidInput."""
+    """Return the id of the change that a cursor names; None for no cursor.
+
+    Raises InvalidInput.
+    """
     if cursor is None:
         return None
     (pk,) = unsign(CHANGE_SIGNER, cursor)

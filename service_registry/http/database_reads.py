@@ -14,7 +14,10 @@ from service_registry.schemas import DiscoveryQuery, ListQuery
 
 
 def discover(query: DiscoveryQuery, if_none_match: str | None) -> Response:
-    """Return the instances of a service, now or at `query.at`. Raises ServiceNotFound, HistoryGone, TooBusy."""
+    """Return the instances of a service, now or at `query.at`.
+
+    Raises ServiceNotFound, HistoryGone, TooBusy.
+    """
     filters = resolve_filters(query, ["UP"], LISTED_STATES)
     if query.at:
         require_capacity()

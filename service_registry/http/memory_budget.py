@@ -9,6 +9,9 @@ capacity_checks: list[Callable[[], bool]] = []
 
 
 def require_capacity() -> None:
-    """Raise TooBusy when the answers in flight leave no memory for a large one. Called before data is read for it."""
+    """Raise TooBusy when the responses in flight leave no memory for a large one.
+
+    Called before data is read for it.
+    """
     if not all(has_capacity() for has_capacity in capacity_checks):
         raise TooBusy

@@ -19,9 +19,10 @@ process_checks: dict[str, Callable[[], str]] = {}
 
 
 class Migrations:
-    """Whether the database has all migrations that this code knows. Once it had, it is not asked again.
+    """Knows whether the database has all migrations of this code.
 
-    A failure that all processes share must not remove all of them from a load balancer.
+    Once it had them it is not asked again. A failure that all processes share must not remove all of them from a
+    load balancer.
     """
 
     def __init__(self) -> None:

@@ -86,7 +86,10 @@ def choose_request_id(sent: str) -> str:
 
 
 def record(entry: RequestLogEntry, seconds: float) -> None:
-    """Count a request, and log it where it is worth a line. `seconds` is how long it took."""
+    """Count a request, and log it when it is worth a line.
+
+    `seconds` is how long it took.
+    """
     metrics.count_request(entry.method, entry.operation, entry.status, entry.outcomes, seconds)
     metrics.count_refused_heartbeats(entry.refusals)
     if is_logged(entry):

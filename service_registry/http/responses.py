@@ -12,7 +12,10 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response. `body` is empty for 204 and 304; `headers` go beyond those of every response."""
+    """A whole response of the wire layer.
+
+    `body` is empty for 204 and 304; `headers` go beyond those of every response.
+    """
 
     status: int
     body: bytes = b""

@@ -1,4 +1,7 @@
-"""Validation of bodies and queries against the models of `schemas`. Errors name fields and repeat no value."""
+"""Validate bodies and queries by the models of `schemas`.
+
+Errors name fields and repeat no value.
+"""
 
 import functools
 from typing import Any, TypeVar
@@ -23,7 +26,10 @@ def validate_one(model: type[Model], document: Any) -> Model:
 
 
 def validate_many(model: type[Model], documents: list[Any]) -> list[Model | InvalidInput]:
-    """Return the model of each object in an array, or its error. Raises InvalidInput for the length of the array."""
+    """Return the model of each object in an array, or its error.
+
+    Raises InvalidInput for the length of the array.
+    """
     if not 1 <= len(documents) <= ARRAY_LIMIT:
         raise InvalidInput.of_field("body", "array_length", f"an array must have 1 to {ARRAY_LIMIT} items")
     documents = [drop_nulls(model, document) for document in documents]
@@ -42,7 +48,10 @@ def drop_nulls(model: type[BaseModel], document: Any) -> Any:
 
 @functools.cache
 def array_adapter(model: type[Model]) -> TypeAdapter[list[Model]]:
-    """Return the validator of arrays. There is one for each operation; making one costs as much as reading an array."""
+    """Return the validator of an operation's arrays, made once.
+
+    Making one costs as much as reading an array.
+    """
     return TypeAdapter(list[model])  # type: ignore[valid-type] # a type made at run time
 
 
@@ -54,9 +63,10 @@ def model_or_error(model: type[Model], document: Any) -> Model | InvalidInput:
 
 
 def validate_query(model: type[Model], query: QueryDict, **path_parameters: Any) -> Model:
-    """Return the model of a query string and of parameters in the path. Raises InvalidInput.
+    """Return the model of a query string and of parameters in the path.
 
-    Only fields that hold a list may stand more than once. `metadata.KEY=VALUE` is collected in the field `metadata`.
+    Raises InvalidInput. Only fields that hold a list may stand more than once. `metadata.KEY=VALUE` is collected in
+    the field `metadata`.
     """
     repeatable = repeatable_parameters(model)
     document: dict[str, Any] = dict(path_parameters)
@@ -74,12 +84,18 @@ def validate_query(model: type[Model], query: QueryDict, **path_parameters: Any)
 
 @functools.cache
 def repeatable_parameters(model: type[BaseModel]) -> frozenset[str]:
-    """Return the fields that hold a list. Computed once a model: it took 15 % of the time of a discovery."""
+    """Return the fields that hold a list, computed once for each model.
+
+    It took 15 % of the time of a discovery.
+    """
     return frozenset(name for name, field in model.model_fields.items() if "list" in str(field.annotation))
 
 
 def parse_query(query_string: bytes) -> QueryDict:
-    """Return the parameters of a query string. Raises InvalidInput when it has more parameters than Django reads."""
+    """Return the parameters of a query string.
+
+    Raises InvalidInput when it has more parameters than Django reads.
+    """
     try:
         return QueryDict(query_string)
     except SuspiciousOperation as error:

@@ -38,7 +38,9 @@ class BatchRun:
         return f"{self.done}{'' if self.total is None else f' of {self.total}'} {self.participle}"
 
     def over(self, batches: Iterable[Batch], size: Callable[[Batch], int]) -> Iterator[Batch]:
-        """Yield batches until they end or Ctrl-C arrives. A second Ctrl-C interrupts the current batch.
+        """Yield batches until they end or Ctrl-C arrives.
+
+        A second Ctrl-C interrupts the current batch.
 
         Raises:
             CommandError: the database refused a batch, or a file is not text; the batches before it are committed.

@@ -41,7 +41,10 @@ def flag_of(field: str) -> str:
 
 
 def parse_duration(flag: str, text: str) -> float:
-    """Return the seconds of a text like 90s, 10m, 2h or 1d, at most ten years. Raises CommandError."""
+    """Return the seconds of a text like 90s, 10m, 2h or 1d, at most ten years.
+
+    Raises CommandError.
+    """
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", text, re.ASCII)
     if not found or not int(found[1]):
         raise CommandError(f"{flag} must be a number and a unit, as in 90s, 10m, 2h or 1d.")

@@ -141,7 +141,9 @@ def renew_or_explain(submissions: Sequence[Submission[Heartbeat]], lock_timeout:
 def renew_and_report(
     submissions: Sequence[Submission[Heartbeat]], lock_timeout: str
 ) -> list[Renewed | RegistryError | None]:
-    """Renew leases and apply reported statuses in one transaction. An outcome is None where there is no row.
+    """Renew leases and apply reported statuses in one transaction.
+
+    An outcome is None where there is no row.
 
     1. Lock the instances that report a status. They come before leases in the lock order.
     2. Lock the leases and renew them. A sweep that has locked a lease first has expired it when we get it, and this

@@ -30,7 +30,10 @@ class Overridden:
 
 @dataclass(slots=True)
 class LockedRow:
-    """An item's service and instance, as locked. `until_ahead` is False for a time that has passed."""
+    """An item's service and instance, as locked.
+
+    `until_ahead` is False for a time that has passed.
+    """
 
     service_pk: int
     owners: list[str]

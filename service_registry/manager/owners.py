@@ -28,10 +28,10 @@ class Owned:
 
 
 def set_owners(items: Sequence[ServiceOwners], caller: Caller) -> list[Owned | RegistryError]:
-    """Set the owners of services, and create those that do not exist. One transaction per item.
+    """Set the owners of services, and create those that do not exist.
 
-    Other outcome: InvalidInput, for a group that is a role or that everybody holds, as its members would all own the
-    service.
+    One transaction per item. Other outcome: InvalidInput, for a group that is a role or that everybody holds, as
+    its members would all own the service.
     """
     return [refuse_common_groups(item) or with_retries(partial(set_owners_of, item, caller)) for item in items]
 

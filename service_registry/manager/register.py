@@ -1,4 +1,7 @@
-"""Register: an instance states where it is. A registration is complete and idempotent."""
+"""Register: an instance states where it is.
+
+A registration is complete and idempotent.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +21,20 @@ from service_registry.schemas import Registration
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A listed instance as readers see it, with its lease. `created` says that its row is new."""
+    """A listed instance as readers see it, with its lease.
+
+    `created` says that its row is new.
+    """
 
     created: bool
     document: dict[str, Any]
 
 
 class RowVanishedError(Exception):
-    """A row was deleted after it had been read without a lock. Its service must be locked to insert it again."""
+    """A row was deleted after it had been read without a lock.
+
+    Its service must be locked to insert it again.
+    """
 
 
 class ClaimFailedError(Exception):

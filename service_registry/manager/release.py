@@ -34,15 +34,19 @@ SELECT pg_current_xact_id()::text,
 
 
 def release(orders: Sequence[ServiceRelease], caller: Caller) -> list[Released | RegistryError]:
-    """Release services, one after the other. The other possible outcome is ServiceNotFound."""
+    """Release services, one after the other.
+
+    The other possible outcome is ServiceNotFound.
+    """
     return [with_retries(ReleaseTransaction(order, caller)) for order in orders]
 
 
 @dataclass
 class ReleaseTransaction:
-    """The release of one service. It may be tried several times, and appends one change.
+    """The release of one service.
 
-    `protected_counts` are the counts of earlier attempts, by the number of their transactions.
+    It may be tried several times, and appends one change. `protected_counts` are the counts of earlier attempts, by
+    the number of their transactions.
     """
 
     order: ServiceRelease
@@ -50,7 +54,9 @@ class ReleaseTransaction:
     protected_counts: dict[str, int] = field(default_factory=dict)
 
     def __call__(self) -> Released | RegistryError:
-        """Run the transaction. It touches no lease: one that is renewed meanwhile is not due when the sweep comes.
+        """Release the service and append one change, also when it is tried several times.
+
+        No lease is touched: one that is renewed meanwhile is not due when the sweep comes.
 
         1. Mark the service, which waits for an earlier attempt of ours that is still running.
         2. Look how earlier attempts ended: the response to a commit can be lost, and then the release is done.

@@ -62,7 +62,9 @@ RETURNING i.id, NOT EXISTS (
 
 
 def apply_reports(histories: Mapping[int, ReportHistory], reports: Mapping[int, str]) -> dict[int, bool]:
-    """Write the statuses that differ. The last status of an alternating instance waits for the end of the minute.
+    """Write the reported statuses that differ.
+
+    The last status of an instance that alternates waits for the end of the minute.
 
     Args:
         histories: from `lock_reporting`, by primary key.
@@ -124,7 +126,10 @@ class AppliedStatus:
 
 
 def apply_pending(limit: int) -> list[AppliedStatus]:
-    """Apply up to `limit` pending statuses whose minute is over. The caller's transaction appends the changes."""
+    """Apply up to `limit` pending statuses whose minute is over.
+
+    The caller's transaction appends the changes.
+    """
     with connection.cursor() as cursor:
         cursor.execute(APPLY_PENDING, [limit])
         return [AppliedStatus(*row) for row in cursor.fetchall()]

@@ -55,7 +55,9 @@ class IndexedJson:
 
 
 def discover(namespace: str, name: str, filters: ResolvedFilters, indexes: tuple[str, str | None]) -> IndexedJson:
-    """Return the matching instances of a service. One statement, after `changelog.read_newest_indexes`.
+    """Return the matching instances of a service.
+
+    One statement, after `changelog.read_newest_indexes`.
 
     Args:
         indexes: the newest index of the log, and that of the service.

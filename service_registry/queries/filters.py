@@ -18,7 +18,10 @@ MATCHES = f"""({EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%
 
 @dataclass(frozen=True, slots=True)
 class ResolvedFilters:
-    """The parameters of MATCHES. `narrowed` says that the query names at least one filter."""
+    """The parameters of MATCHES.
+
+    `narrowed` says that the query names at least one filter.
+    """
 
     parameters: dict[str, Any]
     narrowed: bool

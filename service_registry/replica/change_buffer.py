@@ -36,7 +36,10 @@ class ChangeBuffer:
 
     @classmethod
     def from_newest(cls, newest: Sequence[Change]) -> "ChangeBuffer":
-        """Create a buffer from at least one change; the first one becomes the base. The log is never empty."""
+        """Create a buffer from at least one change; the first one becomes the base.
+
+        The log is never empty.
+        """
         return cls(newest[0].pk, newest[0].index, newest[1:])
 
     def add(self, change: Change) -> None:
@@ -72,7 +75,10 @@ def get_pk(change: Change) -> int:
 
 
 def take_fitting(changes: Iterable[Change], max_changes: int, max_bytes: int) -> list[Change]:
-    """Return the first changes that fit both bounds. Consumes at most one change that does not fit."""
+    """Return the first changes that fit both bounds.
+
+    At most one change that does not fit is consumed.
+    """
     fitting: list[Change] = []
     bytes_left = max_bytes
     for change in changes:

@@ -26,7 +26,10 @@ class FeedConnection(Connection):
     deadline_seconds = 2.0
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait for the server. A timeout that the caller sets, as for notifications, does not count as an outage."""
+        """Wait for the server. A timeout that the caller sets is no outage.
+
+        Notifications are awaited with such a timeout.
+        """
         if timeout is not None:
             return psycopg.Connection.wait(self, gen, interval, timeout)
         return super().wait(gen, interval)

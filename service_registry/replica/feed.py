@@ -60,7 +60,10 @@ class Feed:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread; call it on the event loop. A poll under way ends at its deadline."""
+        """Stop the thread; call it on the event loop.
+
+        A poll under way ends at its deadline.
+        """
         commit_listeners.remove(self.on_commit)
         self._stopped.set()
         self.wake()
@@ -86,7 +89,10 @@ class Feed:
             self._stopped.wait(RETRY_SECONDS)
 
     def follow(self, connection: FeedConnection) -> None:
-        """Load the replica if there is none, then read the log. Raises psycopg.Error when the connection is lost."""
+        """Load the replica if there is none, then read the log.
+
+        Raises psycopg.Error when the connection is lost.
+        """
         if self.direct:
             connection.execute(f"LISTEN {CHANNEL}")
         while not self._stopped.is_set():
@@ -99,7 +105,10 @@ class Feed:
                 self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
 
     def load(self, connection: FeedConnection) -> None:
-        """Load the replica. A large one is loaded after a random delay, since many processes may start at once."""
+        """Load the replica, and a large one after a random delay.
+
+        Many processes may start at once.
+        """
         if is_large(connection):
             self._stopped.wait(random.uniform(0, LOAD_SPREAD_SECONDS))  # noqa: S311 (jitter)
         began = time.monotonic()
@@ -112,7 +121,7 @@ class Feed:
         logger.info("The catalogue is in memory: %d services.", len(replica.services))
 
     def read_page(self, connection: FeedConnection, began: float) -> int:
-        """Read the next page of the log and apply it to the hub. Returns the number of changes.
+        """Apply the next page of the log to the hub; return the number of changes.
 
         1. Read the changes after the last known one, together with that one: a log that was replaced, or pruned past
            it, no longer matches. `began` is the time before the query, so that a change that is committed later does

@@ -27,7 +27,10 @@ def select_keys(keys: Iterable[Key], query: ListQuery, after: ListPosition | Non
 
 
 def copy_in_parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> Iterator[Sequence[Service]]:
-    """Yield copies of the services that exist and have this owner, part by part. Runs on the event loop."""
+    """Yield copies of the existing services of this owner, part by part.
+
+    Runs on the event loop.
+    """
     part: list[Service] = []
     instances = 0
     for number, key in enumerate(keys, 1):
@@ -43,7 +46,10 @@ def copy_in_parts(replica: Replica, keys: Iterable[Key], owner: str | None) -> I
 
 @dataclass(slots=True)
 class PageBuilder:
-    """A page under construction. `has_more` is set when the page is full and another service follows it."""
+    """A page under construction.
+
+    `has_more` is set when the page is full and another service follows it.
+    """
 
     query: ListQuery
     index: str

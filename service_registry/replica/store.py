@@ -25,7 +25,10 @@ class InstanceEntry(NamedTuple):
 
 @dataclass(slots=True)
 class ServiceEntry:
-    """A service and its instances. `index` names its last change; it is None when the log holds none of the service."""
+    """A service and its instances.
+
+    `index` names its last change; it is None when the log holds none of the service.
+    """
 
     owners: tuple[str, ...]
     index: str | None = None
@@ -54,7 +57,10 @@ class ServiceEntry:
         return replace(self, instances=self.instances.copy())
 
     def sorted_instances(self) -> Sequence[InstanceEntry]:
-        """Return the instances by id, in PostgreSQL's order: ids are ASCII. They are sorted only on demand."""
+        """Return the instances by id, in PostgreSQL's order: ids are ASCII.
+
+        They are sorted only on demand.
+        """
         if not self.in_order:
             self.instances = dict(sorted(self.instances.items()))
             self.in_order = True
@@ -120,9 +126,10 @@ class Change:
 
 @dataclass(slots=True)
 class Replica:
-    """The services by namespace and name. `index` and `pk` are those of the last change that was applied.
+    """The services by namespace and name.
 
-    A replica belongs to the event loop: no other thread reads or changes it.
+    `index` and `pk` are those of the last change that was applied. A replica belongs to the event loop: no other
+    thread reads or changes it.
     """
 
     index: str
@@ -130,7 +137,10 @@ class Replica:
     services: dict[tuple[str, str], ServiceEntry] = field(default_factory=dict)
 
     def apply(self, change: Change) -> None:
-        """Apply the next change. Each change holds its whole instance, so applying it twice does no harm."""
+        """Apply the next change. To apply it twice does no harm.
+
+        Each change holds its whole instance.
+        """
         if change.service_key is not None:
             self.apply_to_service(change, change.service_key)
         self.index, self.pk = change.index, change.pk

@@ -57,7 +57,7 @@ class Subscriber:
         return not topics_of(change).isdisjoint(self.topics)
 
     def deliver(self, event: ChangeEvent) -> bool:
-        """Add an event, in the order of the log. Returns False when it is not new to this subscriber."""
+        """Add an event in the order of the log; return False when it is not new."""
         if event.change.pk <= self.position or self.end_reason:
             return False
         self.position = event.change.pk

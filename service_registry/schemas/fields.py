@@ -14,7 +14,10 @@ from service_registry import choices
 
 
 def one_of(enumeration: type[TextChoices]) -> GetPydanticSchema:
-    """Accept the values of an enumeration alone. They stay strings, so that JSON and SQL take them as they are."""
+    """Accept the values of an enumeration alone.
+
+    They stay strings, so that JSON and SQL take them as they are.
+    """
     return GetPydanticSchema(lambda _source, _handler: core_schema.literal_schema(enumeration.values))
 
 

@@ -51,7 +51,9 @@ class ImportedBatch:
 
 
 def import_lines(lines: Iterable[str], caller: Caller, dry_run: bool = False) -> Iterator[ImportedBatch]:
-    """Import batch by batch, and yield each batch when it is committed. To stop iterating stops the import.
+    """Import batch by batch, and yield each batch when it is committed.
+
+    To stop iterating stops the import.
 
     Args:
         lines: as `exporting.export_lines` yields them: a service comes before its instances and overrides.

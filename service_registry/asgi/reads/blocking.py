@@ -72,7 +72,10 @@ class BlockingReads:
         return pk if known and replica and pk >= newest_change(replica, topic)[0] else None
 
     async def is_in_log(self, index: str) -> bool:
-        """Look an index up in the log that is older than this process's memory. False when the database fails."""
+        """Return whether the log, beyond what memory holds, has the index.
+
+        False when the database fails.
+        """
         try:
             await self.threads.run(lambda: changelog.read_after(index, 1))
         except (IndexGone, Error):

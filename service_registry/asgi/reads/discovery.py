@@ -84,7 +84,10 @@ class Discovery:
         return Response(200, await self.body(query, service, index), headers)
 
     async def body(self, query: DiscoveryQuery, service: ServiceEntry, index: str) -> bytes:
-        """Return the body, rendered by the first request that needs it. Raises TooBusy without memory for it."""
+        """Return the body, which the first request that needs it renders.
+
+        Raises TooBusy without memory for it.
+        """
         key = query.namespace, query.name, etag.query_key(query)
         body = self.cache.get(key, index)
         if body is not None and self.responses.has_capacity_for(body):

@@ -80,7 +80,10 @@ class Listing:
         return await self.page(replica, query, after)
 
     async def page(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> Response:
-        """Return a page. Raises TooBusy when too many requests wait for theirs, or this one waited too long."""
+        """Return a page of the list, built one at a time.
+
+        Raises TooBusy when too many requests wait for theirs, or this one has waited too long.
+        """
         if self.queued >= MAX_QUEUED:
             raise TooBusy
         self.queued += 1

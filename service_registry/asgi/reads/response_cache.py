@@ -11,9 +11,10 @@ CacheKey = tuple[str, str, str]
 
 @dataclass(slots=True)
 class ResponseCache:
-    """The bodies that were requested last, by namespace, service name and query. Belongs to the event loop.
+    """The bodies that were requested last, by namespace, service name and query.
 
-    An entry is valid for one index of its service; the entry that was not requested for the longest time goes first.
+    Belongs to the event loop. An entry is valid for one index of its service; the entry that was not requested for
+    the longest time goes first.
     """
 
     max_bytes: int = MAX_BYTES

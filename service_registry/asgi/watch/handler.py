@@ -1,4 +1,7 @@
-"""The watch, GET /registry/watch: an event stream or a long poll. A waiting client costs a few kilobytes, no thread."""
+"""The watch, GET /registry/watch: an event stream or a long poll.
+
+A waiting client costs a few kilobytes, no thread.
+"""
 
 import asyncio
 import re
@@ -69,7 +72,10 @@ class Watch:
             return None
 
     async def stream(self, request: Request, stream: EventStream) -> None:
-        """Send a stream. After an error it can only break off, and its client connects again."""
+        """Send the changes as an event stream.
+
+        After an error the stream can only break off; its client connects again.
+        """
         try:
             request.log.note_response(200, "ok" if await stream.send() else SLOW_CLIENT)
         except Exception as error:

@@ -27,7 +27,10 @@ async def long_poll(
     subscription: Subscription,
     authenticator: Authenticator,
 ) -> Response:
-    """Return the next changes. Raises IndexGone, TooBusy, ClientDisconnected, and as `authenticate`."""
+    """Return the next changes, waiting for some if the query says so.
+
+    Raises IndexGone, TooBusy, ClientDisconnected, and as `authenticate`.
+    """
     events = await next_events(query, subscription)
     reason = subscription.subscriber.end_reason
     if reason is EndReason.RESYNC:
@@ -53,7 +56,10 @@ async def next_events(query: WatchQuery, subscription: Subscription) -> Sequence
 
 
 def render_changes(subscription: Subscription, events: Sequence[ChangeEvent], identity: Identity) -> bytes:
-    """Return the body. Raises TooBusy: what has been read of the log is in memory for this poll, which cannot wait."""
+    """Return the body with the changes. Raises TooBusy.
+
+    What has been read of the log is in memory for this poll, which therefore cannot wait.
+    """
     documents = [event.document(subscription.shows_author(event, identity.caller)) for event in events]
     subscription.writer.responses.require_capacity(sum(map(len, documents)))
     return b'{"index":"%b","changes":[%b]}' % (subscription.index.encode(), b",".join(documents))

@@ -61,7 +61,10 @@ class EventStream:
             self.writer.hurry()
 
     async def send(self) -> bool:
-        """Send events until the stream ends. Return False when the client read too slowly and was disconnected."""
+        """Send events until the stream ends; return False when the client read too slowly.
+
+        That client has been disconnected.
+        """
         try:
             await self.send_headers()
             last_event = await self.send_events()
@@ -86,7 +89,10 @@ class EventStream:
         await self.writer({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
 
     async def send_events(self) -> bytes | None:
-        """Send events until no more will come. Return the last event, None when the client has gone."""
+        """Send events until no more will come, and return the last one.
+
+        Returns None when the client has gone.
+        """
         try:
             while not self.subscriber.end_reason:
                 events = await self.next_events()

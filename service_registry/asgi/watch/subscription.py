@@ -51,7 +51,10 @@ class Subscription:
 
     @property
     def replica(self) -> Replica:
-        """The replica. Raises IndexGone when the log was replaced since the subscription began, and NotLoaded."""
+        """The replica that the subscription reads.
+
+        Raises IndexGone when the log was replaced since the subscription began, and NotLoaded.
+        """
         if self.resyncs != self.hub.resyncs:
             raise IndexGone
         if self.hub.replica is None:
@@ -59,7 +62,10 @@ class Subscription:
         return self.hub.replica
 
     async def begin(self) -> None:
-        """Find the place in the log. Raises IndexGone when the log has no such index, NotLoaded when unknown now."""
+        """Find the index from which the subscription starts in the log.
+
+        Raises IndexGone when the log has no such index, and NotLoaded when that is unknown now.
+        """
         await self.hub.current_replica()
         if not self.index:
             self.position = self.replica.index, self.replica.pk

@@ -48,7 +48,9 @@ class Queued(Generic[Item, Outcome]):
 
 
 class MicroBatcher(Generic[Item, Outcome]):
-    """Runs one operation in batches, one batch after the other. Belongs to an event loop.
+    """Runs one operation in batches, one batch after the other.
+
+    Belongs to an event loop.
 
     Arguments:
         operation: runs on one of `threads` at a time.
@@ -155,7 +157,10 @@ class MicroBatcher(Generic[Item, Outcome]):
 
 
 def may_be_caused_by_one_item(error: Exception) -> bool:
-    """Return whether a single item can be the cause, such as a locked row. An outage concerns the whole batch."""
+    """Return whether a single item can be the cause, such as a locked row.
+
+    An outage concerns the whole batch.
+    """
     return sqlstate_of(error) == LOCK_NOT_AVAILABLE or not is_outage(error)
 
 

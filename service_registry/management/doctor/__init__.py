@@ -1,4 +1,7 @@
-"""The checks of `manage.py doctor`, in the order in which they run. A check is a function that returns one finding."""
+"""The checks of `manage.py doctor`, in the order in which they run.
+
+Each is a function that returns one finding.
+"""
 
 from collections.abc import Iterator
 
@@ -26,7 +29,10 @@ IN_THE_DATABASE = {
 
 
 def run_checks() -> Iterator[tuple[str, Finding]]:
-    """Yield the name and the finding of each check. Nothing is changed, and every wait has a limit."""
+    """Yield the name and the finding of each check.
+
+    Nothing is changed, and every wait has a limit.
+    """
     for name, check in OUTSIDE_THE_DATABASE.items():
         yield name, check()
     reachable = database.check_reachable()

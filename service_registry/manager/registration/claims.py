@@ -108,7 +108,10 @@ FOR NO KEY UPDATE OF s
 
 
 def lock_services(entries: Sequence[Entry]) -> None:
-    """Lock the services of `entries` and read their rows again. New instances are inserted only under this lock."""
+    """Lock the services of `entries` and read their rows again.
+
+    New instances are inserted only under this lock.
+    """
     if not entries:
         return
     with connection.cursor() as cursor:

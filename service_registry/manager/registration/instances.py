@@ -86,7 +86,10 @@ FROM item WHERE l.instance_id = item.id
 
 
 def update_instances(entries: Sequence[Entry]) -> None:
-    """Renew the leases of existing instances, and write the rows that differ. One that has moved gets a new epoch."""
+    """Renew the leases of existing instances, and write the rows that differ.
+
+    One that has moved gets a new epoch.
+    """
     if not entries:
         return
     rows = [
