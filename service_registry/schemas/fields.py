@@ -77,13 +77,14 @@ GroupName = Annotated[
 
 HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 NUMBER_LIKE = re.compile(r"[0-9]+|0x[0-9a-f]*")
+BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 def canonicalize_host(host: str) -> str:
     """Return an IP address in canonical form (RFC 5952), or a host name in lower case.
 
     A v4-mapped IPv6 address becomes IPv4. Names that resolvers read as numbers (`127.1`, `0x7f.1`) are refused, so that
-    an address has one spelling.
+    an address has one spelling, and so are addresses that no caller can connect to.
     """
     try:
         address = ipaddress.ip_address(host)
@@ -92,8 +93,9 @@ def canonicalize_host(host: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id:
             raise PydanticCustomError("host", "an IPv6 address must not carry a zone id")
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
+        address = address.ipv4_mapped or address
+    if address.is_unspecified or address.is_multicast or address == BROADCAST:
+        raise PydanticCustomError("host", "must not be an unspecified, multicast or broadcast address")
     return str(address)
 
 
