@@ -18,7 +18,7 @@ class ServiceRegistryConfig(AppConfig):
 
 
 def create_initial_rows(using: str, **_kwargs: Any) -> None:
-    """Create the role groups, the state row and the first row of the change log where they are missing.
+    """Create the role groups, the state row and the first change, where missing.
 
     A migration could not: the permissions of a new database are created after all migrations, and a flush empties these
     tables. Django sends this signal after both.

@@ -27,11 +27,18 @@ class Caller:
         return codename in self.granted
 
     def may_read_actors(self, owners: Iterable[str]) -> bool:
-        """Return whether the caller may read the actor, reason and evidence of changes of a service of these owners."""
+        """Return whether the caller may read actor, reason and evidence of changes.
+
+        Args:
+            owners: the owners of the changes' service.
+        """
         return self.may("view_change") or self.owns(owners)
 
     def claimable_groups(self) -> list[str]:
-        """Return the caller's groups that can own a service: no roles, and no groups that everybody holds."""
+        """Return the caller's groups that can own a service.
+
+        Roles cannot, and neither can groups that everybody holds.
+        """
         return sorted(group for group in self.groups if not permission_cache.is_role(group) and not is_ignored(group))
 
 

@@ -35,7 +35,7 @@ class InvalidInput(RegistryError):
 
 
 class OwnerRequired(RegistryError):
-    """Several groups of the caller could own the new service, and the registration names none of them."""
+    """Several groups could own the new service, and the registration names none."""
 
     code = "owner_required"
     detail = "This registration creates the service; name the group that owns it in `owner`."
@@ -82,7 +82,7 @@ class QuotaExceeded(RegistryError):
 
 
 class ClockIsWrong(RegistryError):
-    """The clock of this process differs so much from the database's that it would judge tokens wrongly."""
+    """This process's clock is so far off the database's that it misjudges tokens."""
 
     code = "unavailable"
     detail = "This process's clock differs from the database's; ask another one."
@@ -106,14 +106,14 @@ class NotMigrated(RegistryError):
 
 
 class NotLoaded(RegistryError):
-    """This process has not loaded its replica of the catalogue, or is loading it again."""
+    """This process has no replica of the catalogue, or is loading it again."""
 
     code = "unavailable"
     detail = "This process is still loading the catalogue; try again."
 
 
 class TooManySubscribers(RegistryError):
-    """The caller, or all callers together, have reached the limit of open watches of this process."""
+    """The caller, or all callers together, have too many open watches here."""
 
     code = "rate_limited"
     retry_after_seconds = 5
@@ -145,12 +145,16 @@ class InstanceNotFound(RegistryError):
 
     @classmethod
     def after(cls, last: str | None) -> "InstanceNotFound":
-        """Return the error by the kind of the change with which the instance last came or left; None: it never came."""
+        """Return the error for an instance that is missing since its `last` change.
+
+        Args:
+            last: the kind of the change with which it last came or went; None when it never came.
+        """
         return cls({None: "never_registered", "deregistered": "deregistered"}.get(last, "purged"))
 
 
 class IndexGone(RegistryError):
-    """No row of the change log has this index: it was pruned or lost, or belongs to another registry."""
+    """No row of the change log has this index: pruned, lost, or of another registry."""
 
     code = "index_gone"
     detail = "The log does not hold this index any more; read the list again, and go on from its index."

@@ -1,4 +1,7 @@
-"""Admin actions on selected rows: ask for confirmation and a reason, then run an operation as the signed-in user."""
+"""Admin actions on selected rows: confirm, give a reason, run an operation.
+
+The operation runs as the signed-in user.
+"""
 
 import logging
 from collections import Counter
@@ -43,7 +46,10 @@ class ReasonField(forms.CharField):
 
 
 class ActionForm(forms.Form):
-    """The page of an action: its effect, its fields, and the call of the operation, which the log names."""
+    """The page of an action: its effect, its fields and the operation that it calls.
+
+    The log names the operation.
+    """
 
     title: ClassVar[str]
     effect: ClassVar[str]
@@ -111,7 +117,7 @@ def instance_key(row: Instance | Override) -> dict[str, str]:
 
 
 def caller_of(user: Any) -> Caller:
-    """Return the caller for a signed-in user, with the permissions and groups that the user has in Django."""
+    """Return the caller for a signed-in user, with that user's permissions and groups."""
     assert isinstance(user, User), "the admin requires a signed-in user"
     granted = {name.partition(".")[2] for name in user.get_all_permissions() if name.startswith("service_registry.")}
     return Caller(user.actor, frozenset(user.groups.values_list("name", flat=True)), frozenset(granted))
@@ -120,7 +126,10 @@ def caller_of(user: Any) -> Caller:
 def run_action(
     model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form_class: type[ActionForm]
 ) -> HttpResponse | None:
-    """Show the confirmation page; when it is submitted with valid fields, run the operation and report the outcomes."""
+    """Show the confirmation page, or run the operation when it was submitted.
+
+    The operation runs only with valid fields, and its outcomes are reported.
+    """
     form = form_class(request.POST) if "confirmed" in request.POST else form_class()
     if not form.is_valid():
         return render_confirmation(model_admin, request, queryset, form)
@@ -137,7 +146,10 @@ def run_action(
 
 
 def log_action(request: HttpRequest, form: ActionForm, caller: Caller, outcomes: Sequence[object]) -> None:
-    """Log the outcomes in a line besides that of the request, which has only the status of the page."""
+    """Log the outcomes of an action in a line of its own.
+
+    The line of the request has only the status of the page.
+    """
     codes = Counter(outcome.code if isinstance(outcome, RegistryError) else "ok" for outcome in outcomes)
     fields = {"request_id": logs.request_id_of(request), "actor": caller.actor}
     logs.log_event(logger, logging.INFO, form.operation, fields | {"items": len(outcomes), "outcomes": codes})

@@ -1,4 +1,4 @@
-"""Pages of the admin: lists with search and filters, the history of an instance, and actions that need a reason."""
+"""Pages of the admin: lists, the history of an instance, actions with a reason."""
 
 from typing import Any
 
@@ -20,7 +20,10 @@ admin.site.register(User, UserAdmin)
 
 
 class ReadOnlyAdmin(actions.AnyAdmin):
-    """Pages without forms: rows are written by the operations of `manager` alone, which actions call."""
+    """Pages without forms: only the operations of `manager` write rows.
+
+    The actions call them.
+    """
 
     list_per_page = 50
     show_full_result_count = False
@@ -94,7 +97,10 @@ class InstanceAdmin(ReadOnlyAdmin):
     )
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Show the changes of the instance, newest first, in place of Django's own log of admin edits."""
+        """Show the changes of the instance, newest first.
+
+        They take the place of Django's own log of admin edits.
+        """
         if not (self.has_view_permission(request) and request.user.has_perm("service_registry.view_change")):
             raise PermissionDenied
         instance = self.get_object(request, object_id)

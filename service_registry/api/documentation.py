@@ -1,4 +1,4 @@
-"""The OpenAPI document and Swagger UI, for callers with a token and for operators signed in to the admin."""
+"""The OpenAPI document and Swagger UI, for token holders and signed-in operators."""
 
 from typing import Any
 

@@ -48,12 +48,18 @@ def translate(error: Exception) -> Exception:
 
 
 def unknown_problem(error: drf.APIException, request_id: str) -> dict[str, Any]:
-    """Return the problem for an exception of DRF's that has no error of ours, such as a failed CSRF check."""
+    """Return the problem for an exception of DRF's that has no error of ours.
+
+    An example is a failed CSRF check.
+    """
     return problem(request_id, error.status_code, code_for_status(error.status_code), str(error.detail))
 
 
 def replace_error_page(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Return a problem in place of an error page of Django's: its 400, 403, 404 and 500, and those of DEBUG."""
+    """Return a problem in place of an error page of Django's.
+
+    These are its 400, 403, 404 and 500, and those of DEBUG.
+    """
     if response.status_code >= 400 and response.get("Content-Type", "").startswith("text/"):
         response.content = render(problem_for_status(response.status_code, log_entry(request).request_id))
         response["Content-Type"] = CONTENT_TYPE

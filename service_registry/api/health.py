@@ -1,4 +1,7 @@
-"""/livez and /readyz: probes for orchestrators and load balancers, without a token."""
+"""/livez and /readyz: probes without a token.
+
+They serve orchestrators and load balancers.
+"""
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt

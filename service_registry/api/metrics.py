@@ -1,4 +1,7 @@
-"""GET /metrics for Prometheus: with `view_metrics`, or for everyone with REGISTRY_METRICS_PUBLIC."""
+"""GET /metrics for Prometheus.
+
+The caller needs `view_metrics`, unless REGISTRY_METRICS_PUBLIC is set.
+"""
 
 from typing import Any, ClassVar
 

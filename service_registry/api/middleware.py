@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, security headers, problems in place of error pages, the request log."""
+"""The outermost middleware: request ids, security headers, problems, request log."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ PROBES = {"/livez", "/readyz", "/metrics"}
 
 
 class RegistryMiddleware:
-    """Give every response the request's id and the security headers, and log the request.
+    """Give responses the request's id and security headers, and log the request.
 
     Under /registry/ no error is a page; elsewhere an unreachable database is a page that says so. It is outermost, so
     that it also sees what other middleware refuses.
@@ -46,7 +46,10 @@ class RegistryMiddleware:
         return replace_error_page(request, self.get_response(request))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer for an unreachable database where a view of Django's raises; DRF's views raise nothing."""
+        """Answer for an unreachable database where a view of Django's raises.
+
+        DRF's views raise nothing.
+        """
         if not is_outage(error):
             return None
         log_entry(request).error = error
@@ -54,7 +57,10 @@ class RegistryMiddleware:
 
 
 class HostMiddleware(CommonMiddleware):
-    """Refuse unknown hosts, but for probes and scrapes: these connect by the address of a machine or a pod."""
+    """Refuse unknown hosts, except for probes and scrapes.
+
+    These connect by the address of a machine or a pod.
+    """
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
         return None if request.path_info in PROBES else super().process_request(request)

@@ -15,7 +15,10 @@ COMMON_PROBLEMS = (400, 401, 403, 405, 500, 503)
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:
-    """Return the problem responses of an operation, for `extend_schema`: those of every operation, and `statuses`."""
+    """Return the problem responses of an operation, for `extend_schema`.
+
+    They are those of every operation, and `statuses`.
+    """
     return {(status, CONTENT_TYPE): Problem for status in sorted({*COMMON_PROBLEMS, *statuses})}
 
 

@@ -62,7 +62,10 @@ def complete(request: HttpRequest, response: HttpResponseBase) -> RequestLogEntr
 
 
 def operation_of(request: HttpRequest) -> str:
-    """Return one of a few names, whatever was requested: that of the operation, else of the part of the site."""
+    """Return the name of the operation, or else that of the part of the site.
+
+    There are only a few names, whatever was requested.
+    """
     match = request.resolver_match
     if match is None:
         return "unknown"
@@ -87,7 +90,10 @@ def namespace_of(request: HttpRequest) -> str | None:
 
 
 def actor_of(request: HttpRequest) -> str | None:
-    """Return who made the request, if the view has found out: nothing is read for the sake of a log line."""
+    """Return who made the request, if the view has found out.
+
+    Nothing is read for the sake of a log line.
+    """
     user = vars(request).get("user")
     if type(user) is Caller:
         return user.actor

@@ -61,7 +61,10 @@ class WatchViewSet(ViewSet):
 
 
 def read_changes(query: WatchQuery, caller: Caller) -> Response:
-    """Return the changes after an index, with actors and reasons where the caller may see them. Raises IndexGone."""
+    """Return the changes after an index. Raises IndexGone.
+
+    Actors and reasons are included where the caller may see them.
+    """
     newest = changelog.read_newest_index()
     changes = changelog.read_after(query.index or newest, changelog.CHANGES_PER_PAGE, query.service, query.namespace)
     owners = read_owners({(change.namespace, change.service_name) for change in changes})
@@ -74,7 +77,10 @@ def read_changes(query: WatchQuery, caller: Caller) -> Response:
 
 
 def current_owners(change: RecordedChange, owners: dict[tuple[str | None, str | None], Sequence[str]]) -> Sequence[str]:
-    """Return the owners of a change's service; of a deleted service those that the change itself names."""
+    """Return the owners of a change's service.
+
+    For a deleted service they are those that the change itself names.
+    """
     current = owners.get((change.namespace, change.service_name))
     return owners_in_evidence(change.kind, change.private) if current is None else current
 

@@ -1,1 +1,1 @@
-"""The ASGI application: the busiest requests on the event loop, everything else by Django."""
+"""The ASGI application: the busiest requests on the event loop, others by Django."""

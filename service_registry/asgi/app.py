@@ -36,7 +36,10 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation's name in logs and metrics, its handler, and whether it answers for any Host."""
+    """The name of an operation in logs and metrics, and its handler.
+
+    It also says whether the handler answers for any Host.
+    """
 
     operation: str
     handler: Handler
@@ -93,7 +96,7 @@ class Application:
             )
 
     async def answer(self, route: Route, request: Request) -> None:
-        """Run a handler, send its response or the problem that it raised, and log the request."""
+        """Run a handler, send its response or problem, and log the request."""
         try:
             if not route.any_host:
                 request.require_known_host()
@@ -134,5 +137,8 @@ class Application:
 
 
 async def livez(_request: Request) -> Response:
-    """Answer while the event loop runs: a restart would not help a process whose threads wait for the database."""
+    """Answer while the event loop runs.
+
+    A restart would not help a process whose threads wait for the database.
+    """
     return Response(200, b'{"status": "ok"}')

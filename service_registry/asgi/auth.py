@@ -19,7 +19,10 @@ from service_registry.permissions import Action, permission_cache
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller, and when the token expires: seconds since the epoch, the leeway included."""
+    """A caller, and when the token expires.
+
+    The time is in seconds since the epoch, the leeway included.
+    """
 
     caller: Caller
     expires_at: float

@@ -1,4 +1,4 @@
-"""Django behind the event loop: the whole body first, then one hop to a thread of a fixed pool.
+"""Run Django behind the event loop: a whole body, one thread of a fixed pool.
 
 A slow client holds no thread while it sends or reads, and the database never sees more connections than the pool has
 threads. Django's own ASGI handler runs each request in a thread of its own making: with persistent connections it held
@@ -149,7 +149,10 @@ async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
 
 
 def refusal(scope: HTTPScope, error: RequestTimeout | TooBusy) -> tuple[HTTPResponseStartEvent, bytes]:
-    """Return the problem for a request that Django does not see; the connection is closed behind it."""
+    """Return the problem for a request that Django does not see.
+
+    The connection is closed behind it.
+    """
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     request_id = choose_request_id(sent.decode("latin-1"))
     status, document = problem_for_error(error, request_id)

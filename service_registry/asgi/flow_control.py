@@ -86,15 +86,16 @@ class ClientWriter:
         await self({"type": "http.response.body", "body": body, "more_body": more})
 
     def hurry(self) -> None:
-        """Shorten the deadline of a write under way and of each after it: the process shuts down."""
+        """Shorten the deadline of the write under way and of later ones, for a shutdown."""
         self.seconds = min(self.seconds, SHUTDOWN_WRITE_SECONDS)
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
 
     def abort(self) -> None:
-        """Disconnect the client and discard what it has not read; a write under way raises ClientTooSlow.
+        """Disconnect the client and discard what it has not read.
 
-        A response that is complete, with another behind it on its connection, is left to that one.
+        A write under way raises ClientTooSlow. A response that is complete, with another behind it on its
+        connection, is left to that one.
         """
         if not transport.is_superseded(self.send):
             self.is_aborted = True
@@ -102,7 +103,10 @@ class ClientWriter:
 
 
 class Held(NamedTuple):
-    """The memory that a response holds: an object, which others may share, and its size in bytes."""
+    """The memory that a response holds: an object and its size in bytes.
+
+    Responses may share the object.
+    """
 
     what: object
     size: int
@@ -147,10 +151,10 @@ class ResponsesInFlight:
         return self.has_capacity(len(body)) or id(body) in self._shares
 
     def free_capacity(self, size: int) -> bool:
-        """Disconnect clients that have stalled, the longest first, until there is capacity. Return whether there is.
+        """Disconnect stalled clients, the longest first, until there is capacity.
 
-        A client that has read everything has not stalled, however late the event loop notices: after the process was
-        frozen every client looks stalled.
+        Returns whether there is. A client that has read everything has not stalled, however late the event loop
+        notices: after the process was frozen every client looks stalled.
         """
         for writer in list(self.in_flight):
             if self.has_capacity(size) or now() - writer.progress_at < STALLED_SECONDS:

@@ -24,7 +24,10 @@ REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 
 
 def common_headers(request: Request) -> Headers:
-    """Return the headers of every response: the request's id, and what Django's middleware adds to its own."""
+    """Return the headers of every response.
+
+    These are the request's id, and what Django's middleware adds to its own responses.
+    """
     headers = [*SECURITY, (REQUEST_ID, request.log.request_id.encode())]
     if request.scope["scheme"] == "https" and settings.SECURE_HSTS_SECONDS:
         headers.append((b"strict-transport-security", b"max-age=%d" % settings.SECURE_HSTS_SECONDS))
@@ -32,7 +35,10 @@ def common_headers(request: Request) -> Headers:
 
 
 def response_start(request: Request, response: Response) -> HTTPResponseStartEvent:
-    """Return the ASGI message that begins a whole response. 204 and 304 have neither a length nor a media type."""
+    """Return the ASGI message that begins a whole response.
+
+    204 and 304 have neither a length nor a media type.
+    """
     headers = common_headers(request) + encode(dict(response.headers))
     if response.status not in {204, 304}:
         length = str(len(response.body)).encode()

@@ -53,7 +53,7 @@ class SubscriberLimits:
 
 
 def raise_file_limit() -> None:
-    """Allow this process a file descriptor for every subscriber, as far as its hard limit permits.
+    """Allow this process a file descriptor for every subscriber, up to its hard limit.
 
     Shells and service managers give 1,024 by default, and a process that has none left accepts no connection at all.
     """

@@ -1,4 +1,4 @@
-"""The web process: what all handlers share, and how it starts and stops (ASGI lifespan protocol)."""
+"""The web process: what all handlers share, and its start and end (ASGI lifespan)."""
 
 import asyncio
 import signal
@@ -73,7 +73,10 @@ class WebProcess:
             task.cancel()
 
     def begin_shutdown(self) -> None:
-        """End watches and blocking reads, and give slow clients little time: the server waits for all of them."""
+        """End watches and blocking reads, and give slow clients little time.
+
+        The server waits for all of them.
+        """
         self.hub.stop()
         self.responses.hurry()
 
@@ -110,7 +113,10 @@ class WebProcess:
 
 
 def call_on_signals(function: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
-    """Call a function on the event loop when the process is asked to end, before the server's own handler."""
+    """Call a function on the event loop when the process is asked to end.
+
+    It runs before the server's own handler.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         previous = signal.getsignal(number)
 

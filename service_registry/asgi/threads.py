@@ -44,7 +44,10 @@ class ReadThreads:
 
 
 def with_connection(function: Callable[[], Result]) -> Callable[[], Result]:
-    """Return `function` with the thread's database connection made ready first, as Django does for its requests."""
+    """Return `function`, which first makes the thread's database connection ready.
+
+    Django does that for its requests.
+    """
 
     def run() -> Result:
         prepare_thread_connection()

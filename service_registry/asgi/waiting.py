@@ -11,7 +11,10 @@ now = time.monotonic
 
 
 def with_jitter(seconds: float) -> float:
-    """Return up to a sixteenth more, so that callers that began to wait together do not come back together."""
+    """Return up to a sixteenth more than the given time.
+
+    Callers that began to wait together do not come back together.
+    """
     return seconds + random.uniform(0, seconds / 16)  # noqa: S311 (jitter)
 
 

@@ -1,4 +1,4 @@
-"""The change log: every change in commit order, with its author, reason and evidence."""
+"""The change log: every change in commit order, with author, reason and evidence."""
 
 from service_registry.changelog.append import NewChange, append_changes, commit_listeners, start_log
 from service_registry.changelog.latest import read_last_lifecycle_kinds, read_newest_index, read_newest_indexes

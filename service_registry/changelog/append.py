@@ -1,4 +1,7 @@
-"""Append changes to the log, as the last step of a transaction and under a lock, so that ids follow commit order."""
+"""Append changes to the log, as the last step of a transaction, in commit order.
+
+The step holds a lock, so that ids follow the order of commits.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,7 @@
-"""Search the log for people: by service, instance, kind, author and time, in pages, oldest change first.
+"""Search the log for people: by service, instance, kind, author and time.
 
-The SQL stays SQL: a search filters the rows of a LIMIT, which the ORM cannot express, and tests assert its plans.
+The oldest change of a page comes first. The SQL stays SQL: a search filters the rows of a LIMIT, which the ORM cannot
+express, and tests assert its plans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ ORDER BY c.id
 
 
 def reach_query(rows: str) -> str:
-    """Return the query for the last row that the search for a page reaches, and the number of rows up to it."""
+    """Return the query for the last row that a page's search reaches, and the count."""
     return f"SELECT max(c.id), count(*) FROM ({rows}) c"
 
 
@@ -118,7 +119,10 @@ def read_history(
 
 
 def check_service_is_named(service: str | None, caller: Caller) -> None:
-    """Raise PermissionMissing when a caller that may not see all changes names no service."""
+    """Raise PermissionMissing when a caller must name a service and names none.
+
+    Callers that may see all changes need not.
+    """
     if service is None and not caller.may("view_change"):
         raise PermissionMissing("view_change")
 
@@ -163,7 +167,7 @@ def build_parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows
 
 
 def find_bounds(query: ChangesQuery, after: int | None, newest: int) -> dict[str, int]:
-    """Return the ids between which the page lies, in a log whose newest change is `newest`."""
+    """Return the ids between which the page lies, when `newest` is the newest id."""
     since, until = 0, newest
     if query.since or query.until:
         ((first, last),) = fetch(BOUNDS, {"since": query.since, "until": query.until})

@@ -32,9 +32,9 @@ def read_newest_index() -> str:
 
 
 def read_newest_indexes(namespace: str, service_name: str) -> tuple[str, str | None]:
-    """Return the index of the newest change, and that of the newest change of a service, None when it has none.
+    """Return the index of the newest change, and that of a service's newest change.
 
-    Raises NotMigrated while the log has no first row.
+    The latter is None when it has none. Raises NotMigrated while the log has no first row.
     """
     with connection.cursor() as cursor:
         cursor.execute(NEWEST_INDEXES, [namespace, service_name])
@@ -58,9 +58,10 @@ ORDER BY key.position
 
 
 def read_last_lifecycle_kinds(keys: Iterable[tuple[str, str, str]]) -> list[str | None]:
-    """Return for each (namespace, service name, instance id) the kind of the change by which it last came or went.
+    """Return the kind of the change with which each instance last came or went.
 
-    The kind is `registered`, `deregistered` or `purged`; None when the log has no such change.
+    Instances are named by (namespace, service name, instance id). The kind is `registered`, `deregistered` or
+    `purged`; None when the log has no such change.
     """
     columns = [list(column) for column in zip(*keys, strict=True)]
     if not columns:

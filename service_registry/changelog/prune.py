@@ -1,4 +1,4 @@
-"""Delete old changes from the log, except those that still describe the present state."""
+"""Delete old changes from the log, except those that describe the present state."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +56,10 @@ DELETE FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(upto)s AND {OBSOLETE
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """The changes with the ids from `first` to `until` are at or before `cutoff`, a time by the database's clock."""
+    """The range of changes to examine: ids from `first` to `until`.
+
+    They are at or before `cutoff`, a time by the database's clock.
+    """
 
     cutoff: datetime
     first: int
@@ -65,7 +68,7 @@ class PrunePlan:
 
 @dataclass(frozen=True, slots=True)
 class PruneStep:
-    """The number of changes that a transaction examined, and how many of those were obsolete."""
+    """The numbers of changes that a transaction examined and found obsolete."""
 
     examined: int
     obsolete: int
@@ -120,7 +123,10 @@ def count_planned(plan: PrunePlan) -> int:
 
 
 def split_range(plan: PrunePlan, max_rows: int) -> Iterator[tuple[int, int, int]]:
-    """Split the range of ids: yield the id before each part, its last id, and its number of changes."""
+    """Split the range of ids into parts.
+
+    Yields the id before each part, its last id, and its number of changes.
+    """
     after = plan.first - 1
     while True:
         rows = Change.objects.filter(pk__gt=after, pk__lte=plan.until).order_by("pk")[:max_rows]

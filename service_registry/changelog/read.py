@@ -60,7 +60,10 @@ OWNER_KINDS = (ChangeKind.SERVICE_CREATED, ChangeKind.OWNERS_CHANGED, ChangeKind
 
 
 def owners_in_evidence(change_kind: str, private: str | bytes) -> Sequence[str]:
-    """Return the owners that a change names in its evidence, or nothing: for services that no longer exist."""
+    """Return the owners that a change names in its evidence, or nothing.
+
+    They are for services that no longer exist.
+    """
     if change_kind not in OWNER_KINDS:
         return ()
     owners: Sequence[str] = (json.loads(private).get("evidence") or {}).get("owners", ())

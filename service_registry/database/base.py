@@ -1,4 +1,7 @@
-"""The engine that Django loads: its PostgreSQL backend, measured by django-prometheus, with our connections."""
+"""The engine that Django loads: its PostgreSQL backend, with our connections.
+
+django-prometheus measures it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +16,10 @@ from service_registry.database.connection import DEADLINE_SECONDS
 
 
 class SchemaEditor(DatabaseSchemaEditor):
-    """Migrations without a deadline: an index of a large table takes longer than four seconds."""
+    """Migrations without a deadline.
+
+    An index of a large table takes longer than four seconds.
+    """
 
     def __enter__(self) -> Self:
         super().__enter__()

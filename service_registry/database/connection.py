@@ -22,14 +22,15 @@ BREAKER_SECONDS = 1.0
 
 
 class DatabaseUnresponsive(psycopg.OperationalError):
-    """The database did not answer before the deadline, or the circuit breaker refuses to ask it."""
+    """The database did not answer in time, or the circuit breaker refuses to ask it."""
 
 
 class CircuitBreaker:
-    """Refuses new connections while the server does not answer, because a waiting thread answers no other request.
+    """Refuses new connections while the server does not answer.
 
-    One thread at a time tries to connect, a second after the previous one has given up. All others are refused at once,
-    however long the attempt takes: a host name with several addresses takes several timeouts.
+    A waiting thread answers no other request. One thread at a time tries to connect, a second after the previous
+    one has given up. All others are refused at once, however long the attempt takes: a host name with several
+    addresses takes several timeouts.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,10 @@ os.register_at_fork(after_in_child=breaker.reset)  # the trial belongs to a thre
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection with a deadline for each exchange with the server: a statement with all its rows, or a commit."""
+    """A connection with a deadline for each exchange with the server.
+
+    An exchange is a statement with all its rows, or a commit.
+    """
 
     deadline_seconds: float | None = DEADLINE_SECONDS
     committing = False
@@ -100,10 +104,10 @@ class Connection(psycopg.Connection[Any]):
             self.committing = False
 
     def abandon(self) -> None:
-        """Close the connection, and cancel its statement, on which the server could work for any time.
+        """Close the connection, and cancel its statement.
 
-        A commit is not cancelled, because its outcome would be unknown. Without a successful cancellation the server
-        counts as unresponsive.
+        The server could otherwise work on it for any time. A commit is not cancelled, because its outcome would
+        be unknown. Without a successful cancellation the server counts as unresponsive.
         """
         cancelled = False
         if not self.committing:

@@ -1,4 +1,4 @@
-"""psycopg with the names that Django's backend needs (PEP 249), and our connections."""
+"""psycopg with the names that Django needs (PEP 249), and our connections."""
 
 from psycopg import (
     DatabaseError,

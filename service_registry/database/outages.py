@@ -1,4 +1,7 @@
-"""Classification of database errors: outages, after which a request can be repeated, and lost connections."""
+"""Classify database errors: outages and lost connections.
+
+A request can be repeated after an outage.
+"""
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError
 
@@ -12,7 +15,7 @@ OUTAGE_STATES = {READ_ONLY, *TRANSACTION_ENDED, *NOT_MIGRATED}
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """Return PostgreSQL's error code; empty when the error does not come from the server."""
+    """Return PostgreSQL's error code; empty for an error not from the server."""
     return str(getattr(error.__cause__, "sqlstate", None) or "")
 
 

@@ -1,4 +1,4 @@
-"""How the registry runs transactions: with limits on every wait, repeated where that is safe, on any thread."""
+"""Run transactions: limits on every wait, repeated where safe, on any thread."""
 
 import random
 import time
@@ -23,7 +23,7 @@ SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', %s
 
 @contextmanager
 def write_transaction(lock_timeout: str, synchronous_commit: str = "on") -> Iterator[None]:
-    """Open a transaction with limits on waits for locks, on statements and on idleness.
+    """Open a transaction with limits on waits for locks, statements and idleness.
 
     The settings belong to the transaction: a transaction pooler would hand those of a session to other clients.
 
@@ -40,10 +40,11 @@ SERIALIZATION_FAILURES = {"40P01", "40001"}
 
 
 def with_retries(run: Callable[[], Result]) -> Result:
-    """Run an idempotent transaction or a read, and repeat it: once on a lost connection, three times on a deadlock.
+    """Run an idempotent transaction or a read, and repeat it after some errors.
 
-    When a backend is killed PostgreSQL ends every other connection, so that each fails once; Django connects again at
-    the next use. What exceeded the deadline (DatabaseUnresponsive) is not repeated. Inside a transaction nothing is.
+    It is repeated once on a lost connection, three times on a deadlock. When a backend is killed PostgreSQL ends
+    every other connection, so that each fails once; Django connects again at the next use. What exceeded the
+    deadline (DatabaseUnresponsive) is not repeated. Inside a transaction nothing is.
     """
     lost = failed = 0
     while True:
@@ -63,6 +64,9 @@ def with_retries(run: Callable[[], Result]) -> Result:
 
 
 def prepare_thread_connection() -> None:
-    """Do what Django does at the start of a request: close a broken connection, and clear the DEBUG query log."""
+    """Prepare the thread's connection as Django does at the start of a request.
+
+    Close a broken connection, and clear the DEBUG query log.
+    """
     reset_queries()
     close_old_connections()

@@ -29,7 +29,10 @@ class BlockingReads:
         self.limits = limits
 
     async def catch_up_with(self, index: str) -> None:
-        """Wait a moment for an index that is newer than the replica: it may come from another process."""
+        """Wait a moment for an index that is newer than the replica.
+
+        It may come from another process.
+        """
         if self.hub.replica and changelog.parse_index(index)[1] > self.hub.replica.pk:
             await self.hub.catch_up()
 

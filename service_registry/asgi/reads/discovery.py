@@ -1,4 +1,4 @@
-"""Discovery, GET /registry/services/{name}: from memory, blocking where the caller holds an index."""
+"""Discovery, GET /registry/services/{name}: from memory, blocking with an index."""
 
 from collections.abc import Sequence
 

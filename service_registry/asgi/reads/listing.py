@@ -112,9 +112,10 @@ class Listing:
         return body
 
     async def build(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> PageBuilder:
-        """Build a page part by part: the event loop copies a part of the replica, the thread filters it.
+        """Build a page part by part.
 
-        Changes between two parts are newer than the page's index, as they may be where the database is read.
+        The event loop copies a part of the replica, and the thread filters it. Changes between two parts are
+        newer than the page's index, as they may be where the database is read.
         """
         builder = PageBuilder(query, replica.index)
         keys = await self.on_thread(partial(select_keys, list(replica.services), query, after))

@@ -86,14 +86,14 @@ class Watch:
             request.log.error = error
 
     def attach(self, subscription: Subscription) -> None:
-        """Have the subscription ended with all others; at once while the process shuts down."""
+        """Have the subscription ended with all others, at once during a shutdown."""
         self.hub.subscribers.attach(subscription.subscriber)
         if self.hub.stopping:
             subscription.subscriber.end(EndReason.SHUTDOWN)
 
 
 def accepts_event_stream(accept: str) -> bool:
-    """Return whether an Accept header names the event stream's media type, with a weight above 0."""
+    """Return whether an Accept header names the event stream with a weight above 0."""
     for accepted in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in accepted.split(";"))
         if media_type == "text/event-stream":

@@ -1,4 +1,4 @@
-"""A long poll: the next changes in one response, as soon as there are some or the wait is over.
+"""A long poll: the next changes in one response, or none when the wait is over.
 
 The contract: with an index the poll waits for a change after it, for `wait` at most, and answers with the index up to
 which it has looked; without an index it answers at once.

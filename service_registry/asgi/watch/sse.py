@@ -1,4 +1,7 @@
-"""A stream of server-sent events (HTML Standard, section 9.2): changes until the client leaves or has to start over."""
+"""A stream of server-sent events (HTML Standard, section 9.2).
+
+It ends when the client leaves or has to start over.
+"""
 
 from collections.abc import Sequence
 
@@ -104,7 +107,7 @@ class EventStream:
         return LAST_EVENTS.get(self.subscriber.end_reason)
 
     async def next_events(self) -> list[bytes]:
-        """Return the next events as this caller may see them; empty when all have been sent."""
+        """Return the next events for this caller; empty when all have been sent."""
         caller = self.identity.caller
         events = await self.subscription.next(EVENTS_PER_WRITE, WRITE_BYTES)
         return [event.render(change_event, self.subscription.shows_author(event, caller)) for event in events]
@@ -142,6 +145,6 @@ def change_event(index: str, document: bytes) -> bytes:
 
 
 def sync_event(index: str) -> bytes:
-    """Return the event that tells a client up to which index it has received everything."""
+    """Return the event with the index up to which a client has received everything."""
     text = index.encode()
     return b'id: %b\nevent: sync\ndata: {"index":"%b"}\n\n' % (text, text)

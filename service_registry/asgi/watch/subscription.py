@@ -1,4 +1,4 @@
-"""A subscription: changes from an index on, first from the log, then from memory, then as they happen."""
+"""A subscription: changes after an index, first from the log, then from memory."""
 
 import asyncio
 import math
@@ -156,7 +156,10 @@ class Subscription:
             await asyncio.sleep(RETRY_SECONDS)
 
     def subscribe(self) -> None:
-        """Take the rest from memory and subscribe, without an await between, so that no change is missed."""
+        """Take the rest from memory and subscribe, so that no change is missed.
+
+        There is no await between the two.
+        """
         self.writer.responses.release(self.writer)
         buffered = self.hub.buffer.changes_after(self.position[1]) or ()
         self.backlog = [ChangeEvent(change) for change in buffered if self.subscriber.wants(change)]
@@ -169,7 +172,10 @@ class Subscription:
         return caller.may_read_actors(self.replica.find_owners(event.change))
 
     def close(self) -> None:
-        """End the subscription and free what was not delivered at once, not at the next collection of cycles."""
+        """End the subscription and free what was not delivered.
+
+        It is freed at once, not at the next collection of cycles.
+        """
         self.hub.subscribers.unsubscribe(self.subscriber)
         self.subscriber.discard_pending()
         self.backlog = []

@@ -1,4 +1,4 @@
-"""register, heartbeat and deregister on the event loop, as a single object or as an array."""
+"""register, heartbeat and deregister on the event loop: single objects and arrays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
