@@ -1,4 +1,4 @@
-"""Tune Python's cyclic garbage collector for a process that keeps many objects for good."""
+"""Tune the cyclic garbage collector for processes that keep many objects for good."""
 
 import gc
 
@@ -9,7 +9,7 @@ THRESHOLDS = 20_000, 5, 2
 
 
 def freeze_heap() -> None:
-    """Exclude all present objects from garbage collection, and collect later ones less often.
+    """Exclude present objects from garbage collection; collect later ones less often.
 
     Call it when few of the present objects will become garbage: after a process has started, and not when it loads its
     replica again, while many clients disconnect.

@@ -1,4 +1,4 @@
-"""JSON text: strict parsing, and writing around JSON that PostgreSQL has rendered already.
+"""JSON text: strict parsing, and writing around JSON that PostgreSQL rendered.
 
 Parsing such a document in Python only to write it again would cost more than the query that rendered it.
 """
@@ -12,15 +12,18 @@ def dump_json(document: Any) -> str:
 
 
 def dump_json_with_array(members: dict[str, Any], name: str, array: str) -> str:
-    """Return `members` as JSON, followed by the member `name`, whose value `array` is JSON already."""
+    """Return `members` as JSON, followed by the member `name` with a rendered array.
+
+    `array` is JSON already.
+    """
     return f'{dump_json(members)[:-1]},"{name}":{array}}}'
 
 
 def parse_strict(text: bytes) -> Any:
-    """Parse JSON (RFC 8259) in UTF-8 without what parsers disagree on: duplicate members, NaN and Infinity.
+    """Parse JSON (RFC 8259) in UTF-8 without what parsers disagree on.
 
-    A proxy, an audit tool or a library could otherwise read another document than the registry does. Raises ValueError,
-    and RecursionError for deep nesting.
+    That is duplicate members, NaN and Infinity. A proxy, an audit tool or a library could otherwise read another
+    document than the registry does. Raises ValueError, and RecursionError for deep nesting.
     """
     return STRICT_DECODER.decode(text.decode("utf-8"))
 

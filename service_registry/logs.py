@@ -1,7 +1,7 @@
-"""Format log records: one line per event, JSON for machines and a short sentence on a terminal.
+"""Format log records: one line per event, as JSON or as a short sentence.
 
-Text that clients or libraries chose passes `sanitize`. Callers never log metadata or tokens; what looks like a token is
-redacted here all the same.
+JSON is for machines, the sentence for a terminal. Text that clients or libraries chose passes `sanitize`. Callers never
+log metadata or tokens; what looks like a token is redacted here all the same.
 """
 
 import functools
@@ -27,7 +27,7 @@ FIELDS = (
 
 
 def sanitize(text: str) -> str:
-    """Return text that is safe to print: one line, without tokens, at most 256 characters."""
+    """Return text that is safe to print: one line, no tokens, at most 256 characters."""
     if "eyJ" in text:
         text = TOKEN.sub("[token]", text)
     if len(text) > TEXT_CHARACTERS:
@@ -72,7 +72,10 @@ def build_members(record: logging.LogRecord) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=2)
 def format_second(seconds: int) -> str:
-    """Return a Unix time as RFC 3339 without the zone; all lines of a second share the result."""
+    """Return a Unix time as RFC 3339 without the zone.
+
+    All lines of a second share the result.
+    """
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
@@ -117,14 +120,17 @@ encoder = json.JSONEncoder(separators=(",", ":"))
 
 
 class JSONFormatter(logging.Formatter):
-    """Format a record as a JSON object (why this is not a library: docs/decisions/0020)."""
+    """Format a record as a JSON object (docs/decisions/0020: why without a library)."""
 
     def format(self, record: logging.LogRecord) -> str:
         return encoder.encode(build_members(record))
 
 
 class TerminalFormatter(logging.Formatter):
-    """Format a record as a sentence: time, level, event, instance, outcomes, actor and duration."""
+    """Format a record as a sentence for a terminal.
+
+    It has time, level, event, instance, outcomes, actor and duration.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         members = build_members(record)
@@ -141,7 +147,10 @@ def choose_formatter() -> logging.Formatter:
 
 
 class StderrHandler(logging.StreamHandler[Any]):
-    """Write to the current `sys.stderr`, which tests and servers replace after logging is configured."""
+    """Write to the current `sys.stderr`.
+
+    Tests and servers replace it after logging is configured.
+    """
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -152,7 +161,10 @@ class StderrHandler(logging.StreamHandler[Any]):
 
 
 class HasTraceback(logging.Filter):
-    """Pass only errors with a traceback: a refused request has a line in the request log already."""
+    """Pass only errors with a traceback.
+
+    A refused request has a line in the request log already.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR and bool(record.exc_info)

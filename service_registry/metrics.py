@@ -1,4 +1,4 @@
-"""Count operations, requests and changes, and expose them with the state of the registry to Prometheus.
+"""Count operations, requests and changes, and expose metrics to Prometheus.
 
 Each process counts its own events; gauges of the whole registry are read from the database at a scrape. With
 PROMETHEUS_MULTIPROC_DIR each process counts in a file of that directory, which outlives the process, and a scrape of
@@ -126,7 +126,7 @@ def exposition() -> bytes:
 
 
 class ProcessCollector(Collector):
-    """Sum the counts of all processes of this machine, including processes that have ended."""
+    """Sum the counts of all processes of this machine, also of those that have ended."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -139,7 +139,10 @@ class ProcessCollector(Collector):
 
 
 def is_stale_gauge(file: str) -> bool:
-    """Tell whether a file has the gauges of a process that has ended: its subscribers are gone."""
+    """Return whether a file has the gauges of a process that has ended.
+
+    Its subscribers are gone.
+    """
     found = re.search(r"/gauge_live[a-z]*_(\d+)\.db$", file)
     return found is not None and not os.path.exists(f"/proc/{found[1]}")
 
@@ -154,7 +157,10 @@ GROUP BY 1, 2
 
 
 class DatabaseCollector(Collector):
-    """Read the gauges of the whole registry; without the database only `registry_database_up` is returned."""
+    """Read the gauges of the whole registry.
+
+    Without the database only `registry_database_up` is returned.
+    """
 
     def collect(self) -> Iterator[Metric]:
         try:
@@ -214,7 +220,10 @@ def state_gauges(state: RegistryState, now: datetime, services: int) -> Iterator
 
 
 def instances(fleet: Mapping[tuple[str, str], int]) -> Metric:
-    """Return a sample for each status and state, including zeros: alerts need series that do not vanish."""
+    """Return a sample for each status and state, including zeros.
+
+    Alerts need series that do not vanish.
+    """
     family = GaugeMetricFamily(
         "registry_instances", "Instances by effective status and state.", labels=["status", "state"]
     )

@@ -131,7 +131,10 @@ class Instance(models.Model):
 
     @property
     def url(self) -> str:
-        """The address as a URL, equal to the SQL expression `sql.URL`: an IPv6 address is in brackets (RFC 3986)."""
+        """The address as a URL, equal to the SQL expression `sql.URL`.
+
+        An IPv6 address is in brackets (RFC 3986).
+        """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
@@ -206,7 +209,10 @@ class Override(models.Model):
 
 
 class Reservation(models.Model):
-    """The reserved name of a deleted service: until `until` only its last owners can claim it."""
+    """The reserved name of a deleted service: only its last owners can claim it.
+
+    It is reserved until `until`.
+    """
 
     namespace = models.TextField(db_collation="C")
     name = models.TextField(db_collation="C")
@@ -223,13 +229,19 @@ class Reservation(models.Model):
 
 class ChangeQuerySet(QuerySet["Change"]):
     def of_instance(self, instance: Instance) -> "ChangeQuerySet":
-        """Return the changes of an instance and of earlier ones with its id, newest first as in the index."""
+        """Return the changes of an instance, newest first as in the index.
+
+        They include those of earlier instances with its id.
+        """
         service = instance.service
         named = self.filter(namespace=service.namespace, service_name=service.name, instance_id=instance.instance_id)
         return named.order_by(F("id") * Value(-1))
 
     def before(self, pk: str) -> "ChangeQuerySet":
-        """Return the changes with ids below the decimal number `pk`; all of them when it is not an id."""
+        """Return the changes with ids below the decimal number `pk`.
+
+        Returns all of them when it is not an id.
+        """
         if not (pk.isascii() and pk.isdecimal() and len(pk) < 19):
             return self
         return self.alias(newness=F("id") * Value(-1)).filter(newness__gt=-int(pk))
@@ -270,10 +282,11 @@ class Change(models.Model):
 
 
 class RegistryState(models.Model):
-    """The state of expiry, in one row: observation window, last sweep, suspension and limits exceeded lately.
+    """The state of expiry, in one row.
 
-    `observed_at` is when a web process last pulsed, `window_started_at` since when they have without a gap. A
-    suspension (`expiry.fleet_suspension.Suspension`) lasts from `suspended_at` until `suspended_until` at most.
+    It has the observation window, the last sweep, the suspension and the limits exceeded lately. `observed_at` is
+    when a web process last pulsed, `window_started_at` since when they have without a gap. A suspension
+    (`expiry.fleet_suspension.Suspension`) lasts from `suspended_at` until `suspended_until` at most.
     """
 
     observed_at = models.DateTimeField(db_default=Now())
@@ -297,7 +310,7 @@ class RegistryState(models.Model):
 
 
 class SigningKeys(models.Model):
-    """The last valid key set of an issuer, for a process that starts while the issuer is down."""
+    """The last valid key set of an issuer, for a start while the issuer is down."""
 
     issuer = models.TextField(unique=True)
     document = models.JSONField()

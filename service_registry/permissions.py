@@ -39,7 +39,10 @@ class Action:
     alternatives: tuple[frozenset[str], ...]
 
     def missing(self, granted: frozenset[str]) -> str | None:
-        """Return the first missing permission of the first alternative, or None when the action is allowed."""
+        """Return the first missing permission, or None when the action is allowed.
+
+        It is of the first alternative.
+        """
         if any(needed <= granted for needed in self.alternatives):
             return None
         return min(self.alternatives[0] - granted)
@@ -88,7 +91,7 @@ class PermissionCache:
         return time.monotonic() - self._read_at <= CACHE_SECONDS
 
     def refresh_ahead(self) -> None:
-        """Refresh at half the age, for the requests on the event loop, which must not wait for the database."""
+        """Refresh at half the age, so that the event loop does not wait for the database."""
         if time.monotonic() - self._read_at > CACHE_SECONDS / 2:
             self.refresh()
 
@@ -98,7 +101,7 @@ class PermissionCache:
         return frozenset().union(*(by_group[name] for name in groups if name in by_group))
 
     def is_role(self, group: str) -> bool:
-        """Return whether `group` is a Django group with permissions, and so is a role and not a team."""
+        """Return whether `group` is a Django group with permissions: a role, not a team."""
         return group in self._current()
 
     def invalidate(self) -> None:
@@ -148,7 +151,7 @@ def read_permissions() -> dict[str, frozenset[str]]:
 
 
 def provide_role_groups(using: str) -> None:
-    """Create the missing role groups with their permissions; leave the existing ones as they are."""
+    """Create the missing role groups with their permissions; keep existing ones."""
     codenames = Permission.objects.using(using).filter(content_type__app_label="service_registry")
     for name, wanted in ROLE_GROUPS.items():
         group, created = Group.objects.using(using).get_or_create(name=name)

@@ -1,4 +1,4 @@
-"""Table names and the SQL expressions that turn rows into the JSON documents of responses.
+"""Table names, and the SQL that turns rows into the JSON documents of responses.
 
 The expressions use these aliases: `s` is a service, `i` an instance, `l` its lease, `o` its override or nulls, `r` the
 row of the registry's state, `c` a change.
@@ -17,12 +17,18 @@ RESERVATION = "service_registry_reservation"
 
 
 def rfc3339(timestamp: str) -> str:
-    """Return the expression that formats `timestamp` in UTC with microseconds (RFC 3339, section 5.6)."""
+    """Return the expression that formats `timestamp` in UTC with microseconds.
+
+    The format is that of RFC 3339, section 5.6.
+    """
     return f"""to_char({timestamp} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
 def literals(constants: Iterable[str]) -> str:
-    """Return the right side of an SQL IN for constants of this code, which need no escaping."""
+    """Return the right side of an SQL IN for constants of this code.
+
+    They need no escaping.
+    """
     return "('" + "', '".join(constants) + "')"
 
 

@@ -9,8 +9,8 @@ from service_registry.sql import CHANGE
 def last_id_at(moment: str) -> str:
     """Return the SQL expression for the id of the last change at or before a time.
 
-    `moment` is the SQL expression of the time. The id is less than every other when all changes are later. A binary search
-    over the primary key: it reads some twenty rows of a million.
+    `moment` is the SQL expression of the time. The id is less than every other when all changes are later. A binary
+    search over the primary key finds it: that reads some twenty rows of a million.
     """
     return f"""(
 WITH RECURSIVE search(low, high) AS (

@@ -1,1 +1,4 @@
-"""Expiry: instances whose heartbeats stop leave the list, unless a rule protects them. See docs/expiry.md."""
+"""Expiry: instances whose heartbeats stop leave the list, unless protected.
+
+See docs/expiry.md.
+"""

@@ -123,11 +123,12 @@ SELECT count(*) FROM (
 
 @dataclass(frozen=True, slots=True)
 class FleetCount:
-    """The fleet and the registry's state at one moment, `at`, which is `now` in seconds.
+    """The fleet and the registry's state at one moment.
 
-    `suspension` and `exceeded_limits` are as stored before the count. `due` leases are past their deadline;
-    `unprotected` are those of them that no rule protects any more. `first_heartbeat_at` is the first heartbeat since
-    the suspension started. `window_restart_at` is a restart of the observation window that is not yet stored.
+    The moment is `at`, and `now` in seconds. `suspension` and `exceeded_limits` are as stored before the count.
+    `due` leases are past their deadline; `unprotected` are those of them that no rule protects any more.
+    `first_heartbeat_at` is the first heartbeat since the suspension started. `window_restart_at` is a restart of
+    the observation window that is not yet stored.
     """
 
     at: datetime
@@ -144,7 +145,7 @@ class FleetCount:
 
     @property
     def needs_decisions(self) -> bool:
-        """Whether a due lease is not protected, or is protected in a service that was released."""
+        """Whether a due lease is unprotected, or protected in a released service."""
         return self.unprotected > 0 or (self.due > 0 and bool(self.released_services))
 
     @property
@@ -212,7 +213,7 @@ def count_groups(fleet: FleetCount) -> list[Group]:
 
 
 def count_services() -> int:
-    """Count the services with a proven live lease, up to the number that a suspension needs."""
+    """Count the services with a proven live lease, until a suspension has enough."""
     with connection.cursor() as cursor:
         cursor.execute(COUNT_SERVICES)
         (count,) = cursor.fetchone()

@@ -1,4 +1,4 @@
-"""Predict what a sweep would do now, with the sweep's own counts and rules, and without a lock."""
+"""Predict what a sweep would do now, by its own counts and rules, without locks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +54,10 @@ class Outlook:
 
 
 def read_outlook() -> Outlook:
-    """Count as the sweep does, which counts anew when a heartbeat has ended a suspension. Writes nothing."""
+    """Count as the sweep does. Writes nothing.
+
+    The sweep counts anew when a heartbeat has ended a suspension.
+    """
     fleet = count_fleet()
     suspension = decide_suspension(fleet) if fleet.is_observed else fleet.suspension
     window_restart_at = fleet.suspension.find_window_restart(fleet.activity) if fleet.is_observed else None
@@ -86,7 +89,10 @@ class Prediction:
         return self.decision is not None and self.decision.expires
 
     def describe(self) -> str:
-        """Describe what the next sweep would do with the instance, as the end of a sentence about it."""
+        """Describe what the next sweep would do with the instance.
+
+        The text is the end of a sentence about it.
+        """
         if self.decision is None:
             return "stays listed while nothing expires"
         if self.decision.expires:
@@ -103,7 +109,10 @@ class Prediction:
 
 
 def predict(outlook: Outlook) -> Iterator[Prediction]:
-    """Predict for all instances past their deadline, reading them in pages: they may be the whole fleet."""
+    """Predict for all instances past their deadline, reading them in pages.
+
+    They may be the whole fleet.
+    """
     decisions = LeaseDecisions(outlook.fleet, build_protection(outlook.fleet))
     after = 0
     while leases := read_due_leases(outlook.fleet, after, PAGE):

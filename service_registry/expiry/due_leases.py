@@ -1,4 +1,7 @@
-"""Find the leases past their deadline, in pages by their keys: locked for a sweep, or only read."""
+"""Find the leases past their deadline, in pages: locked for a sweep, or only read.
+
+The pages follow the keys.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,7 +96,7 @@ def lock_due_leases(fleet: FleetCount, after: int, at_most: int, may_end_protect
 
 
 def read_due_leases(fleet: FleetCount, after: int, at_most: int) -> list[DueLease]:
-    """Read all leases past their deadline, including protected ones, without locking them."""
+    """Read all leases past their deadline, also protected ones, without locking them."""
     return query_due_leases(READ, fleet, after, at_most, may_end_protection=True)
 
 

@@ -1,4 +1,4 @@
-"""Build the changes for expired and protected instances, with the facts and rules that led to them."""
+"""Build the changes for expired and protected instances, with facts and rules."""
 
 import os
 import socket

@@ -24,11 +24,12 @@ ROUNDING_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """The suspension of expiry, from `started_at` until `until` at most, and the budget that limits it.
+    """The suspension of expiry, and the budget that limits it.
 
-    Suspensions use up a budget of the longest suspension that is allowed. Observation gives it back at the same rate:
-    at `budget_full_at` expiry has run for as long as it was suspended before. A fleet that is quiet again and again is
-    therefore suspended for the whole budget once, and then for half of the time at most.
+    It lasts from `started_at` until `until` at most. Suspensions use up a budget of the longest suspension that is
+    allowed. Observation gives it back at the same rate: at `budget_full_at` expiry has run for as long as it was
+    suspended before. A fleet that is quiet again and again is therefore suspended for the whole budget once, and
+    then for half of the time at most.
     """
 
     started_at: float | None = None
@@ -39,10 +40,10 @@ class Suspension:
         return self.started_at is not None and self.until is not None and self.started_at <= now < self.until
 
     def find_window_restart(self, activity: "FleetActivity") -> float | None:
-        """Return the heartbeat that ended the suspension and restarts the observation window, if there is one.
+        """Return the heartbeat that ended the suspension and restarts the window.
 
-        A heartbeat after the suspension's time was over restarts nothing: otherwise repeated suspensions would keep
-        dead instances for ever.
+        Returns None when there is none. A heartbeat after the suspension's time was over restarts nothing:
+        otherwise repeated suspensions would keep dead instances for ever.
         """
         at = activity.first_heartbeat_at
         return at if at is not None and self.is_active(at) else None
@@ -50,7 +51,10 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True)
 class FleetActivity:
-    """The fleet at one moment, and the first heartbeat of a proven lease since the suspension started, if any."""
+    """The fleet at one moment, and the first heartbeat since the suspension started.
+
+    It is that of a proven lease, or None.
+    """
 
     now: float
     cohorts: Sequence[Cohort]
@@ -58,7 +62,7 @@ class FleetActivity:
 
 
 def is_fleet_quiet(now: float, cohorts: Sequence[Cohort]) -> bool:
-    """Return whether a fleet that is large enough had no renewal for two thirds of its median TTL."""
+    """Return whether a large enough fleet had no renewal for 2/3 of its median TTL."""
     if sum(cohort.live for cohort in cohorts) < MINIMUM_LEASES:
         return False
     return now - find_last_renewal(cohorts) > QUIET_AFTER * find_median_ttl(cohorts)
@@ -106,7 +110,7 @@ def update_suspension(
 
 
 def start_suspension(current: Suspension, renewed_at: float, max_seconds: float) -> Suspension:
-    """Return a suspension that started at the fleet's last renewal, with what is left of the budget."""
+    """Return a suspension since the last renewal, for what is left of the budget."""
     used = max((current.budget_full_at or renewed_at) - renewed_at, 0.0)
     if used > max_seconds + ROUNDING_SECONDS:  # More than can be: the clock has been set back since.
         return Suspension(renewed_at, renewed_at + max_seconds)

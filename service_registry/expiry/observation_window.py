@@ -63,7 +63,7 @@ RETURNING CASE WHEN window_started_at >= statement_timestamp() THEN window_reaso
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The database's clock between two readings of this process's monotonic clock, all in seconds."""
+    """The database's clock between two readings of the monotonic clock, in seconds."""
 
     before: float
     database: float
@@ -72,7 +72,10 @@ class ClockReading:
     last_sweep_age: float
 
     def disagrees_with(self, earlier: "ClockReading") -> bool:
-        """Return whether one of the clocks jumped since `earlier`, however long the readings themselves took."""
+        """Return whether one of the clocks has jumped since `earlier`.
+
+        How long the readings took does not matter.
+        """
         passed = self.database - earlier.database
         shortest, longest = self.before - earlier.after, self.after - earlier.before
         return not shortest - CLOCKS_DISAGREE_SECONDS <= passed <= longest + CLOCKS_DISAGREE_SECONDS

@@ -1,4 +1,4 @@
-"""Purge the rows of instances that have been expired for longer than the retention."""
+"""Purge the rows of instances that expired longer ago than the retention."""
 
 import json
 from typing import Any
@@ -73,7 +73,10 @@ def purge_expired(at_most: int) -> int:
 
 
 def build_evidence(heartbeat_at: str, expired_at: str, swept_at: str, expiry_evidence: str | None) -> dict[str, Any]:
-    """Return the evidence of a purge, with the deadline, window and rules of the expiry before it."""
+    """Return the evidence of a purge, with facts of the expiry before it.
+
+    These are the deadline, the window and the rules.
+    """
     expiry = json.loads(expiry_evidence) if expiry_evidence else {}
     return {
         "heartbeat_at": heartbeat_at,

@@ -73,7 +73,7 @@ def sweep(between: Callable[[], object] = do_nothing) -> Report:
 
 
 def sweep_if_late(last_sweep_age: float, between: Callable[[], object]) -> None:
-    """Sweep when no other process does, so that expiry needs neither a broker nor Celery beat.
+    """Sweep when no other process does: expiry needs neither a broker nor Celery beat.
 
     A late sweep is done by any web process, a random moment later so that they do not all start at once.
 

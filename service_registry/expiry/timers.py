@@ -1,4 +1,4 @@
-"""End overrides and delayed status changes at their time, also while expiry does not run."""
+"""End overrides and apply delayed statuses at their time, also without expiry."""
 
 from django.db import connection
 
@@ -27,7 +27,7 @@ ORDER BY s.namespace, s.name, ended.instance_id
 
 
 def end_overrides(at_most: int) -> int:
-    """Delete the overrides whose `until` has passed, at most `at_most`, and return how many."""
+    """Delete up to `at_most` overrides whose `until` has passed; return how many."""
     with connection.cursor() as cursor:
         cursor.execute(END_OVERRIDES, [at_most])
         rows = cursor.fetchall()
@@ -51,7 +51,7 @@ def end_overrides(at_most: int) -> int:
 
 
 def apply_delayed_statuses(at_most: int) -> int:
-    """Apply status changes that were delayed to the end of their minute, and return how many."""
+    """Apply status changes that waited for the end of their minute; return how many."""
     applied = reported_status.apply_pending(at_most)
     changelog.append_changes(
         [

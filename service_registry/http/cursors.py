@@ -21,7 +21,10 @@ def encode(position: ListPosition) -> str:
 
 
 def decode(cursor: str | None) -> ListPosition | None:
-    """Return the position that a cursor holds; None for no cursor, which is the beginning. Raises InvalidInput."""
+    """Return the position that a cursor holds. Raises InvalidInput.
+
+    Returns None for no cursor, which is the beginning.
+    """
     if cursor is None:
         return None
     index, namespace, name = unsign(SIGNER, cursor)

@@ -1,4 +1,7 @@
-"""Entity tags of discovery: the last change of the service and the query (RFC 9110, section 8.8.3)."""
+"""Entity tags of discovery (RFC 9110, section 8.8.3).
+
+They name the last change of the service, and the query.
+"""
 
 import re
 from zlib import crc32
@@ -9,7 +12,10 @@ TAG = re.compile(r'(?:W/)?("[!#-~]*")')
 
 
 def entity_tag(index: str, query: str) -> str:
-    """Return the strong tag of a response: it moves when the service changes, and differs between queries."""
+    """Return the strong tag of a response.
+
+    It moves when the service changes, and differs between queries.
+    """
     return f'"{index}.{crc32(query.encode()):08x}"'
 
 

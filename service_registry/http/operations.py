@@ -1,4 +1,4 @@
-"""register, heartbeat and deregister as requests and responses: one table for every front end.
+"""register, heartbeat and deregister on the wire: one table for every front end.
 
 Each accepts a single object or an array. A single object is answered with its own status, an array with 200 and a
 result for each item.
@@ -103,9 +103,10 @@ def result(outcome: Done | RegistryError) -> Done:
 def run_array(
     operation: WriteOperation[Item, Done], documents: list[Any], caller: Caller, entry: RequestLogEntry
 ) -> Document:
-    """Run an operation over the items of an array and return the body of the answer, a result for each item in order.
+    """Run an operation over the items of an array, and return the response's body.
 
-    Items that are not valid never reach the operation. Raises InvalidInput when the array is empty or too long.
+    The body has a result for each item, in order. Items that are not valid never reach the operation. Raises
+    InvalidInput when the array is empty or too long.
     """
     items = validate_many(operation.model, documents)
     done = iter(operation.run([item for item in items if not isinstance(item, RegistryError)], caller))

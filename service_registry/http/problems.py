@@ -100,14 +100,18 @@ def classify(error: Exception) -> tuple[int, str, str]:
 
 
 def optional_member(error: Exception, name: str) -> Any:
-    """Return a member that an error of ours carries; attributes of foreign exceptions never reach a client."""
+    """Return a member that an error of ours carries.
+
+    Attributes of foreign exceptions never reach a client.
+    """
     return getattr(error, name, None) or None if type(error) in STATUS_BY_ERROR else None
 
 
 def headers_for_error(status: int, error: Exception) -> dict[str, str]:
-    """Return the headers that go with an error: a challenge with 401, `Retry-After` with 429 and 503.
+    """Return the headers that go with an error.
 
-    A compressed body is told which coding is accepted (RFC 9110, section 12.5.3).
+    They are a challenge with 401, and `Retry-After` with 429 and 503. A compressed body is told which coding is
+    accepted (RFC 9110, section 12.5.3).
     """
     if status == 401:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
@@ -129,7 +133,7 @@ def code_for_status(status: int) -> str:
 
 
 def outcome(status: int, document: Any) -> str:
-    """Return how an operation ended, as the metrics name it: `ok`, `created` or the code of the error."""
+    """Return an operation's outcome for metrics: `ok`, `created` or an error code."""
     if status >= 400:
         has_code = isinstance(document, Mapping) and "code" in document
         return str(document["code"]) if has_code else code_for_status(status)

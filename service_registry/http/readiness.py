@@ -29,7 +29,10 @@ class Migrations:
         self._applied = False
 
     def are_applied(self) -> bool:
-        """Return True also when the database has more migrations, as during a rolling update."""
+        """Return whether the database has all migrations of this code.
+
+        It may have more, as during a rolling update.
+        """
         if not self._applied:
             executor = MigrationExecutor(connection)
             self._applied = not executor.migration_plan(executor.loader.graph.leaf_nodes())

@@ -1,4 +1,7 @@
-"""Request ids, and one log line and the counters for each request, whichever front end answered it."""
+"""Request ids, and the log line and the counters of each request.
+
+They are the same whichever front end answered it.
+"""
 
 import logging
 import re
@@ -53,7 +56,7 @@ class RequestLogEntry:
     error: BaseException | None = None
 
     def note_body(self, document: Any) -> None:
-        """Keep the size of an array, or the names in a single object, before anything is validated."""
+        """Note the size of an array, or the names in a single object, before validation."""
         if isinstance(document, list):
             self.items = len(document)
         elif isinstance(document, dict):
@@ -62,7 +65,10 @@ class RequestLogEntry:
                     setattr(self, name, value)
 
     def note_response(self, status: int, code: str) -> None:
-        """Keep the status and, unless the items have outcomes already, one outcome for the request."""
+        """Note the status, and one outcome for the request.
+
+        Where the items have outcomes already, the request gets none.
+        """
         self.status = status
         if not self.outcomes:
             self.outcomes = Counter({code: 1})
@@ -81,7 +87,10 @@ class RequestLogEntry:
 
 
 def choose_request_id(sent: str) -> str:
-    """Return the id that the caller sent when it is safe to print, else a random one of 32 hexadecimal digits."""
+    """Return the id that the caller sent, if it is safe to print, or a random one.
+
+    A random id has 32 hexadecimal digits.
+    """
     return sent if SAFE_ID.fullmatch(sent) else secrets.token_hex(16)
 
 
@@ -97,7 +106,7 @@ def record(entry: RequestLogEntry, seconds: float) -> None:
 
 
 def refusal_counts(errors: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Count errors of heartbeats by their reason where they have one, else by their code."""
+    """Count errors of heartbeats by their reason, or else by their code."""
     return Counter(str(error.get("reason") or error["code"]) for error in errors)
 
 

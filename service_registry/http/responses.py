@@ -1,4 +1,4 @@
-"""Responses as the front ends send them: JSON in UTF-8, with the headers that the contract names."""
+"""Responses as front ends send them: JSON in UTF-8, with the contract's headers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -40,7 +40,10 @@ def validate_many(model: type[Model], documents: list[Any]) -> list[Model | Inva
 
 
 def drop_nulls(model: type[BaseModel], document: Any) -> Any:
-    """Return an object without its nulls: null in an optional field is its absence, in a required one it is missing."""
+    """Return an object without its nulls.
+
+    Null in an optional field is its absence; in a required one it is missing.
+    """
     if not isinstance(document, dict) or None not in document.values():
         return document
     return {name: value for name, value in document.items() if value is not None or name not in model.model_fields}

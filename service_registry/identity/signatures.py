@@ -117,9 +117,9 @@ def decode_header(token: str) -> dict[str, Any]:
 
 
 def parse_strict_object(text: bytes) -> dict[str, Any]:
-    """Parse a JSON object strictly: another parser might use the other of two members (RFC 8725, 2.4).
+    """Parse a JSON object, and refuse repeated members (RFC 8725, 2.4).
 
-    Raises jwt.DecodeError.
+    Another parser might use the other of two. Raises jwt.DecodeError.
     """
     try:
         value = parse_strict(text)

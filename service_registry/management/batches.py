@@ -1,4 +1,4 @@
-"""Run the batches of a long command with progress; Ctrl-C ends it after the current batch."""
+"""Run the batches of a long command with progress; Ctrl-C ends it between batches."""
 
 import signal
 import sys

@@ -1,4 +1,7 @@
-"""Translate arguments of commands into orders, and refusals into sentences that name the flags."""
+"""Translate command arguments into orders, and refusals into sentences.
+
+The sentences name the flags.
+"""
 
 import re
 from collections.abc import Mapping

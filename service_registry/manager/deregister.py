@@ -1,4 +1,4 @@
-"""Deregister: an instance leaves, or its owner or an operator takes it off the list."""
+"""Deregister: delete an instance for itself, its owner or an operator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +89,10 @@ def deregister_distinct(
 
 
 def lock_rows(items: Sequence[Deregistration], caller: Caller) -> dict[int, LockedRow]:
-    """Lock the rows that the caller may deregister; return the rows of existing services, by the item's position."""
+    """Lock the rows that the caller may deregister.
+
+    Returns the rows of existing services, by the item's position.
+    """
     keys = [list(column) for column in zip(*map(key_of, items), strict=True)]
     with connection.cursor() as cursor:
         cursor.execute(LOCK, [*keys, caller.may("operate_instance"), sorted(caller.groups)])
@@ -97,7 +100,7 @@ def lock_rows(items: Sequence[Deregistration], caller: Caller) -> dict[int, Lock
 
 
 def check_item(item: Deregistration, row: LockedRow | None, caller: Caller) -> Deregistered | RegistryError | None:
-    """Return the item's outcome; None where there is no row and the log has to explain it."""
+    """Return the item's outcome; None for a missing row, which the log explains."""
     if row is None:
         return None
     if not (caller.may("operate_instance") or (caller.may("deregister_instance") and caller.owns(row.owners))):

@@ -188,7 +188,7 @@ def renew_leases(submissions: Sequence[Submission[Heartbeat]]) -> list[LeaseRow 
 def common_members(
     ttl_seconds: int, _epoch: None, heartbeat_at: str, expires_at: str, heartbeat_interval_seconds: float
 ) -> dict[str, Any]:
-    """Return the members that all leases of one TTL have in common after this heartbeat."""
+    """Return the members that all leases of one TTL share after this heartbeat."""
     return {
         "heartbeat_at": heartbeat_at,
         "expires_at": expires_at,

@@ -4,10 +4,11 @@ from service_registry.sql import INSTANCE, LEASE
 
 
 def lock_instances(strength: str) -> str:
-    """Return CTEs that lock the rows of `wanted(service_id, instance_id)`: `locked` and `leased`.
+    """Return CTEs that lock the rows of `wanted(service_id, instance_id)`.
 
-    All instances are locked before any lease, because PostgreSQL computes the array in the subquery first. A heartbeat
-    locks a lease alone: a statement that locked instances and leases in turn would deadlock with it.
+    They are `locked` and `leased`. All instances are locked before any lease, because PostgreSQL computes the array
+    in the subquery first. A heartbeat locks a lease alone: a statement that locked instances and leases in turn
+    would deadlock with it.
 
     Args:
         strength: of both locks, "UPDATE" or "NO KEY UPDATE".

@@ -1,4 +1,4 @@
-"""Override: an owner or operator replaces the status of instances, until it is cleared or expires."""
+"""Override: an owner or operator replaces a status until it is cleared or expires."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,10 @@ from service_registry.sql import INSTANCE_DOCUMENT, INSTANCE_ROWS, OVERRIDE, SER
 
 @dataclass(frozen=True, slots=True)
 class Overridden:
-    """The override in force or None, and the instance or None where none of this id is registered."""
+    """The override in force or None, and the instance.
+
+    The instance is None where none of this id is registered.
+    """
 
     override: dict[str, Any] | None
     instance: dict[str, Any] | None
@@ -133,7 +136,7 @@ def override_distinct(items: Sequence[InstanceOverride], caller: Caller) -> list
 
 
 def lock_rows(items: Sequence[InstanceOverride], caller: Caller) -> dict[int, LockedRow]:
-    """Lock what the items name; return the rows of existing services, by the item's position."""
+    """Lock what the items name; return the rows of existing services by position."""
     keys = zip(*((*key_of(item), item.until) for item in items), strict=True)
     with connection.cursor() as cursor:
         columns = [list(column) for column in keys]
@@ -178,7 +181,10 @@ def set_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow],
 
 
 def clear_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow]) -> Keys:
-    """Delete the overrides of items without a status, locked in the order of their keys; return the deleted keys."""
+    """Delete the overrides of items without a status; return the deleted keys.
+
+    They are locked in the order of their keys.
+    """
     keys = [
         Q(service_id=row.service_pk, instance_id=items[position].instance_id)
         for position, row in rows.items()

@@ -38,7 +38,10 @@ class RowVanishedError(Exception):
 
 
 class ClaimFailedError(Exception):
-    """A caller's claim created a service without instances, and others of the batch were refused because of it."""
+    """A caller's claim created a service without instances.
+
+    Others of the batch were refused because of it.
+    """
 
 
 def register(items: Sequence[Registration], caller: Caller) -> list[Registered | RegistryError]:
@@ -62,7 +65,7 @@ def register_for_callers(
 def register_distinct(
     submissions: Sequence[Submission[Registration]], lock_timeout: str
 ) -> list[Registered | RegistryError]:
-    """Register a batch with distinct keys: in one transaction, or in a second one where the first lost a race."""
+    """Register a batch with distinct keys, again when the transaction lost a race."""
     try:
         return register_in_transaction(submissions, lock_timeout)
     except RowVanishedError:
@@ -130,7 +133,10 @@ def register_in_transaction(
 
 
 def check_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, str], Caller]) -> None:
-    """Raise ClaimFailedError when a service that was created and deleted again has refused another caller."""
+    """Raise ClaimFailedError when a failed claim has refused another caller.
+
+    A claim has failed when the service that it created was deleted again.
+    """
     for entry in entries:
         if isinstance(entry.refusal, NotOwner) and deleted.get(entry.service_key, entry.caller) != entry.caller:
             raise ClaimFailedError
@@ -166,7 +172,10 @@ def instance_changes(entries: Sequence[Entry]) -> Iterable[changelog.NewChange]:
 
 
 def kind_of_change(entry: Entry) -> ChangeKind | None:
-    """Return the one kind of change of this registration, by precedence; None when readers see no difference."""
+    """Return the one kind of change of this registration, by precedence.
+
+    Returns None when readers see no difference.
+    """
     if entry.existing is None:
         return ChangeKind.REGISTERED
     if entry.existing.expired or entry.existing.protected:

@@ -1,4 +1,4 @@
-"""Release a service: an operator ends the protection of its instances past their deadline."""
+"""Release a service: an operator ends the protection of its instances."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Remove: an operator deregisters all instances that match a selection, whoever owns them."""
+"""Remove: an operator deregisters all instances that match, whoever owns them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def preview(selection: Selection, at_most: int) -> tuple[int, list[Selected]]:
 
 
 def count_matches(selection: Selection) -> tuple[int, int]:
-    """Return the number of instances that match, and the highest primary key among them."""
+    """Return how many instances match, and the highest primary key among them."""
     with connection.cursor() as cursor:
         cursor.execute(COUNT, selection.parameters())
         count, highest = cursor.fetchone()
@@ -90,7 +90,7 @@ def count_matches(selection: Selection) -> tuple[int, int]:
 
 
 def remove(selection: Selection, reason: str, caller: Caller, at_most: int) -> Iterator[list[Selected]]:
-    """Deregister what matches in batches, and yield the instances of each batch after its commit.
+    """Deregister what matches in batches; yield each batch after its commit.
 
     The removal stops when the iterator is closed. Instances that register after the start are not removed, so that one
     which comes back again and again does not keep it running.

@@ -1,4 +1,4 @@
-"""Statuses that instances report in heartbeats, applied at most six times a minute."""
+"""Statuses that instances report, applied at most six times a minute."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,10 @@ class ReportHistory:
 
 
 def lock_reporting(submissions: Sequence[Submission[Heartbeat]]) -> dict[int, ReportHistory]:
-    """Lock the instances whose heartbeat carries a status; return what they reported so far, by primary key."""
+    """Lock the instances whose heartbeat carries a status.
+
+    Returns what they reported so far, by primary key.
+    """
     reporting = [submission for submission in submissions if submission.item.status]
     if not reporting:
         return {}
@@ -88,7 +91,10 @@ def apply_reports(histories: Mapping[int, ReportHistory], reports: Mapping[int, 
 
 
 def limit_changes(history: ReportHistory, status: str) -> tuple[str, str | None, bool, int] | None:
-    """Return reported and pending status, whether a new minute begins, and its changes; None when nothing differs."""
+    """Return reported and pending status, whether a minute begins, and its changes.
+
+    Returns None when nothing differs.
+    """
     if status == history.reported:
         return (status, None, False, history.changes) if history.pending else None
     if history.minute_over:

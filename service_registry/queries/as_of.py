@@ -55,10 +55,11 @@ LEFT JOIN LATERAL (
 
 
 def discover(namespace: str, name: str, filters: ResolvedFilters, at: datetime) -> IndexedJson:
-    """Return what discovery answered at the moment `at`, with the index of the service's last change then.
+    """Return what discovery answered at the moment `at`.
 
-    The statement that reads the log also checks that the log reaches back to the moment: pruning notes its cutoff
-    before it deletes the first row, so both are seen in one snapshot.
+    The index of the service's last change at that time comes with it. The statement that reads the log also checks
+    that the log reaches back to the moment: pruning notes its cutoff before it deletes the first row, so both are
+    seen in one snapshot.
 
     Raises:
         InvalidInput: the moment is in the future.

@@ -118,7 +118,10 @@ SERVICE_MEMBERS = ("namespace", "name", "owners", "instance_count", "healthy_cou
 
 @dataclass(frozen=True, slots=True)
 class ListPosition:
-    """The position of a client in the list: the index of its first page, and the last service that it was sent."""
+    """The position of a client in the list.
+
+    It is the index of the first page, and the last service that the client was sent.
+    """
 
     index: str
     namespace: str
@@ -191,7 +194,10 @@ ORDER BY s.name LIMIT 100
 
 @dataclass(frozen=True, slots=True)
 class FoundInstance:
-    """An instance, its owners, and the part of its override that only readers of its changes may see."""
+    """An instance, its owners, and the restricted part of its override.
+
+    Only readers of its changes may see that part.
+    """
 
     index: str
     owners: list[str]
@@ -206,7 +212,9 @@ class FoundInstance:
 
 
 def find_instance(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
-    """Return an instance with its lease, in any state; of any service when `service_name` is None.
+    """Return an instance with its lease, in any state.
+
+    It may be of any service when `service_name` is None.
 
     Raises:
         ServiceNotFound: no service has this name.

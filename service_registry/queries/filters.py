@@ -1,4 +1,7 @@
-"""Select instances by the filters of a query, as one SQL condition over the aliases of `sql`."""
+"""Select instances by the filters of a query, as one SQL condition.
+
+The condition uses the aliases of `sql`.
+"""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +33,10 @@ class ResolvedFilters:
 def resolve_filters(
     filters: InstanceFilters, statuses: Sequence[str], states: Sequence[str] = LISTED_STATES
 ) -> ResolvedFilters:
-    """Resolve the filters of a query; `statuses` and `states` are the defaults where it names none."""
+    """Resolve the filters of a query.
+
+    `statuses` and `states` are the defaults where it names none.
+    """
     named_statuses = Status.values if "all" in (filters.status or ()) else filters.status
     named_states: Sequence[str] = State.values if "all" in (filters.state or ()) else filters.state or states
     if filters.protected is not None:
@@ -56,7 +62,10 @@ def like_pattern(name: str | None) -> str | None:
 
 
 def name_matches(name: str, wanted: str | None) -> bool:
-    """Tell in memory whether a name matches `wanted`, which is a name, or a prefix that ends in a star."""
+    """Return whether a name matches `wanted`, a name or a prefix with a star.
+
+    This is done in memory.
+    """
     if wanted is None:
         return True
     return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted

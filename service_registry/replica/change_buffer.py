@@ -1,4 +1,4 @@
-"""Keep the newest changes in memory, for clients that reconnect after a short while."""
+"""Keep the newest changes in memory for clients that reconnect shortly after."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,9 @@ MAX_BYTES = 16 * 1024 * 1024
 
 
 class ChangeBuffer:
-    """The newest part of the log without a gap: all changes after `base`, which itself need not be in the buffer.
+    """The newest part of the log without a gap: all changes after `base`.
+
+    `base` itself need not be in the buffer.
 
     Arguments:
         base, base_index: id and index of the change before the first one in the buffer.
@@ -57,13 +59,19 @@ class ChangeBuffer:
         self.bytes = sum(change.size_bytes for change in kept)
 
     def changes_after(self, pk: int) -> Sequence[Change] | None:
-        """Return the changes after the change `pk`, or None when the buffer does not reach back that far."""
+        """Return the changes after the change `pk`.
+
+        Returns None when the buffer does not reach back that far.
+        """
         if pk < self.base:
             return None
         return self.changes[bisect_right(self.changes, pk, key=get_pk) :]
 
     def contains(self, index: str, pk: int) -> bool | None:
-        """Tell whether the change `pk` has this index, or None when the buffer does not reach back that far."""
+        """Return whether the change `pk` has this index.
+
+        Returns None when the buffer does not reach back that far.
+        """
         if pk <= self.base:
             return index == self.base_index if pk == self.base else None
         place = bisect_right(self.changes, pk, key=get_pk) - 1

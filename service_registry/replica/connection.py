@@ -1,4 +1,4 @@
-"""Open the feed's database connection, which is separate from the connections of request threads."""
+"""Open the feed's database connection, separate from those of request threads."""
 
 from typing import Any
 
@@ -21,7 +21,10 @@ DJANGO_ONLY_PARAMETERS = {
 
 
 class FeedConnection(Connection):
-    """A connection that gives up sooner than a request's: the feed retries, and no client waits for its statements."""
+    """A connection that gives up sooner than a request's.
+
+    The feed retries, and no client waits for its statements.
+    """
 
     deadline_seconds = 2.0
 
@@ -36,9 +39,10 @@ class FeedConnection(Connection):
 
 
 def connect() -> FeedConnection:
-    """Connect by DATABASE_DIRECT_URL, which bypasses a pooler, or else by Django's settings. Raises psycopg.Error.
+    """Connect by DATABASE_DIRECT_URL, or else by Django's settings.
 
-    No statement is prepared on the server: behind a transaction pooler the next statement may run on another one.
+    The former bypasses a pooler. Raises psycopg.Error. No statement is prepared on the server: behind a transaction
+    pooler the next statement may run on another one.
     """
     fixed: dict[str, Any] = {"connect_timeout": 2, "application_name": "service-registry-feed"}
     fixed |= {"autocommit": True, "prepare_threshold": None}

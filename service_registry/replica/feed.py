@@ -169,13 +169,16 @@ class Feed:
             done.result()
 
     def notify_other_processes(self, connection: FeedConnection) -> None:
-        """Send NOTIFY after commits of this process: inside their transactions it would halve their throughput."""
+        """Send NOTIFY after commits of this process.
+
+        Inside their transactions it would halve their throughput.
+        """
         if self.direct and self.has_committed:
             self.has_committed = False
             connection.execute(f"NOTIFY {CHANNEL}")
 
     def on_commit(self, pk: int) -> None:
-        """Note that this process has committed the change `pk`; called on the thread that committed it."""
+        """Note the commit of the change `pk`; called on the thread that committed it."""
         self.loop.call_soon_threadsafe(self.note_commit, pk)
 
     def note_commit(self, pk: int) -> None:

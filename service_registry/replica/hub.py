@@ -1,4 +1,4 @@
-"""Share one replica, its change buffer and its subscribers among the requests of a process."""
+"""Share one replica, its change buffer and its subscribers among requests."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Build a page of the list from the replica, by the same rules as `catalogue.PAGE`."""
+"""Build a page of the list from the replica, by the rules of `catalogue.PAGE`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,10 @@ Service = tuple[Key, ServiceEntry]
 
 
 def select_keys(keys: Iterable[Key], query: ListQuery, after: ListPosition | None) -> Sequence[Key]:
-    """Return the keys that the query selects after a position, in PostgreSQL's order: names are ASCII."""
+    """Return the keys that the query selects after a position, in order.
+
+    The order is PostgreSQL's, because names are ASCII.
+    """
     place = (after.namespace, after.name) if after else ("", "")
     return sorted(
         key for key in keys if key > place and query.namespace in {None, key[0]} and name_matches(key[1], query.name)

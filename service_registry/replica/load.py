@@ -1,4 +1,4 @@
-"""Load a replica from the tables once, and then read the changes that follow it from the log."""
+"""Load a replica from the tables once, then read the changes that follow it."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -65,9 +65,10 @@ IS_LARGE = f"SELECT count(*) > 1000 FROM (SELECT FROM {INSTANCE} LIMIT 1001) cou
 def load_replica(
     connection: FeedConnection, max_changes: int = MAX_CHANGES, max_bytes: int = MAX_BYTES
 ) -> tuple[Replica, list[Change]]:
-    """Load the catalogue, and the newest changes up to it for the change buffer, oldest first.
+    """Load the catalogue, and the newest changes up to it for the change buffer.
 
-    No change is from before a gap that pruning has left. At least one change is returned, whatever the bounds.
+    The changes are ordered oldest first. No change is from before a gap that pruning has left. At least one change
+    is returned, whatever the bounds.
 
     Raises psycopg.Error, also when a part does not arrive within the connection's deadline.
     """
@@ -88,7 +89,7 @@ def load_replica(
 
 
 def read_newest_changes(connection: FeedConnection, max_changes: int, max_bytes: int) -> list[Change]:
-    """Read from the last change backwards, so that the server sends little that does not fit."""
+    """Read the newest changes backwards, so that the server sends few that do not fit."""
     with closing(stream_rows(connection, NEWEST_CHANGES, {"limit": max_changes})) as rows:
         changes = (build_change(row[1:]) for row in takewhile(itemgetter(0), rows))
         last = next(changes)
@@ -106,7 +107,7 @@ def read_newest_index(connection: FeedConnection) -> tuple[str, int]:
 def stream_rows(
     connection: FeedConnection, query: str, parameters: dict[str, Any] | None = None
 ) -> Generator[tuple[Any, ...]]:
-    """Yield the rows of a query through a server-side cursor, so that neither side holds all of them."""
+    """Yield rows through a server-side cursor, so that neither side holds all."""
     with connection.cursor("load") as cursor:
         cursor.itersize = ROWS_PER_FETCH
         cursor.execute(query, parameters)  # put together from constants
@@ -114,7 +115,7 @@ def stream_rows(
 
 
 def is_large(connection: FeedConnection) -> bool:
-    """Tell whether many processes that load the catalogue at once would burden the database."""
+    """Return whether many processes that load it at once would burden the database."""
     row = connection.execute(IS_LARGE).fetchone()
     return row is not None and bool(row[0])
 
@@ -122,12 +123,12 @@ def is_large(connection: FeedConnection) -> bool:
 def read_changes(
     connection: FeedConnection, index: str, pk: int, limit: int, read_before_seconds: float
 ) -> list[Change] | None:
-    """Read the changes after the one that `index` names; None when the log does not hold all of them.
+    """Read the changes after the one that `index` names.
 
-    The statement reads the known row again and compares its index: a log that lost its end, or was replaced by another
-    one, does not have it, whatever happened to the server. Pruning may have kept the row and deleted changes after it.
-    So a row that is older than the pruning's cutoff is good only if the log was read to its end, with this row as the
-    last one, after the cutoff.
+    Returns None when the log does not hold all of them. The statement reads the known row again and compares its
+    index: a log that lost its end, or was replaced by another one, does not have it, whatever happened to the
+    server. Pruning may have kept the row and deleted changes after it. So a row that is older than the pruning's
+    cutoff is good only if the log was read to its end, with this row as the last one, after the cutoff.
 
     Args:
         limit: how many changes at most.

@@ -77,7 +77,7 @@ class Subscriber:
                 self.on_end(reason)
 
     def take(self, max_events: int, enough_bytes: float = math.inf) -> list[ChangeEvent]:
-        """Take the next events, until there are `max_events` of them or at least `enough_bytes`."""
+        """Take the next events, up to `max_events`, or until they have `enough_bytes`."""
         taken, self.pending = split_batch(self.pending, max_events, enough_bytes)
         self.backlog_bytes -= sum(event.size_bytes for event in taken)
         return taken
@@ -103,7 +103,7 @@ class Subscriber:
 def split_batch(
     events: list[ChangeEvent], max_events: int, enough_bytes: float
 ) -> tuple[list[ChangeEvent], list[ChangeEvent]]:
-    """Split off the first events, until there are `max_events` of them or at least `enough_bytes`."""
+    """Split off up to `max_events` events, or until they have `enough_bytes`."""
     size_bytes = 0
     for number, event in enumerate(events[:max_events]):
         if size_bytes >= enough_bytes:
@@ -118,7 +118,10 @@ def topics_of(change: Change) -> set[Topic]:
 
 
 class Subscribers:
-    """All subscribers of a process: those that receive changes, by topic, and those that still read the log."""
+    """All subscribers of a process, and the topics of those that receive changes.
+
+    `by_topic` has those that receive changes. The others in `present` still read the log.
+    """
 
     def __init__(self) -> None:
         self.present: set[Subscriber] = set()

@@ -27,7 +27,7 @@ def field_path(location: Iterable[int | str]) -> str:
 
 
 def describe_refusal(refusal: RegistryError, name_of: Callable[[str], str] = str) -> str:
-    """Return a sentence with the error of each field, or the text of an error that has no fields.
+    """Return a sentence with each field's error, or the text of another error.
 
     Args:
         refusal: from an operation or `to_invalid_input`.

@@ -1,4 +1,4 @@
-"""The fields on the wire and their limits, each stated once, and the base of the shapes made of them."""
+"""The fields on the wire, their limits, and the base of the shapes made of them."""
 
 import ipaddress
 import re

@@ -1,1 +1,4 @@
-"""Export and import the registry as JSON lines: services with owners, instances as registrations, overrides."""
+"""Export and import the registry as JSON lines.
+
+They hold services with owners, instances as registrations, and overrides.
+"""

@@ -1,4 +1,7 @@
-"""Import a registry from JSON lines through the manager's operations; equal rows are left unchanged."""
+"""Import a registry from JSON lines through the manager's operations.
+
+Rows that are equal are left unchanged.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +76,10 @@ def import_lines(lines: Iterable[str], caller: Caller, dry_run: bool = False) ->
 
 
 def split_repeated(items: Iterable[tuple[int, Any]]) -> tuple[list[tuple[int, Any]], list[RefusedLine]]:
-    """Separate items whose key occurred before; an operation would refuse them by an index that is no line number."""
+    """Separate items whose key occurred before.
+
+    An operation would refuse them by an index that is no line number.
+    """
     first: dict[Any, int] = {}
     once, repeated = [], []
     for line, item in items:
@@ -115,9 +121,10 @@ def apply_items(model: type[BaseModel], run: Sequence[tuple[int, Any]], caller: 
 
 
 def register(items: Sequence[Registration], caller: Caller) -> list[manager.Registered | RegistryError]:
-    """Register with the groups of each service's owners: an operator restores instances that others own.
+    """Register with the groups of each service's owners.
 
-    An instance of a service that does not exist is refused, because a registration would claim the service.
+    An operator restores instances that others own. An instance of a service that does not exist is refused, because
+    a registration would claim the service.
     """
     names = {item.service_name for item in items}
     rows = Service.objects.filter(name__in=names).values_list("namespace", "name", "owners")

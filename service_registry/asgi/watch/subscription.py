@@ -1,4 +1,7 @@
-"""A subscription: changes after an index, first from the log, then from memory."""
+"""A subscription: changes after an index, first from the log, then from memory.
+
+After that they come as they happen.
+"""
 
 import asyncio
 import math

@@ -88,7 +88,7 @@ def with_pauses(batches: Iterator[list[manager.Selected]]) -> Iterator[list[mana
 
 
 def log_removal(selection: manager.Selection, count: int, duration_seconds: float) -> None:
-    """Log the number of instances that were removed, also after an error or an interrupt."""
+    """Log how many instances were removed, also after an error or an interrupt."""
     if count:
         named = {"namespace": selection.namespace, "service_name": selection.service_name, "actor": OPERATOR.actor}
         done = {"items": count, "outcomes": {"ok": count}, "duration_ms": round(duration_seconds * 1000, 3)}

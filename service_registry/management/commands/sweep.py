@@ -45,7 +45,7 @@ class Command(BaseCommand):
 
 
 def describe_state(outlook: Outlook) -> str:
-    """Say whether instances can expire, and since when their time without heartbeats counts."""
+    """Say whether instances can expire, and since when the observation window runs."""
     if not outlook.fleet.is_observed:
         return f"Nothing expires: no web process has pulsed since {outlook.observed_at}."
     if not outlook.expiry_runs:

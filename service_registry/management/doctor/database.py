@@ -1,4 +1,4 @@
-"""Check the PostgreSQL server, the role that the registry uses, and its migrations."""
+"""Check the PostgreSQL server, the registry's role and the migrations."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def fetch_row(query: str, *parameters: Any) -> Any:
 
 
 def run_bounded(check: Callable[[], Finding]) -> Finding:
-    """Run a check in a transaction with limits on waits and statements; an error is a finding."""
+    """Run a check with limits on waits and statements; an error is a finding."""
     try:
         with write_transaction(lock_timeout="1s"):
             return check()

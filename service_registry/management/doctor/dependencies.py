@@ -1,4 +1,4 @@
-"""Check what the registry needs besides the database: settings, the provider's signing keys and the broker."""
+"""Check what is needed besides the database: settings, provider's keys, broker."""
 
 from typing import Any
 from urllib.parse import urlsplit

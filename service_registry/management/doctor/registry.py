@@ -1,4 +1,4 @@
-"""Check the state of the registry: whether it observes and sweeps, and why dead instances may be listed."""
+"""Check the registry's state: pulse, sweeps, and why dead instances are listed."""
 
 from datetime import timedelta
 

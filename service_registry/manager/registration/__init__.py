@@ -1,1 +1,1 @@
-"""The steps of `register`: its services, its instances and their quota, in one transaction."""
+"""The steps of `register`, in one transaction: services, instances and quota."""

@@ -1,4 +1,4 @@
-"""The services of a batch of registrations: find, create and lock them, and check their owners."""
+"""Find, create and lock the services of a batch of registrations; check owners."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ def create_services(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
 
 
 def choose_owner(item: Registration, caller: Caller) -> str | RegistryError:
-    """Return the group that owns the service which `item` creates, or the error that refuses it."""
+    """Return the group to own the service that `item` creates, or its refusal."""
     if settings.REGISTRY_FIRST_REGISTRATION == "provisioned":
         return NotProvisioned()
     groups = caller.claimable_groups()
@@ -132,7 +132,10 @@ def refuse_unowned_services(entries: Sequence[Entry]) -> None:
 def delete_empty_services(
     created: Mapping[tuple[str, str], Caller], entries: Sequence[Entry]
 ) -> dict[tuple[str, str], Caller]:
-    """Delete the services created by this transaction of which no instance was accepted; return the others."""
+    """Delete the created services without an accepted instance; return the others.
+
+    They were created by this transaction.
+    """
     in_use = {entry.service_key for entry in accepted(entries)}
     kept = {key: claimant for key, claimant in created.items() if key in in_use}
     empty = {entry.service_pk for entry in entries if entry.service and entry.service_key in created.keys() - kept}

@@ -1,4 +1,4 @@
-"""One registration of a batch, with what the steps of `register` find out about it."""
+"""A registration under way, with what the steps of `register` find out about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ JOIN leased ON leased.instance_id = locked.id
 
 
 def lock_existing(entries: Sequence[Entry]) -> None:
-    """Lock the rows that exist; note on each entry the state of its row and the columns that differ."""
+    """Lock the rows that exist; note their state and differing columns on each entry."""
     if not entries:
         return
     keys = zip(*((entry.service_pk, entry.item.instance_id) for entry in entries), strict=True)
@@ -57,7 +57,10 @@ def registered_values(item: Registration) -> dict[str, Any]:
 
 
 def needs_write(entry: Entry) -> bool:
-    """Return whether to write the row: a column differs, or a pending status would later undo this registration."""
+    """Return whether to write the row.
+
+    A column differs, or a pending status would later undo this registration.
+    """
     return bool(entry.changed) or (entry.existing is not None and entry.existing.pending)
 
 

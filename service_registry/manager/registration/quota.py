@@ -81,7 +81,7 @@ owner_counts = OwnerCounts()
 
 
 def refuse_over_quota(new: Sequence[Entry]) -> None:
-    """Refuse the new instances whose service, or one of whose owners, has reached its limit.
+    """Refuse new instances whose service or whose owner has reached its limit.
 
     The count of a service is exact, because its row is locked. The count of an owner covers all its services and locks
     none of them. So an owner can pass its limit by what is registered for it at the same moment, and by what other
