@@ -39,6 +39,7 @@ class Shape(BaseModel):
     model_config = STRICT
 
 
+NO_INDEX = "0"
 INDEX = re.compile(r"[0-9a-f]{8}-([1-9][0-9]{0,18})", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,7})(ms|s|m)", re.ASCII)
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -214,7 +215,13 @@ def parse_duration(value: Any) -> float:
     return seconds
 
 
+def parse_held_index(value: Any) -> str:
+    """Return an index, or 0: the caller holds nothing yet."""
+    return NO_INDEX if value == NO_INDEX else parse_index(value)
+
+
 Index = Annotated[str, BeforeValidator(parse_index)]
+HeldIndex = Annotated[str, BeforeValidator(parse_held_index)]
 WaitSeconds = Annotated[
     float,
     BeforeValidator(parse_duration, json_schema_input_type=str),

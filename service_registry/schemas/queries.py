@@ -15,6 +15,7 @@ from service_registry.schemas.fields import (
     NO_CONTROLS,
     ChangeKind,
     GroupName,
+    HeldIndex,
     Index,
     InstanceId,
     MetadataKey,
@@ -74,8 +75,8 @@ class ListQuery(InstanceFilters):
     after: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         default=None, description="`next` of the previous page."
     )
-    index: Index | None = Field(
-        default=None, description="The index of an earlier response: wait for a change after it."
+    index: HeldIndex | None = Field(
+        default=None, description="The index of an earlier response, or 0: wait for a change after it."
     )
     wait: WaitSeconds = 30.0
 
@@ -113,8 +114,8 @@ class DiscoveryQuery(InstanceFilters):
     name: ServiceName
     namespace: Namespace = "default"
     at: Timestamp | None = Field(default=None, description="A past time: the instances as they were then.")
-    index: Index | None = Field(
-        default=None, description="The index of an earlier response: wait for a change after it."
+    index: HeldIndex | None = Field(
+        default=None, description="The index of an earlier response, or 0: wait for a change after it."
     )
     wait: WaitSeconds = 30.0
 

@@ -51,6 +51,28 @@ def test_discovery_with_an_index_waits_for_a_change_of_its_service(
     assert reply.json["index"] == read_index(team, path)
 
 
+@pytest.mark.parametrize("index", ["0", "00000000-1"])
+def test_discovery_of_an_unknown_service_waits_for_its_registration(
+    registry: Registry, team: Caller, reader: Caller, index: str
+) -> None:
+    name = next(names)
+    with registry.blocked_request(reader, f"/registry/services/{name}?index={index}&{LONG_WAIT}") as receive:
+        team.register(next(names))
+        team.register(name)
+        reply = receive()
+    assert [instance["instance_id"] for instance in reply.json["instances"]] == ["a"]
+
+
+def test_discovery_of_a_service_that_stays_unknown_is_not_found_after_the_wait(reader: Caller) -> None:
+    reply = reader.call("GET", f"/registry/services/{next(names)}?index=0&wait=100ms")
+    assert (reply.status, reply.json["code"]) == (404, "service_not_found")
+
+
+def test_read_with_index_0_of_what_exists_is_answered_at_once(reader: Caller, name: str) -> None:
+    for path in (f"/registry/services/{name}?", "/registry/services?"):
+        assert reader.call("GET", f"{path}index=0&{LONG_WAIT}").status == 200
+
+
 def test_list_with_an_index_waits_for_any_change(registry: Registry, team: Caller, reader: Caller) -> None:
     path = "/registry/services?limit=500&view=summary"
     other = next(names)
@@ -115,11 +137,6 @@ def test_list_with_an_index_and_a_cursor_is_refused(reader: Caller, team: Caller
     first = reader.call("GET", "/registry/services?limit=1").json
     reply = reader.call("GET", f"/registry/services?index={first['index']}&after={first['next']}&{LONG_WAIT}")
     assert (reply.status, list(reply.json["errors"])) == (400, ["index"])
-
-
-def test_discovery_of_an_unknown_service_does_not_wait(reader: Caller) -> None:
-    reply = reader.call("GET", f"/registry/services/nowhere?index={reader.read_newest_index()}&{LONG_WAIT}")
-    assert (reply.status, reply.json["code"]) == (404, "service_not_found")
 
 
 def test_discovery_that_waits_for_a_deleted_service_is_not_found(

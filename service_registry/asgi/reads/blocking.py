@@ -18,6 +18,7 @@ from service_registry.exceptions import IndexGone
 from service_registry.replica.hub import Hub
 from service_registry.replica.store import Replica
 from service_registry.replica.subscribers import EndReason, Subscriber, Topic
+from service_registry.schemas.fields import NO_INDEX
 
 
 class BlockingReads:
@@ -33,6 +34,8 @@ class BlockingReads:
 
         It may come from another process.
         """
+        if index == NO_INDEX:
+            return
         if self.hub.replica and changelog.parse_index(index)[1] > self.hub.replica.pk:
             await self.hub.catch_up()
 
@@ -42,7 +45,12 @@ class BlockingReads:
         Raises TooManySubscribers, ClientDisconnected.
         """
         pk = await self.place(index, topic)
-        if pk is None or self.hub.stopping:
+        if pk is not None:
+            await self.wait_beyond(request, topic, pk, seconds)
+
+    async def wait_beyond(self, request: Request, topic: Topic, pk: int, seconds: float) -> None:
+        """Wait until `topic` has a change after the one with the id `pk`. Raises as `wait_for_change`."""
+        if self.hub.stopping:
             return
         subscriber = Subscriber([topic], pk, keeps_events=False)
         watching_client = asyncio.create_task(end_on_disconnect(request.receive, subscriber))
@@ -63,6 +71,8 @@ class BlockingReads:
 
         None when there is something newer already or the index cannot be placed: then the present is the answer.
         """
+        if index == NO_INDEX:
+            return None
         _mark, pk = changelog.parse_index(index)
         replica = self.hub.replica
         if replica is None or pk > replica.pk or pk < newest_change(replica, topic)[0]:

@@ -66,6 +66,8 @@ class Discovery:
         replica = await self.hub.current_replica()
         if replica and topic in replica.services:
             await self.blocking.wait_for_change(request, topic, index, query.wait)
+        elif replica:  # a client may start before the service that it needs
+            await self.blocking.wait_beyond(request, topic, replica.pk, query.wait)
 
     async def read_database(self, request: Request, query: DiscoveryQuery) -> Response:
         """Read the past from the log, and the present while there is no replica."""
