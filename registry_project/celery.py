@@ -22,14 +22,19 @@ require_valid_settings()
 app = Celery("registry_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-# By the hour and not a day after the start, since beat does not record its last run. This entry is not in the settings:
-# there, each web process would have to import Celery for it.
+# By the clock and not a day after the start, since beat does not record its last run. These entries are not in the
+# settings: there, each web process would have to import Celery for them.
 app.conf.beat_schedule = settings.CELERY_BEAT_SCHEDULE | {
     "prune_changes": {
         "task": "service_registry.tasks.prune_changes",
         "schedule": crontab(hour="3", minute="17"),
         "options": {"expires": 3600.0},
-    }
+    },
+    "clear_sessions": {
+        "task": "service_registry.tasks.clear_sessions",
+        "schedule": crontab(minute="7"),
+        "options": {"expires": 600.0},
+    },
 }
 
 # An in-memory queue exists in one process alone. The beat that `worker -B` starts is another process, and its tasks

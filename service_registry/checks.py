@@ -23,7 +23,7 @@ DEVELOPMENT_ISSUER_PATH = "/development-issuer"
 BROKER_SCHEMES = {"memory", "redis", "rediss", "amqp", "amqps"}
 # libpq parses these numbers when it connects, and not before.
 NUMERIC_OPTIONS = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
-SECRET_KEY_CHARACTERS = 50
+SECRET_KEY_CHARACTERS, SECRET_KEY_DISTINCT_CHARACTERS = 50, 10
 # An instance has to be off the list within TTL + 10 % + 5 s, and a sweep can begin a second late.
 LONGEST_SWEEP_INTERVAL_SECONDS = 4
 
@@ -56,9 +56,10 @@ def check_django() -> Iterator[CheckMessage]:
         secret_key = settings.SECRET_KEY
     except ImproperlyConfigured:  # Django refuses an empty one
         secret_key = ""
-    if len(secret_key) < (1 if settings.DEBUG else SECRET_KEY_CHARACTERS):
+    weak = not settings.DEBUG and len(set(secret_key)) < SECRET_KEY_DISTINCT_CHARACTERS
+    if weak or len(secret_key) < (1 if settings.DEBUG else SECRET_KEY_CHARACTERS):
         yield Error(
-            f"SECRET_KEY must be a secret of {SECRET_KEY_CHARACTERS} or more characters.",
+            f"SECRET_KEY must be a random secret of {SECRET_KEY_CHARACTERS} or more characters.",
             hint="Generate one and give all processes the same; with DEBUG on it may be shorter.",
             id="registry.E001",
         )
@@ -76,6 +77,12 @@ def check_identity() -> Iterator[CheckMessage]:
         yield Error(
             "OIDC_AUDIENCE must be the name that your provider writes into `aud` for this registry.",
             id="registry.E006",
+        )
+    elif settings.OIDC_AUDIENCE == settings.OIDC_RP_CLIENT_ID:
+        yield Error(
+            "OIDC_AUDIENCE must differ from OIDC_RP_CLIENT_ID.",
+            hint="ID tokens of the admin's login have the client as audience, and could pass as access tokens.",
+            id="registry.E013",
         )
     if not settings.OIDC_ALGORITHMS or set(settings.OIDC_ALGORITHMS) - SUPPORTED_ALGORITHMS:
         supported = ", ".join(sorted(SUPPORTED_ALGORITHMS))

@@ -5,7 +5,7 @@ See `expiry.observation_window`.
 
 import logging
 
-from django.db import Error
+from django.db import Error, connection
 
 from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import NotMigrated
@@ -40,6 +40,8 @@ def pulse() -> None:
         logger.warning("No pulse: there are no signing keys, or they are too old, and so every heartbeat is refused.")
     except (Error, NotMigrated) as error:
         logger.warning("The pulse did not reach the database: %s", error)
+        # Were this a demoted primary, its session would stay read-only; the next pulse connects anew.
+        connection.close()
     except Exception:
         # Without further pulses the window would restart again and again, and nothing would expire.
         logger.exception("The pulse failed.")

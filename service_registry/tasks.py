@@ -5,6 +5,7 @@ import time
 
 from celery import shared_task
 from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore
 
 from service_registry import logs
 from service_registry.changelog import prune
@@ -27,3 +28,9 @@ def prune_changes() -> None:
     pruned = sum(step.obsolete for step in prune.prune(plan))
     fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
     logs.log_event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})
+
+
+@shared_task(name="service_registry.tasks.clear_sessions")
+def clear_sessions() -> None:
+    """Delete expired sessions of the admin. Anybody who begins a login gets one."""
+    SessionStore.clear_expired()

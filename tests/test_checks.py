@@ -17,6 +17,7 @@ PRODUCTION = {
     "ALLOWED_HOSTS": ["registry.example.test"],
     "OIDC_ISSUER": "https://sso.example.test/realms/main",
     "OIDC_AUDIENCE": "service-registry",
+    "OIDC_RP_CLIENT_ID": "registry-admin",
 }
 
 
@@ -42,6 +43,7 @@ def test_valid_settings_have_no_message(production: Settings) -> None:
 ERRORS: list[tuple[str, str, Any]] = [
     ("registry.E001", "SECRET_KEY", ""),
     ("registry.E001", "SECRET_KEY", "short"),
+    ("registry.E001", "SECRET_KEY", "abc" * 20),
     ("registry.E002", "ALLOWED_HOSTS", []),
     ("registry.E002", "ALLOWED_HOSTS", ["*"]),
     ("registry.E003", "OIDC_ISSUER", ""),
@@ -55,6 +57,7 @@ ERRORS: list[tuple[str, str, Any]] = [
     ("registry.E005", "OIDC_JWKS_URI", "https://[::1"),
     ("registry.E004", "OIDC_JWKS_URI", "http://127.0.0.1:8001/development-issuer/jwks"),
     ("registry.E006", "OIDC_AUDIENCE", ""),
+    ("registry.E013", "OIDC_AUDIENCE", "registry-admin"),
     ("registry.E007", "OIDC_ALGORITHMS", []),
     ("registry.E007", "OIDC_ALGORITHMS", ["RS256", "HS256"]),
     ("registry.E012", "CELERY_BROKER_URL", "filesystem://"),

@@ -26,8 +26,9 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, DatabaseError) and sqlstate_of(error) in OUTAGE_STATES
 
 
-# The first characters of the codes: connection exceptions, and terminations by the server or an operator.
-CONNECTION_LOST = ("08", "57P", *TRANSACTION_ENDED)
+# The first characters of the codes: connection exceptions, and terminations by the server or an operator. A session on
+# a demoted primary stays read-only as long as it lasts, while a new connection may reach the new primary.
+CONNECTION_LOST = ("08", "57P", READ_ONLY, *TRANSACTION_ENDED)
 
 
 def is_lost_connection(error: Error) -> bool:

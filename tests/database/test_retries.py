@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import InternalError, OperationalError, connection
 
 from service_registry.database.connection import breaker
 from service_registry.database.transactions import with_retries, write_transaction
@@ -51,6 +51,20 @@ def test_lost_connection_is_repeated_once(server: None) -> None:
         with_retries(lambda: run(2))
     assert len(runs) == 2
     connection.close()
+
+
+def test_write_in_a_read_only_session_is_repeated_on_a_new_connection(server: None) -> None:
+    """Sessions on a demoted primary stay read-only."""
+    execute("SET default_transaction_read_only = on")
+
+    def run() -> None:
+        with write_transaction(lock_timeout="1s"):
+            execute("CREATE TABLE written (id int)")
+            execute("DROP TABLE written")
+
+    with pytest.raises(InternalError, match="read-only"):
+        run()
+    with_retries(run)
 
 
 def test_transaction_of_a_frozen_process_is_repeated(server: None) -> None:
