@@ -34,11 +34,12 @@ OIDC_STORE_ACCESS_TOKEN = False
 OIDC_STORE_ID_TOKEN = False
 
 AUTH_USER_MODEL = "service_registry.User"
-# Operators sign in at the OIDC provider. A local user with a password can sign in while the provider is down.
-AUTHENTICATION_BACKENDS = [
-    "service_registry.identity.admin_login.AdminLoginBackend",
-    "django.contrib.auth.backends.ModelBackend",
-]
+# Operators sign in at the OIDC provider. Local users with a password exist for development, and for as long as an
+# operator allows them, such as while the provider is down.
+REGISTRY_PASSWORD_LOGIN = env.flag("REGISTRY_PASSWORD_LOGIN", default=DEBUG)
+AUTHENTICATION_BACKENDS = ["service_registry.identity.admin_login.AdminLoginBackend"]
+if REGISTRY_PASSWORD_LOGIN:
+    AUTHENTICATION_BACKENDS.append("django.contrib.auth.backends.ModelBackend")
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 LOGOUT_REDIRECT_URL = "admin:login"
@@ -103,6 +104,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "service_registry.identity.admin_login.add_password_login",
             ]
         },
     }

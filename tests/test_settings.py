@@ -50,7 +50,15 @@ def test_production_settings_pass_every_check() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("changed", "exists"), [({}, False), ({"REGISTRY_PASSWORD_LOGIN": "true"}, True)])
+def test_password_login_exists_only_where_it_is_switched_on(changed: dict[str, str], exists: bool) -> None:
+    """Without the backend that hashes passwords nobody can make the registry hash one."""
+    code = "from registry_project.settings import AUTHENTICATION_BACKENDS as b; print('ModelBackend' in ' '.join(b))"
+    assert start("-c", code, **changed).stdout == f"{exists}\n"
+
+
 UNREADABLE = [
+    ("REGISTRY_PASSWORD_LOGIN", "perhaps"),
     ("DEBUG", "maybe"),
     ("OIDC_LEEWAY_SECONDS", "-1"),
     ("OIDC_KEYS_MAX_AGE_SECONDS", "1"),
@@ -196,7 +204,14 @@ def test_environment_file_that_is_named_and_missing_prints_one_sentence() -> Non
 SOURCES = [Path(str(module.__file__)) for module in (project_settings, plan, env)]
 ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \|(.*?)\| (.*) \|$", re.MULTILINE)
 # Their defaults are expressions, which the document describes in words.
-COMPUTED = {"ALLOWED_HOSTS", "OIDC_AUDIENCE", "OIDC_RP_CLIENT_ID", "REGISTRY_DATA_DIR", "REGISTRY_ISSUER_PORT"}
+COMPUTED = {
+    "ALLOWED_HOSTS",
+    "REGISTRY_PASSWORD_LOGIN",
+    "OIDC_AUDIENCE",
+    "OIDC_RP_CLIENT_ID",
+    "REGISTRY_DATA_DIR",
+    "REGISTRY_ISSUER_PORT",
+}
 
 
 def reads() -> Iterator[tuple[str, str, list[ast.expr]]]:

@@ -140,3 +140,8 @@ def render_refusal(request: HttpRequest, status: int, reason: str, error: Except
     logger.warning("the login of an operator failed: %s", error or reason)
     context = {**admin.site.each_context(request), "title": "Not signed in", "reason": reason}
     return render(request, "service_registry/sign_in_refused.html", context, status=status)
+
+
+def add_password_login(_request: HttpRequest) -> dict[str, bool]:
+    """Tell templates whether local users may sign in with a password. A context processor of Django's."""
+    return {"password_login": settings.REGISTRY_PASSWORD_LOGIN}

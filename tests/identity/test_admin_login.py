@@ -123,6 +123,18 @@ def test_login_of_a_local_user_by_password_opens_the_admin(browser: Browser) -> 
     assert browser.get("/admin/").status_code == 200
 
 
+def test_login_page_without_password_login_offers_the_company_account_alone(
+    browser: Browser, settings: Settings
+) -> None:
+    settings.REGISTRY_PASSWORD_LOGIN = False
+    settings.AUTHENTICATION_BACKENDS = ["service_registry.identity.admin_login.AdminLoginBackend"]
+    User.objects.create_superuser("root", password="a long password")
+    page = browser.get("/admin/login/").content
+    assert (b"company account" in page, b'type="password"' in page) == (True, False)
+    browser.client.post("/admin/login/?next=/admin/", {"username": "root", "password": "a long password"})
+    assert browser.get("/admin/").status_code == 302
+
+
 def test_login_without_admin_permissions_gets_a_page_and_no_session(browser: Browser) -> None:
     Group.objects.get(name="registry-readers").permissions.clear()
     browser.sign_in("alice")
