@@ -4,7 +4,6 @@ Watches and blocking reads need an event loop: only `registry_project.asgi` serv
 """
 
 import os
-import re
 import threading
 import time
 from collections.abc import Iterable
@@ -16,11 +15,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_project.settings")
 django_application = get_wsgi_application()
 
 from service_registry import checks, pulse  # noqa: E402 - they import the models
+from service_registry.http.content_type import readable_content_type  # noqa: E402
 from service_registry.identity.key_provider import get_key_provider  # noqa: E402
 
 checks.require_valid_settings()
-
-CHARSET = re.compile(r";\s*charset\s*=[^;]*", re.IGNORECASE)
 
 # The process in which the threads run. WSGI servers load the application and then fork; threads do not survive a fork.
 started_in = 0
@@ -30,10 +28,8 @@ starting = threading.Lock()
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     if started_in != os.getpid():
         start_threads()
-    # Queries and bodies are UTF-8. Django decodes the query with the charset, in the constructor of its request, and
-    # fails for codecs that are not for text, such as base64.
     if "CONTENT_TYPE" in environ:
-        environ["CONTENT_TYPE"] = CHARSET.sub("", environ["CONTENT_TYPE"])
+        environ["CONTENT_TYPE"] = readable_content_type(environ["CONTENT_TYPE"])
     return django_application(environ, start_response)
 
 

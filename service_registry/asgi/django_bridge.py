@@ -23,6 +23,7 @@ from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
 from service_registry.asgi.headers import encode
 from service_registry.asgi.request import BODY_SECONDS, ClientDisconnected, announced_length, read_body
 from service_registry.exceptions import BodyTooLarge, RequestTimeout, TooBusy
+from service_registry.http.content_type import readable_content_type
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, problem_for_error
 from service_registry.http.request_log import REQUEST_ID_HEADER, choose_request_id
 from service_registry.http.responses import render
@@ -102,7 +103,7 @@ class DjangoBridge:
         set_script_prefix(get_script_prefix(scope))
         request_started.send(sender=type(self), scope=scope)
         with stream:
-            request = ASGIRequest(with_joined_cookies(scope), stream)
+            request = ASGIRequest(with_readable_content_type(with_joined_cookies(scope)), stream)
             request.META["CONTENT_LENGTH"] = str(length)
             response = self.handler.get_response(request)
         try:
@@ -121,6 +122,15 @@ def with_joined_cookies(scope: HTTPScope) -> HTTPScope:
         return scope
     others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
     return {**scope, "headers": [*others, (b"cookie", b"; ".join(cookies))]}
+
+
+def with_readable_content_type(scope: HTTPScope) -> HTTPScope:
+    """Return the scope with Content-Type headers that Django can parse."""
+    headers = [
+        (name, readable_content_type(value.decode("latin-1")).encode("latin-1") if name == b"content-type" else value)
+        for name, value in scope["headers"]
+    ]
+    return {**scope, "headers": headers}
 
 
 def take_content(response: HttpResponseBase) -> bytes:

@@ -147,6 +147,18 @@ def test_query_is_decoded_as_utf_8_whatever_charset_the_body_has(port: int, char
     assert seen_by_view(port, request.encode())["parameters"] == {"q": "é"}
 
 
+@pytest.mark.parametrize("parameters", ["a*=nonsense'en'b", "a*0*=nonsense''b; a*1=c", "charset*=nonsense'en'b"])
+def test_parameters_of_a_media_type_that_django_cannot_parse_are_left_out(port: int, parameters: str) -> None:
+    request = f"GET / HTTP/1.1\r\nHost: h\r\nContent-Type: text/x; {parameters}\r\n\r\n"
+    assert seen_by_view(port, request.encode())["CONTENT_TYPE"] == "text/x"
+
+
+def test_boundary_of_a_multipart_body_is_kept(port: int) -> None:
+    sent = b"Content-Type: multipart/form-data; boundary=--x'1; a*=nonsense'en'b"
+    seen = seen_by_view(port, b"GET / HTTP/1.1\r\nHost: h\r\n" + sent + b"\r\n\r\n")
+    assert seen["CONTENT_TYPE"] == 'multipart/form-data; boundary="--x\'1"'
+
+
 def test_query_of_bytes_beyond_ascii_is_refused_by_the_server(port: int) -> None:
     """Django would fail on those that are not UTF-8."""
     assert send(port, b"GET /?q=\xff HTTP/1.1\r\nHost: h\r\n\r\n")[0] == 400

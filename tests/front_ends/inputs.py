@@ -332,9 +332,12 @@ OTHER_MEDIA_TYPES = (
     *("text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"),
     *("application/json-patch+json", "application/*", "json", "application/jsonx"),
 )
-# A charset is ignored: JSON is UTF-8.
+# Parameters are ignored: JSON is UTF-8.
 CHARSETS = ("utf-8", "latin-1", "utf-16", "base64", "rot13", "undefined", "nonsense")
-JSON_MEDIA_TYPES = ("Application/JSON", *(f"application/json; charset={charset}" for charset in CHARSETS))
+JSON_MEDIA_TYPES = (
+    *("Application/JSON", *(f"application/json; charset={charset}" for charset in CHARSETS)),
+    *("application/json; a*=nonsense'en'b", "application/json; a*0*=nonsense''b; a*1=c", "application/json;;=;"),
+)
 
 # Paths with their methods.
 METHODS = {

@@ -188,7 +188,7 @@ def test_body_of_another_media_type_is_refused(run: Run, bearer: str) -> None:
     run.conclude()
 
 
-def test_charset_of_a_media_type_is_ignored(run: Run, bearer: str) -> None:
+def test_parameters_of_a_media_type_are_ignored(run: Run, bearer: str) -> None:
     cases = [
         Case(
             f"{call.name} of {media_type}",
