@@ -70,12 +70,15 @@ class DjangoBridge:
         if self.queued >= MAX_QUEUED:
             raise TooBusy
         self.queued += 1
-        work = asyncio.get_running_loop().run_in_executor(self.threads, self.respond, scope, stream, length)
+        submitted = self.threads.submit(self.respond, scope, stream, length)
+        work = asyncio.wrap_future(submitted)
         disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
         try:
             both: list[asyncio.Future[Any]] = [work, disconnect]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
+                if submitted.cancel():
+                    stream.close()  # the threads keep dropped work until its turn, and the body with it
                 work.cancel()  # work under way ends, and its response is dropped
                 raise ClientDisconnected
             return work.result()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from asgiref.typing import ASGI3Application, HTTPResponseStartEvent, HTTPScope
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, HTTPResponseStartEvent, HTTPScope
 from django.conf import LazySettings
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path, re_path
@@ -239,6 +239,12 @@ class Blocking(DjangoBridge):
         super().__init__(threads, ResponsesInFlight())
         self.go_on = threading.Event()
         self.paths: list[str] = []
+        self.streams: list[io.BytesIO] = []
+
+    async def read_body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[io.BytesIO, int]:
+        stream, length = await super().read_body(scope, receive)
+        self.streams.append(stream)
+        return stream, length
 
     def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[HTTPResponseStartEvent, bytes]:
         self.paths.append(scope["path"])
@@ -264,6 +270,21 @@ def test_request_whose_client_leaves_before_its_turn_is_dropped() -> None:
             first.close()
             third.close()
     assert bridge.paths == ["/first", "/third"]
+
+
+def test_body_of_a_dropped_request_is_freed_before_its_turn() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        bridge = Blocking(threads)
+        with serve(cast(ASGI3Application, bridge)) as port:
+            running = connect(port, b"POST /first HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody")
+            wait_for(lambda: bridge.paths == ["/first"])
+            dropped = connect(port, b"POST /second HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody")
+            wait_for(lambda: bridge.queued == 2)
+            dropped.close()
+            running.close()
+            wait_for(lambda: bridge.queued == 0)
+            assert [stream.closed for stream in bridge.streams] == [False, True]
+            bridge.go_on.set()
 
 
 def test_request_beyond_the_queue_is_answered_with_503() -> None:
