@@ -49,7 +49,7 @@ OBSOLETE = f"""(c.id < (SELECT max(n.id) FROM {CHANGE} n) AND CASE
 
 COUNT = f"SELECT count(*) FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(upto)s AND {OBSOLETE}"
 DELETE = f"""
--- Locks rows of the log that nobody writes to; appending waits for none of them.
+-- Locks rows of the log that no writer changes; appending waits for none of them.
 DELETE FROM {CHANGE} c WHERE c.id > %(after)s AND c.id <= %(upto)s AND {OBSOLETE}
 """
 
@@ -106,9 +106,9 @@ def prune(plan: PrunePlan, rows_per_transaction: int = ROWS_PER_TRANSACTION) -> 
         yield PruneStep(count, deleted)
 
 
-def count_obsolete(plan: PrunePlan, rows_per_transaction: int = ROWS_PER_TRANSACTION) -> Iterator[PruneStep]:
+def count_obsolete(plan: PrunePlan) -> Iterator[PruneStep]:
     """Yield the steps of `prune` without deleting anything."""
-    for after, upto, count in split_range(plan, rows_per_transaction):
+    for after, upto, count in split_range(plan, ROWS_PER_TRANSACTION):
         with connection.cursor() as cursor:
             cursor.execute(COUNT, {"after": after, "upto": upto, "until": plan.until})
             yield PruneStep(count, cursor.fetchone()[0])

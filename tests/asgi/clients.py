@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
 
@@ -45,6 +46,27 @@ def make_request(
     scope: HTTPScope = GET, receive: ASGIReceiveCallable = receive_nothing, send: ASGISendCallable = discard
 ) -> Request:
     return Request(scope, receive, send, operation="test", route=scope["path"], path_parameter="")
+
+
+@dataclass
+class Body:
+    """Receive a request's body in parts, and after the last that the client has disconnected.
+
+    Attributes:
+        complete: False when the client disconnects before the end of the body.
+        received: how often it was called.
+    """
+
+    parts: list[bytes]
+    complete: bool = True
+    received: int = 0
+
+    async def __call__(self) -> ASGIReceiveEvent:
+        self.received += 1
+        if not self.parts:
+            return {"type": "http.disconnect"}
+        part = self.parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(self.parts) or not self.complete}
 
 
 class Client:

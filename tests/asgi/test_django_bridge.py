@@ -233,7 +233,7 @@ def test_view_that_fails_is_an_error(port: int) -> None:
 
 
 class Blocking(DjangoBridge):
-    """A bridge whose threads wait until they are let go on, and which records the paths that Django is given."""
+    """A bridge whose threads wait until the test frees them, and which records the paths that Django is given."""
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         super().__init__(threads, ResponsesInFlight())

@@ -48,7 +48,7 @@ class BodySender:
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(60)
 
     def flush(self, number: int) -> Callable[[], bool]:
-        """Start to flush a response, and return a function that tells whether that has ended."""
+        """Start to flush a response, and return a function that returns whether that has ended."""
         assert self.loop
         return asyncio.run_coroutine_threadsafe(transport.flush(self.sends[number]), self.loop).done
 

@@ -162,11 +162,3 @@ def test_history_of_a_foreign_service_is_forbidden_and_of_an_unknown_one_not_fou
     assert (answer.status, answer.code) == (404, "service_not_found")
     answer = payments.get(f"{PATH}?service=web&namespace=nowhere")
     assert (answer.status, answer.code) == (404, "service_not_found")
-
-
-def test_cursor_of_another_endpoint_is_invalid(payments: Api, operator: Api) -> None:
-    payments.post("/registry/register", [registration("a"), registration("b")])
-    list_cursor = operator.get("/registry/services?limit=1").json["next"]
-    assert operator.get(f"{PATH}?after={list_cursor}").code == "invalid"
-    history_cursor = operator.get(f"{PATH}?limit=1").json["next"]
-    assert operator.get(f"/registry/services?after={history_cursor}").code == "invalid"

@@ -188,6 +188,8 @@ INDEXES: Fields = [
     ("wait", "index=12345678-1&wait=%D9%A3s"),
     ("wait", "index=12345678-1&wait=1s&wait=2s"),
     ("wait", "wait=1h"),
+    ("wait", "wait=30"),
+    ("wait", "wait=1e3s"),
 ]
 LIMITS: Fields = [
     ("limit", f"limit={value}")
@@ -228,6 +230,8 @@ QUERIES: dict[tuple[str, str], Fields] = {
         *INDEXES,
         ("service", "service=-"),
         ("service", "service="),
+        ("service", "service=UPPER"),
+        ("kind", "kind=registered"),
         ("instance_id", "instance_id=a"),
     ],
     ("GET", "/registry/changes"): [

@@ -9,7 +9,7 @@ import pytest
 
 from tests.client import registration, token
 from tests.front_ends.calls import CALLS, TEAM
-from tests.front_ends.cases import OBJECTS
+from tests.front_ends.cases import OBJECTS, bad_queries
 from tests.front_ends.client import FrontEnd, Request
 from tests.front_ends.running import Case, Run, expect, request_of, succeeds
 from tests.front_ends.servers import unreachable
@@ -91,5 +91,6 @@ def test_refusal_is_the_same_during_an_outage(run: Run, database_url: str, beare
         )
         for call in OBJECTS
     ]
+    cases += [case for case in bad_queries(bearer) if case.request.path.startswith("/registry/services?")]
     run.run(cases, refused=True, during=outage(database_url, run.fronts[0], bearer))
     run.conclude()

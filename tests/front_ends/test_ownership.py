@@ -45,7 +45,8 @@ def test_write_in_a_foreign_service_is_not_owner_whatever_exists(run: Run) -> No
                 for method, body in (("PUT", OVERRIDE), ("DELETE", None))
                 for path in (STATUS_PATH, STATUS_PATH.replace(INSTANCE, "absent"))
             ),
-        ]
+        ],
+        refused=True,
     )
     run.conclude()
 
@@ -110,9 +111,9 @@ def test_first_registration_claims_the_service(run: Run) -> None:
         ("a caller of several", several, {}, expect(400, "owner_required", fields=["owner"])),
         ("a caller of several who names one", several, {"owner": OTHER_TEAM}, expect(201)),
         ("a caller of none", none, {}, expect(*FOREIGN)),
-        ("a team of somebody else", one, {"owner": OTHER_TEAM}, expect(*FOREIGN)),
+        ("a team of another caller", one, {"owner": OTHER_TEAM}, expect(*FOREIGN)),
         ("a role", one, {"owner": "registry-services"}, expect(*FOREIGN)),
-        ("a group that everybody has", several, {"owner": "offline_access"}, expect(*FOREIGN)),
+        ("a group that every account has", several, {"owner": "offline_access"}, expect(*FOREIGN)),
     ]
     run.run(
         [

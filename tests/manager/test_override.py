@@ -82,15 +82,6 @@ def test_override_of_an_expired_instance_leaves_it_expired(payments: Api, operat
     assert put(operator).json["instance"]["state"] == "expired"
 
 
-def test_override_by_an_owner_is_for_own_services_alone(payments: Api, other_team: Api) -> None:
-    payments.register()
-    assert put(payments).status == 200
-    for path in (PATH, PATH.replace("web-1", "web-9")):
-        answer = put(other_team, path)
-        assert (answer.status, answer.code) == (403, "not_owner")
-    assert other_team.call("DELETE", PATH).code == "not_owner"
-
-
 def test_override_in_another_namespace_is_not_found(payments: Api, operator: Api) -> None:
     payments.register(namespace="shop")
     assert put(operator).code == "service_not_found"

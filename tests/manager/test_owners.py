@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service_registry.models import Change, Reservation, Service
+from service_registry.models import Change, Reservation
 from tests.client import Answer, Api
 
 PATH = "/registry/services/web/owners"
@@ -66,15 +66,3 @@ def test_set_owners_of_a_reserved_name_ends_the_reservation(other_team: Api, adm
     assert put(admin, "team-other").status == 201
     assert other_team.register().status == 201
     assert not Reservation.objects.exists()
-
-
-@pytest.mark.parametrize("owner", ["registry-services", "offline_access", "default-roles-shop"])
-def test_set_owners_with_a_role_or_common_group_is_invalid(admin: Api, owner: str) -> None:
-    answer = put(admin, "team-payments", owner)
-    assert (answer.status, list(answer.json["errors"])) == (400, ["owners.1"])
-    assert not Service.objects.exists()
-
-
-def test_set_owners_with_a_repeated_owner_names_it(admin: Api) -> None:
-    (error,) = put(admin, "team-payments", "team-payments").json["errors"]["owners"]
-    assert error == {"code": "not_distinct", "message": "must not hold the same owner twice"}

@@ -57,11 +57,6 @@ def test_discovery_of_a_service_without_instances_is_empty(payments: Api, reader
     assert (answer.status, answer.json["instances"]) == (200, [])
 
 
-def test_discovery_of_an_unknown_service_is_not_found(reader: Api) -> None:
-    answer = reader.get("/registry/services/nowhere")
-    assert (answer.status, answer.code) == (404, "service_not_found")
-
-
 @pytest.mark.parametrize(
     ("query", "instances"),
     [("", ["a-1"]), ("status=all", ["a-1", "a-2"]), ("zone=us", []), ("tag=v2&status=all&zone=us", ["a-2"])],
@@ -105,7 +100,3 @@ def test_discovery_etag_differs_between_queries(payments: Api, reader: Api) -> N
     payments.register()
     tag = reader.get("/registry/services/web").headers["etag"]
     assert reader.get("/registry/services/web?status=all", If_None_Match=tag).status == 200
-
-
-def test_discovery_of_an_unknown_service_ignores_if_none_match(reader: Api) -> None:
-    assert reader.get("/registry/services/nowhere", If_None_Match="*").status == 404

@@ -1,4 +1,4 @@
-"""A registry of real processes: a durable PostgreSQL of its own, web processes, and a worker."""
+"""A registry of real processes: a durable PostgreSQL, web processes, and a worker."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ import psycopg
 
 from registry_project.devstack.postgres import Server
 from registry_project.devstack.processes import free_port
-from tests.client import registration, token
+from tests.client import Answer, registration, token
 from tests.waiting import wait_for
 
 KEEP_ALIVE_SECONDS = 300
@@ -255,7 +255,7 @@ class Registry:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     @contextlib.contextmanager
-    def blocked_request(self, caller: "Caller", path: str) -> Iterator[Callable[[], "Reply"]]:
+    def blocked_request(self, caller: "Caller", path: str) -> Iterator[Callable[[], "Answer"]]:
         """Send a request that waits for a change; within the block it waits. Gives what receives the response."""
         kind = "poll" if "/watch" in path else "read"
         before = self.read_metric(f'registry_subscribers{{kind="{kind}"}}')
@@ -267,22 +267,11 @@ class Registry:
             caller.connection.close()
 
 
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 # Of the servers, and the headers that only Django's views and sessions add.
 IGNORED_HEADERS = {"date", "server", "connection", "allow", "vary"}
 
 
-def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+def comparable(reply: Answer) -> tuple[int, dict[str, str], bytes]:
     """Return a response without what may differ between ASGI and WSGI."""
     headers = {name: value for name, value in reply.headers.items() if name not in IGNORED_HEADERS}
     if reply.status == 304:
@@ -297,7 +286,7 @@ class Caller:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
         self.headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
 
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request with a JSON body. Raises OSError or http.client.HTTPException when there is no response."""
         content = None if body is None else json.dumps(body).encode()
         try:
@@ -307,10 +296,10 @@ class Caller:
             self.connection.close()
             raise
 
-    def receive(self) -> Reply:
+    def receive(self) -> Answer:
         response = self.connection.getresponse()
         lowered = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, lowered, response.read())
+        return Answer(response.status, lowered, response.read())
 
     def register(self, service_name: str, instance_id: str = "a", **fields: Any) -> str:
         """Register an instance that does not expire during a test, and return the log's newest index."""

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from service_registry.permissions import CACHE_SECONDS
-from tests.client import registration
-from tests.server.registry import Caller, Registry, Reply
+from tests.client import Answer, registration
+from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
 KEY = {"service_name": "web", "instance_id": "web-1"}
@@ -61,7 +61,7 @@ def admin(registry: Registry) -> Caller:
     return caller
 
 
-def is_unavailable(reply: Reply) -> bool:
+def is_unavailable(reply: Answer) -> bool:
     return (reply.status, reply.json["code"], reply.headers.get("retry-after")) == (503, "unavailable", "1")
 
 
@@ -74,7 +74,7 @@ def test_calls_of_a_frozen_database_are_503_and_livez_answers(registry: Registry
     """There are more callers than threads. Those that wait for a thread are answered by one whose wait has ended."""
     calls = WRITES + DATABASE_READS
     bearer = admin.headers["Authorization"].removeprefix("Bearer ")
-    answered: list[Reply] = []
+    answered: list[Answer] = []
     elapsed: list[float] = []
     began = time.monotonic()
 
@@ -166,7 +166,7 @@ def test_reads_while_connections_are_terminated_succeed(registry: Registry, admi
 
 
 def test_calls_of_a_database_without_migrations_are_503(tmp_path: Path) -> None:
-    """The same holds for one without the initial rows, which the last step of a migration creates."""
+    """So does one without the initial rows, which the last step of a migration creates."""
     with Registry(tmp_path, migrated=False) as registry:
 
         def admin() -> Caller:

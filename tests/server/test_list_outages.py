@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.client import registration, token
-from tests.server.registry import Caller, Registry, Reply, comparable
+from tests.client import Answer, registration, token
+from tests.server.registry import Caller, Registry, comparable
 from tests.waiting import wait_for
 
 PATH = "/registry/services"
@@ -27,11 +27,11 @@ def register_five_services(team: Caller, weight: int) -> None:
     wait_for(lambda: team.call("POST", "/registry/register", items).status == 200)
 
 
-def is_from_the_database(reply: Reply) -> bool:
+def is_from_the_database(reply: Answer) -> bool:
     return reply.status == 200 and STALE not in reply.headers
 
 
-def read_pages(caller: Caller, first: Reply) -> list[Reply]:
+def read_pages(caller: Caller, first: Answer) -> list[Answer]:
     """Follow the cursors from the first page on."""
     pages = [first]
     while after := pages[-1].json["next"]:
@@ -40,7 +40,7 @@ def read_pages(caller: Caller, first: Reply) -> list[Reply]:
     return pages
 
 
-def without_age(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+def without_age(reply: Answer) -> tuple[int, dict[str, str], bytes]:
     """Return a response without its request id and the age of the data."""
     status, headers, body = comparable(reply)
     return status, {name: headers[name] for name in headers.keys() - {"x-request-id", STALE}}, body
@@ -73,7 +73,6 @@ def test_list_during_an_outage_is_answered_from_memory(
         assert [page.body for page in read_pages(team, team.call("GET", f"{PATH}?limit=2"))] == [
             page.body for page in pages_before
         ]
-        assert_requests_are_refused(registry, team)
         waited = receive()
         assert (without_age(waited), STALE in waited.headers) == (without_age(before[""]), True)
         assert receive_expired().status == 401
@@ -87,24 +86,8 @@ def test_list_during_an_outage_is_answered_from_memory(
     assert STALE not in after.headers
 
 
-def assert_requests_are_refused(registry: Registry, team: Caller) -> None:
-    """Invalid and forbidden requests get the same problems as from the database."""
-    for query, field in [
-        ("limit=0", "limit"),
-        ("after=nonsense", "after"),
-        ("nonsense=1", "nonsense"),
-        ("name=a*b", "name"),
-        ("view=full&view=full", "view"),
-        ("index=-1", "index"),
-    ]:
-        reply = team.call("GET", f"{PATH}?{query}")
-        assert (reply.status, reply.json["code"], list(reply.json["errors"])) == (400, "invalid", [field])
-    assert registry.anonymous_caller().call("GET", PATH).status == 401
-    assert registry.caller("team").call("GET", PATH).status == 403
-
-
 class RegistryWithFeedRole(Registry):
-    """Its feeds log in with a role of their own, which the database can lock out."""
+    """Its feeds log in with a separate role, which the database can lock out."""
 
     def start_web(self, port: int) -> subprocess.Popen[bytes]:
         self.execute("DO $$ BEGIN CREATE ROLE feed LOGIN SUPERUSER; EXCEPTION WHEN duplicate_object THEN END $$")

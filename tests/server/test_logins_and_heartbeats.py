@@ -1,4 +1,4 @@
-"""Logins hash passwords on threads of their own, so that they do not delay heartbeats."""
+"""Logins hash passwords on separate threads, so that they do not delay heartbeats."""
 
 import http.client
 import re

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SLICE_BYTES
-from tests.client import registration, token
+from tests.client import Answer, registration, token
 from tests.server.event_stream import follow_changes
-from tests.server.registry import Caller, Registry, Reply
+from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
 READERS = 50
@@ -102,7 +102,7 @@ def reset_peak(registry: Registry) -> int:
     return read_peak_bytes(registry)
 
 
-def read_whole(caller: Caller, path: str) -> Reply | None:
+def read_whole(caller: Caller, path: str) -> Answer | None:
     """Return the response, or None while there is no room for it, which the contract's 503 says."""
     reply = caller.call("GET", path)
     if reply.status == 503:
@@ -165,7 +165,7 @@ def test_small_response_beside_slow_readers_is_sent(registry: Registry, team: Ca
 
 
 def test_slow_streams_far_behind_are_bounded_in_memory(registry: Registry, team: Caller) -> None:
-    """Each would hold a page of the log of its own, of 12 MB. A client that reads gets all changes."""
+    """Each would hold a separate page of the log, of 12 MB. A client that reads gets all changes."""
     start = team.read_newest_index()
     large: dict[str, Any] = {
         "metadata": {f"key-{number}": "x" * 490 for number in range(16)},
