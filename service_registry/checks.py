@@ -18,7 +18,7 @@ from service_registry.expiry.protection import RECENT_EXPIRY_SECONDS
 from service_registry.identity.issuer_client import is_trustworthy
 from service_registry.identity.key_set import SUPPORTED_ALGORITHMS
 
-# The path that marks the issuer of `make run`: it lets anybody sign in as anybody.
+# The path that marks the issuer of `make run`: it accepts every login without a password.
 DEVELOPMENT_ISSUER_PATH = "/development-issuer"
 BROKER_SCHEMES = {"memory", "redis", "rediss", "amqp", "amqps"}
 # libpq parses these numbers when it connects, and not before.

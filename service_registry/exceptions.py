@@ -23,7 +23,7 @@ class InvalidInput(RegistryError):
     """The request breaks the contract. `errors` names each field, and never its value."""
 
     code = "invalid"
-    detail = "The request does not keep to the contract; see errors."
+    detail = "The request breaks the contract; see errors."
 
     def __init__(self, errors: FieldErrors, detail: str | None = None) -> None:
         super().__init__(detail)
@@ -157,7 +157,7 @@ class IndexGone(RegistryError):
     """No row of the change log has this index: pruned, lost, or of another registry."""
 
     code = "index_gone"
-    detail = "The log does not hold this index any more; read the list again, and go on from its index."
+    detail = "The log does not contain this index any more; read the list again, and go on from its index."
 
 
 class HistoryGone(RegistryError):
@@ -240,4 +240,4 @@ class UnknownHost(RegistryError):
     """The Host header names a host that this registry does not serve."""
 
     code = "unknown_host"
-    detail = "This registry does not answer for this host."
+    detail = "This registry does not serve this host."

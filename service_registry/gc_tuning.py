@@ -2,9 +2,8 @@
 
 import gc
 
-# How many objects may be allocated before the youngest generation is collected, and how many collections of a
-# generation precede one of the next older. A cancelled request leaves a few kilobytes in cycles, so that at most some
-# ten megabytes wait for a collection.
+# The youngest generation is collected after 20,000 allocated objects, the next older after 5 collections of it, the
+# oldest after 2 of that. A cancelled request leaves a few kilobytes in cycles, so that at most some ten megabytes wait.
 THRESHOLDS = 20_000, 5, 2
 
 

@@ -137,8 +137,8 @@ class TerminalFormatter(logging.Formatter):
         name = "/".join(filter(None, map(members.get, ("namespace", "service_name", "instance_id"))))
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in members.get("outcomes", {}).items())
         duration = f"{members['duration_ms']:g} ms" if "duration_ms" in members else ""
-        words = (members["event"], name, outcomes, members.get("actor"), duration)
-        line = f"{members['time'][11:19]} {members['level']:<7} {'  '.join(filter(None, words))}"
+        parts = (members["event"], name, outcomes, members.get("actor"), duration)
+        line = f"{members['time'][11:19]} {members['level']:<7} {'  '.join(filter(None, parts))}"
         return f"{line}\n{members['exception']}" if "exception" in members else line
 
 

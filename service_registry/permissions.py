@@ -111,7 +111,7 @@ class PermissionCache:
     def refresh(self) -> None:
         """Read the permissions of the groups.
 
-        During an outage the last snapshot stays valid: nobody can change it in the database either.
+        During an outage the last snapshot stays valid: the database cannot change either.
 
         Raises NotMigrated where no group has permissions, because the last step of a migration creates the roles.
         """

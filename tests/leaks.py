@@ -4,8 +4,8 @@ It searches what pytest captured in all its processes, and the files that the st
 logs of servers. A token is recognized by its form and by its parts, which `note_token` records; metadata by a value
 that all shared factories use.
 
-What a worker captured in the phase of a test in which it crashed is lost and cannot be searched; such a run fails
-anyway.
+The output that a worker captured in the phase of a test in which it crashed is lost and cannot be searched; such a run
+fails anyway.
 """
 
 import os

@@ -27,7 +27,7 @@ FLOORS = (
     {"registry_project.asgi", "registry_project.celery", "registry_project.urls", "registry_project.wsgi"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
-# What `make run` brings along starts the registry as a process of its own. No other package imports it.
+# The development stack of `make run` starts the registry as a separate process. No other package imports it.
 DEVSTACK = "registry_project.devstack"
 DEVSTACK_MAY_IMPORT = {"checks", "registry_project.env", "registry_project.settings"}
 # Rooms that may not see a library, however low its floor.

@@ -33,12 +33,12 @@ def test_provision_replaces_the_owners(payments: Api, other_team: Api) -> None:
     [
         (["Web!", "--owner=team"], "NAME is not right: String should match"),
         (["web", "--owner="], "--owner is not right: String should have at least 1"),
-        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not hold the same owner twice."),
+        (["web", "--owner=a", "--owner=a"], "--owner is not right: must not contain the same owner twice."),
         (["web", "--owner=a", "--namespace=-"], "--namespace is not right"),
         (["web", "--owner=a", "--reason= "], "--reason is not right"),
         (
             ["web", "--owner=registry-services"],
-            "--owner is not right: is a role, or held by everybody: it cannot own services.",
+            "--owner is not right: is a role, or a group that every account has: it cannot own services.",
         ),
         (["web", *(f"--owner={number}" for number in range(9))], "--owner is not right: List should have at most 8"),
     ],

@@ -113,7 +113,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"type": "service", "name": "b", "owners": ["team", "registry-services"]}, "owners.1 is not right: is a role"),
     (
         {"type": "service", "name": "b", "owners": ["a", "a"]},
-        "owners is not right: must not hold the same owner twice.",
+        "owners is not right: must not contain the same owner twice.",
     ),
     ({"type": "instance", **registration("web", "x", port=0)}, "port is not right"),
     ({"type": "instance", **registration("nowhere", "x")}, "There is no service of this name"),

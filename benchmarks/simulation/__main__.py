@@ -9,7 +9,7 @@ from benchmarks.simulation.scenarios import Scenario, scenarios
 
 INTRODUCTION = """\
 Clients send a heartbeat every third of their TTL (30 s, unless it is named), and repeat a lost one only where the name
-says so. `false` counts expiries of live instances. The other columns are seconds from the last heartbeat of a dead
+includes it. `false` counts expiries of live instances. The other columns are seconds from the last heartbeat of a dead
 instance to its expiry: median, 99th percentile, maximum. Rows that begin with - are outside of what is promised.
 """
 HEAD = f"{'':<58} {'trials':>6} {'instances':>9} {'false':>6} {'p50':>6} {'p99':>6} {'max':>6}"

@@ -92,7 +92,7 @@ def cut_off_briefly(share: float, repeats: bool) -> Run:
 
 
 def cut_off_services(services: Services, count: int) -> Run:
-    """All clients of the first so many services."""
+    """Cut off all clients of the first `count` services."""
 
     def run(seed: int) -> Outcome:
         world = World(seed, services)

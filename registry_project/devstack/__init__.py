@@ -8,7 +8,7 @@ It is a separate Django app with the command `dev_token`. Production does not in
 
 
 class DevstackError(Exception):
-    """`make run` cannot go on.
+    """`make run` cannot continue.
 
     The text is one sentence for the person at the terminal.
     """

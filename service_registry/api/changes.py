@@ -40,7 +40,7 @@ class ChangeViewSet(ViewSet):
     )
     def list(self, request: Request) -> HttpResponse:
         caller = caller_of(request)
-        # Refused before the rest of the query is looked at: 403 goes before 400.
+        # Refused before the rest of the query is validated: 403 precedes 400.
         check_service_is_named(request.query_params.get("service"), caller)
         query = validate_query(ChangesQuery, request.query_params)
         after = cursors.decode_change(query.after)

@@ -40,7 +40,7 @@ def remove_trailing_slashes(result: dict[str, Any], **_context: Any) -> dict[str
 def parameters(model: type[BaseModel], *in_path: str) -> list[OpenApiParameter]:
     """Return the parameters of an operation, from the model of its path and query.
 
-    `in_path` names those that stand in the path.
+    `in_path` names those in the path.
     """
     properties = model.model_json_schema()["properties"]
     return [

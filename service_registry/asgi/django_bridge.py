@@ -1,7 +1,7 @@
 """Run Django behind the event loop: a whole body, one thread of a fixed pool.
 
 A slow client holds no thread while it sends or reads, and the database never sees more connections than the pool has
-threads. Django's own ASGI handler runs each request in a thread of its own making: with persistent connections it held
+threads. Django's own ASGI handler creates a thread for each request: with persistent connections it held
 76 connections after 3 s of load.
 """
 

@@ -48,7 +48,7 @@ class ClientWriter:
         self.send = send
         self.responses = responses
         self.seconds = responses.write_seconds
-        # On the monotonic clock: when the client last made progress, as far as the server's buffer tells.
+        # On the monotonic clock: when the client last made progress, as far as the server's buffer shows.
         self.progress_at = now()
         self.is_aborted = False
         self._deadline: asyncio.Timeout | None = None

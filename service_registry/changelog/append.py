@@ -50,7 +50,7 @@ class NewChange:
     """A change that is about to be appended.
 
     `instance_pk` is the row of the instance that is rendered into the change; this transaction must have locked its
-    lease. `reported` says that the reported status changed: while an override hides it, readers see no other status,
+    lease. `reported` means that the reported status changed: while an override hides it, readers see no other status,
     and the change becomes an update.
     """
 

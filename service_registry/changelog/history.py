@@ -89,7 +89,7 @@ def read_history(
 ) -> HistoryPage:
     """Return a page of the changes that match `query`, from the id `after` on.
 
-    A caller with `view_change` may ask for any changes; another caller for those of a service that it owns, in the
+    A caller with `view_change` may read all changes; another caller those of a service that it owns, in the
     namespaces in which it owns it. A page that has to search for matches may be short, or empty, although more follow.
 
     Other transactions append and prune meanwhile, and each statement has its own snapshot:

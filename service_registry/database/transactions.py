@@ -13,7 +13,7 @@ from service_registry.database.outages import is_lost_connection, sqlstate_of
 Result = TypeVar("Result")
 
 # A statement may take half a second longer than the longest wait for a lock. With equal limits both would end at the
-# same moment, and which of the two errors came first would decide what becomes of the rest of a batch. A process that
+# same moment, and which of the two errors came first would decide the outcome of the rest of a batch. A process that
 # is frozen between the change lock and its commit stops every other writer until the idle timeout ends its transaction.
 TIMEOUTS = """
 SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', %s, true),

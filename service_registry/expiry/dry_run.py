@@ -99,8 +99,8 @@ class Prediction:
             return "would expire"
         if self.decision.rule is None or self.decision.action == "wait":
             return "would wait, because enough protections end in one sweep"
-        verb = "is" if self.decision.action == "keep" else "would be"
-        return f"{verb} protected by the rule {self.decision.rule} until {self.protected_until}"
+        predicate = "is" if self.decision.action == "keep" else "would be"
+        return f"{predicate} protected by the rule {self.decision.rule} until {self.protected_until}"
 
     @property
     def protected_until(self) -> str | None:

@@ -105,14 +105,14 @@ class LeaseDecisions:
         """Decide on a page of due leases, and return how many it had.
 
         1. Lock them, with the whole condition repeated: a lease that was renewed since the count is not among them.
-        2. Decide on each by its row as locked, which nobody changes until the commit.
+        2. Decide on each by its row as locked, which cannot change until the commit.
         3. Expire or protect it, and append the changes.
         """
         leases = lock_due_leases(self.fleet, self.after, at_most, self.protection.endings_left > 0)
         decided = [(lease, self.decide(lease)) for lease in leases]
         expired = [(lease, decision) for lease, decision in decided if decision.expires]
         protected = [(lease, decision) for lease, decision in decided if decision.action == "protect"]
-        # A lease that another rule goes on protecting has its change already.
+        # A lease that a further rule protects has its change already.
         newly_protected = [(lease, decision) for lease, decision in protected if lease.due.protected_by is None]
         expire_leases([lease for lease, _ in expired])
         protect_leases(protected)

@@ -24,7 +24,7 @@ CLOCKS_DISAGREE_SECONDS = 2.0
 CLOCK_IS_WRONG_SECONDS = 10.0
 
 # Reads `r`, the registry's state. A clock that has been set back restarts the window with the next pulse. Until then
-# heartbeats may be dated in the future, and no lease is judged by them.
+# heartbeats may be dated in the future, and decide about no lease.
 IS_OBSERVED = f"""r.id = 1 AND r.observed_at > statement_timestamp() - interval '{OBSERVATION_GAP_SECONDS} seconds'
     AND r.observed_at < statement_timestamp() + interval '{OBSERVATION_GAP_SECONDS} seconds'"""
 # Leases expire, and are purged, while heartbeats can be received and expiry is not suspended.
@@ -102,7 +102,7 @@ class Pulse:
 
         1. Take this process's lock: the pulse and the sweep that it runs would each take the other's reading for its
            own earlier one, and see a jump between them.
-        2. Read the database's clock beside this process's clocks, to tell a jump of either from a slow response.
+        2. Read the database's clock beside this process's clocks, to distinguish a jump of either from a slow response.
         3. In one statement, move `observed_at`, and restart the window after a gap or a jump. Two processes that pulse
            at once meet at the row: the second decides by what the first wrote, so that only one restarts the window. A
            sweep that is running reads the new window with its next page.

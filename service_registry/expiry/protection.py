@@ -18,8 +18,8 @@ from service_registry.choices import Rule
 LATE_AFTER = 0.7
 # An expiry is counted for this long, unless the instance recovers.
 RECENT_EXPIRY_SECONDS = 60
-# In a fleet below this size the registry can hardly tell the end of the fleet from a fault on the way to it. Protection
-# is short there.
+# In a fleet below this size the registry can hardly distinguish the end of the fleet from a fault on the way to it.
+# Protection is short there.
 SMALL_FLEET = 20
 ALL_LATE_MINIMUM = 3
 SERVICE_MINIMUM = 5
@@ -37,7 +37,7 @@ def grace_seconds(ttl_seconds: int) -> float:
 class Limits:
     """The limits that operators set.
 
-    Fractions are shares of the leases that a due lease is judged with.
+    Fractions are shares of the leases that a due lease is compared with.
     """
 
     suspension_max_seconds: int = 3600
@@ -170,7 +170,7 @@ class Decision:
 class Protection:
     """The protection rules, applied to the counts of one sweep.
 
-    It is asked for each lease that was due when the sweep counted.
+    Called for each lease that was due when the sweep counted.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class RunningCounts:
     def count_capped(self, limit: float) -> float:
         """Return the fleet's count, with what each service adds to it capped.
 
-        A service counts for at most half of `limit` or half of its own leases, whichever is more. `limit` only grows,
+        A service counts for at most half of `limit` or half of its leases, whichever is more. `limit` only grows,
         so a service that is below its cap need not be looked at again.
         """
         cap = limit / 2

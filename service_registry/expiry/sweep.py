@@ -63,7 +63,7 @@ def sweep(between: Callable[[], object] = do_nothing) -> Report:
     rolls the transaction back.
 
     Args:
-        between: called after each transaction. A web process passes its pulse, so that a long sweep of its own is no
+        between: called after each transaction. A web process passes its pulse, so that a long sweep is no
             gap in the observation window.
     """
     began = time.perf_counter()

@@ -93,7 +93,7 @@ def classify(error: Exception) -> tuple[int, str, str]:
     if type(error) in STATUS_BY_ERROR:
         return STATUS_BY_ERROR[type(error)], str(getattr(error, "code", "invalid")), str(error)
     if isinstance(error, DataError | UnreadablePostError | SuspiciousOperation):
-        return 400, "invalid", "The request holds a value that cannot be stored, or its body was cut short."
+        return 400, "invalid", "The request contains a value that cannot be stored, or its body was cut short."
     if is_outage(error):
         return 503, "unavailable", UNAVAILABLE
     return 500, "internal", "The registry failed; find the failure in its log by the request id."
@@ -110,8 +110,8 @@ def optional_member(error: Exception, name: str) -> Any:
 def headers_for_error(status: int, error: Exception) -> dict[str, str]:
     """Return the headers that go with an error.
 
-    They are a challenge with 401, and `Retry-After` with 429 and 503. A compressed body is told which coding is
-    accepted (RFC 9110, section 12.5.3).
+    They are a challenge with 401, and `Retry-After` with 429 and 503. The refusal of a compressed
+    body names the accepted coding (RFC 9110, section 12.5.3).
     """
     if status == 401:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"'}

@@ -68,7 +68,7 @@ def model_or_error(model: type[Model], document: Any) -> Model | InvalidInput:
 def validate_query(model: type[Model], query: QueryDict, **path_parameters: Any) -> Model:
     """Return the model of a query string and of parameters in the path.
 
-    Raises InvalidInput. Only fields that hold a list may stand more than once. `metadata.KEY=VALUE` is collected in
+    Raises InvalidInput. Only list fields may be repeated. `metadata.KEY=VALUE` is collected in
     the field `metadata`.
     """
     repeatable = repeatable_parameters(model)
@@ -77,7 +77,7 @@ def validate_query(model: type[Model], query: QueryDict, **path_parameters: Any)
         if name in path_parameters or name == "metadata":
             raise InvalidInput.of_field(field_path([name]), "extra_forbidden", "is no parameter")
         if name not in repeatable and len(values) > 1:
-            raise InvalidInput.of_field(field_path([name]), "repeated", "must stand once")
+            raise InvalidInput.of_field(field_path([name]), "repeated", "must not be repeated")
         if name.startswith("metadata."):
             document.setdefault("metadata", {})[name.removeprefix("metadata.")] = values[0]
         else:

@@ -86,7 +86,7 @@ class KeyProvider:
         self.limits = limits
         self.stored = stored
         self._fetched_keys: FetchedKeys | None = None
-        # Guards the attributes below. No thread holds it during a request to the issuer or the database.
+        # Guards the attributes below. No thread has it during a request to the issuer or the database.
         self._changed = threading.Condition()
         self._started_at: float | None = None
         self._stopping = False

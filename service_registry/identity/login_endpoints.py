@@ -19,7 +19,7 @@ MAX_CONCURRENT = 2
 class LoginEndpoints:
     """The endpoints of the configured issuer, by discovery at a login.
 
-    Anybody can begin a login, and an issuer that hangs must not block all threads of the process: at most
+    Every visitor can begin a login, and an issuer that hangs must not block all threads of the process: at most
     MAX_CONCURRENT logins wait for it, and others fail at once.
     """
 

@@ -146,7 +146,7 @@ def select_key(header: dict[str, Any], trusted: TrustedIssuer, keys: KeyProvider
     """Return the key with the id and the algorithm of the header, and its key set.
 
     Raises TokenInvalid, KeysUnavailable, jwt.InvalidAlgorithmError. `jku`, `x5u`, `jwk` and `x5c` (RFC 7515, 4.1) are
-    ignored: a token cannot say which key to trust.
+    ignored: a token cannot choose the key to trust.
     """
     kid, algorithm = header.get("kid"), header.get("alg")
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARACTERS:

@@ -59,9 +59,9 @@ def submissions_of(caller: Caller, items: Sequence[Item]) -> list[Submission[Ite
     return list(map(Submission, items, repeat(caller)))
 
 
-# The columns of a batch go to PostgreSQL as joined strings, which it splits at once. Names hold no control characters,
-# so that two of these can separate them. psycopg writes an array of 500 element by element, which took as long as the
-# statement itself.
+# The columns of a batch go to PostgreSQL as joined strings, which it splits at once. Names contain no control
+# characters, so that two of these can separate them. psycopg writes an array of 500 element by element, which took as
+# long as the statement itself.
 SEPARATOR, SET_SEPARATOR = "\x1f", "\x1e"
 
 

@@ -77,7 +77,7 @@ def deregister_distinct(
     1. Lock the instances, then their leases. A heartbeat or sweep under way ends before, or finds no row afterwards.
     2. Check each item by the locked rows.
     3. Delete, then append under the change lock.
-    4. After the commit, ask the log about the items without a row. It has what a concurrent call has just deleted.
+    4. After the commit, read the log for the items without a row. It has what a concurrent call has just deleted.
     """
     with write_transaction(lock_timeout="3s"):
         rows = lock_rows(items, caller)

@@ -29,7 +29,7 @@ from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBER
 class Renewed(NamedTuple):
     """A renewed lease.
 
-    `status` is effective. `recovered` says that the instance had expired and is listed again, `changed` that readers
+    `status` is effective. `recovered` means that the instance had expired and is listed again, `changed` that readers
     see a difference.
     """
 
@@ -122,7 +122,7 @@ def renew_or_explain(submissions: Sequence[Submission[Heartbeat]], lock_timeout:
     """Renew the leases that exist, and explain by the log why others do not.
 
     1. Renew, in one transaction.
-    2. Ask the log about the items without a row.
+    2. Read the log for the items without a row.
     3. Renew once more those that have registered between 1 and 2.
     """
     outcomes = renew_and_report(submissions, lock_timeout)

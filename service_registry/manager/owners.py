@@ -21,7 +21,7 @@ from service_registry.schemas import ServiceOwners
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """The owners that a service has now. `created` says that it did not exist before."""
+    """The owners that a service has now. `created` means that it did not exist before."""
 
     created: bool
     owners: list[str]
@@ -30,7 +30,7 @@ class Owned:
 def set_owners(items: Sequence[ServiceOwners], caller: Caller) -> list[Owned | RegistryError]:
     """Set the owners of services, and create those that do not exist.
 
-    One transaction per item. Other outcome: InvalidInput, for a group that is a role or that everybody holds, as
+    One transaction per item. Other outcome: InvalidInput, for a group that is a role or that every account has, as
     its members would all own the service.
     """
     return [refuse_common_groups(item) or with_retries(partial(set_owners_of, item, caller)) for item in items]
@@ -39,7 +39,7 @@ def set_owners(items: Sequence[ServiceOwners], caller: Caller) -> list[Owned | R
 def refuse_common_groups(item: ServiceOwners) -> InvalidInput | None:
     for position, owner in enumerate(item.owners):
         if permission_cache.is_role(owner) or is_ignored(owner):
-            message = "is a role, or held by everybody: it cannot own services"
+            message = "is a role, or a group that every account has: it cannot own services"
             return InvalidInput.of_field(f"owners.{position}", "no_team", message)
     return None
 
@@ -82,11 +82,11 @@ def append(item: ServiceOwners, caller: Caller, kind: ChangeKind, evidence: dict
 def delete_service(namespace: str, name: str, reason: str | None, caller: Caller) -> RegistryError | None:
     """Delete a service without instances, and its overrides, in one transaction.
 
-    The name stays reserved for the last owners, because whoever takes a freed name receives the callers of the old
-    service.
+    The name stays reserved for the last owners, because a team that took a freed name would receive the callers of the
+    old service.
 
     1. Lock the service, so that registrations of new instances wait, and find no service afterwards.
-    2. Look for instances in a statement of its own, which sees those that were registered while 1 waited.
+    2. Look for instances in a separate statement, which sees those that were registered while 1 waited.
     """
     with write_transaction(lock_timeout="3s"):
         service = Service.objects.select_for_update().filter(namespace=namespace, name=name).first()

@@ -23,7 +23,7 @@ from service_registry.schemas import Registration
 class Registered:
     """A listed instance as readers see it, with its lease.
 
-    `created` says that its row is new.
+    `created` means that its row is new.
     """
 
     created: bool

@@ -67,7 +67,7 @@ WITH wanted AS MATERIALIZED (SELECT service_id, instance_id FROM {INSTANCE} WHER
 SELECT count(*) FROM leased
 """
 
-# Locks nothing. It is a statement of its own, which sees what was written while LOCK waited.
+# Locks nothing. It is a separate statement, which sees what was written while LOCK waited.
 MATCH_AGAIN = (
     f"SELECT i.id, {COLUMNS} FROM {SELECTED_ROWS} WHERE i.id = ANY (%(pks)s::bigint[]) AND {SELECTED} ORDER BY i.id"
 )

@@ -29,7 +29,7 @@ FOR NO KEY UPDATE OF i
 class ReportHistory:
     """What an instance has reported so far.
 
-    `minute_over` says that the minute in which its changes were counted has passed.
+    `minute_over` means that the minute in which its changes were counted has passed.
     """
 
     reported: str

@@ -23,7 +23,7 @@ MATCHES = f"""({EFFECTIVE_STATUS} = ANY (%(statuses)s) AND {STATE_NAME} = ANY (%
 class ResolvedFilters:
     """The parameters of MATCHES.
 
-    `narrowed` says that the query names at least one filter.
+    `narrowed` means that the query names at least one filter.
     """
 
     parameters: dict[str, Any]

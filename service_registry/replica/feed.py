@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 LOAD_SPREAD_SECONDS = 2.0
-# How often a thread that waits for the event loop checks whether the process ends.
+# The interval at which a thread that waits for the event loop checks whether the process ends.
 STOP_CHECK_SECONDS = 1.0
 CHANNEL = "service_registry_changes"
 
@@ -129,12 +129,12 @@ class Feed:
         2. Let the event loop apply the page, and wait for it: the next page must not come before subscribers have
            this one. If applying fails, the replica is loaded again.
         3. A full page is not the end of the log. Readers that wait for the end keep waiting: an index from the next
-           page would look like one that the log does not hold.
+           page would look like one that the log does not contain.
         """
         assert self.at is not None, "loaded before"
         changes = read_changes(connection, *self.at, CHANGES_PER_PAGE, began - self.read_at)
         if changes is None:
-            logger.warning("The log no longer holds %s: loading the catalogue again.", self.at[0])
+            logger.warning("The log no longer contains %s: loading the catalogue again.", self.at[0])
             self.at = None
             self.run_on_loop(self.hub.resync)
             return CHANGES_PER_PAGE

@@ -13,7 +13,7 @@ from service_registry.replica.subscribers import EndReason, Subscribers
 
 # The feed polls ten times a second: after this long without an answer the database is down, or nearly so.
 STALE_AFTER_SECONDS = 1.5
-# How long a reader waits for the feed to reach what this process has just committed.
+# The time that a reader waits for the feed to reach what this process has just committed.
 CATCH_UP_SECONDS = 1.0
 
 
@@ -30,7 +30,7 @@ class Hub:
         self.buffer = ChangeBuffer(0, "")
         self.subscribers = Subscribers()
         self.stopping = False
-        # How often the replica was discarded because the log did not continue it.
+        # The number of times that the replica was discarded because the log did not continue it.
         self.resyncs = 0
         # On the monotonic clock: when the feed sent the last query that reached the end of the log.
         self.read_at = -math.inf
@@ -54,10 +54,10 @@ class Hub:
 
         Args:
             changes: the changes after the last one that is known.
-            queried_at: when the page was queried, on the monotonic clock: from then on the log may hold more. None when
-                the log already holds more; readers that wait for the end of the log keep waiting.
+            queried_at: when the page was queried, on the monotonic clock: from then on the log may contain more. None
+                when the log already contains more; readers that wait for the end of the log keep waiting.
 
-        Raises whatever fails, after discarding the replica: it may hold half a change, which must not be read.
+        Raises whatever fails, after discarding the replica: it may contain half a change, which must not be read.
         """
         try:
             self.apply_changes(changes)
@@ -112,9 +112,9 @@ class Hub:
         A commit that does not arrive within a second is left out. While the database is down it is returned as
         it was last.
 
-        1. Note the commit that has not been read, then ask for everything that the log holds.
-        2. If the log has been read to its end since and does not hold the commit, a failover has lost it: stop waiting
-           for it. A later commit that was noted meanwhile is still waited for.
+        1. Note the commit that has not been read, then wait for everything that the log contains.
+        2. If the log has been read to its end since and does not contain the commit, a failover has lost it: stop
+           waiting for it. A later commit that was noted meanwhile is still waited for.
         """
         deadline = time.monotonic() + CATCH_UP_SECONDS
         while self.replica and self.replica.pk < (committed := self.committed_pk) and time.monotonic() < deadline:

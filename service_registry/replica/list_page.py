@@ -10,7 +10,7 @@ from service_registry.queries.filters import LISTED_STATES, name_matches, resolv
 from service_registry.replica.store import Replica, ServiceEntry, filter_documents
 from service_registry.schemas import ListQuery
 
-# How much of the replica is copied at once on the event loop: less than a millisecond's work.
+# The part of the replica that is copied at once on the event loop: less than a millisecond's work.
 SERVICES_PER_PART = 200
 INSTANCES_PER_PART = 2000
 

@@ -30,8 +30,8 @@ from service_registry.sql import (
 # MB.
 ROWS_PER_FETCH = 200
 
-# Index and data come from one snapshot. A snapshot that holds a change holds all changes before it, because each is
-# committed before the next one gets its id.
+# Index and data come from one snapshot. A snapshot that contains a change contains all changes before it, because each
+# is committed before the next one gets its id.
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NEWEST_INDEX = f"SELECT mark || '-' || id, id FROM {CHANGE} ORDER BY id DESC LIMIT 1"
 SERVICES = f"""
@@ -51,9 +51,9 @@ FEED_COLUMNS = f"""
 CASE WHEN c.kind IN {literals(OWNER_KINDS)} THEN c.evidence->'owners' END
 """
 CHANGES_AFTER = f"""
--- Locks nothing. The first column says whether the log still holds everything after the row. What was written after the
--- log had been read to its end is younger than that reading, and not pruned as long as the reading is younger than the
--- pruning's cutoff.
+-- Locks nothing. The first column is whether the log still contains everything after the row. What was written after
+-- the log had been read to its end is younger than that reading, and not pruned as long as the reading is younger than
+-- the pruning's cutoff.
 SELECT {IS_WHOLE_AFTER} OR statement_timestamp() - make_interval(secs => %(read_before)s) >= {PRUNED_BEFORE},
     {FEED_COLUMNS}
 FROM {CHANGE} c WHERE c.id >= %(pk)s ORDER BY c.id LIMIT %(limit)s
@@ -152,5 +152,5 @@ def build_change(row: Sequence[Any]) -> Change:
 
 
 def build_entry(document: str, status: str, state: str) -> InstanceEntry:
-    """Status and state are interned: a few words are shared by all instances."""
+    """Status and state are interned: a few strings are shared by all instances."""
     return InstanceEntry(document.encode(), intern(status), intern(state))

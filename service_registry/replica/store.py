@@ -27,7 +27,7 @@ class InstanceEntry(NamedTuple):
 class ServiceEntry:
     """A service and its instances.
 
-    `index` names its last change; it is None when the log holds none of the service.
+    `index` names its last change; it is None when the log contains none of the service.
     """
 
     owners: tuple[str, ...]
@@ -139,7 +139,7 @@ class Replica:
     def apply(self, change: Change) -> None:
         """Apply the next change. To apply it twice does no harm.
 
-        Each change holds its whole instance.
+        Each change contains its whole instance.
         """
         if change.service_key is not None:
             self.apply_to_service(change, change.service_key)

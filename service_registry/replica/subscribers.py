@@ -13,7 +13,7 @@ from service_registry import metrics
 from service_registry.replica.events import ChangeEvent
 from service_registry.replica.store import Change
 
-# How many bytes of events may be pending for a subscriber: more than one page of the log can have, so that a page alone
+# The bytes of events that may be pending for a subscriber: more than one page of the log can have, so that a page alone
 # ends no subscriber that takes its events.
 BACKLOG_BYTES = 32 * 1024 * 1024
 

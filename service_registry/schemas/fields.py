@@ -131,7 +131,7 @@ Epoch = Annotated[int, Field(ge=1, le=2**53, description="The epoch from the res
 def refuse_repeats(what: LiteralString) -> AfterValidator:
     def check(texts: list[str]) -> list[str]:
         if len(set(texts)) != len(texts):
-            raise PydanticCustomError("not_distinct", f"must not hold the same {what} twice")
+            raise PydanticCustomError("not_distinct", f"must not contain the same {what} twice")
         return texts
 
     return AfterValidator(check)

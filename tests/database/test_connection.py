@@ -21,7 +21,7 @@ def test_statement_past_the_deadline_is_abandoned_and_cancelled(short_deadline: 
         execute("SELECT pg_sleep(30)")
     assert isinstance(caught.value.__cause__, DatabaseUnresponsive)
     connection.close_if_unusable_or_obsolete()
-    wait_for(lambda: read_count(SLEEPERS) == 0)  # a server that accepts the cancellation is not silent
+    wait_for(lambda: read_count(SLEEPERS) == 0)  # a server that accepts the cancellation is not frozen
 
 
 def test_statement_past_the_deadline_in_a_transaction_leaves_the_breaker_closed(short_deadline: None) -> None:

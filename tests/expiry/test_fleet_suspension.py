@@ -126,7 +126,7 @@ def test_first_heartbeat_ends_the_suspension_and_restarts_the_window(
 
 
 def test_late_sweep_restarts_the_window_at_the_heartbeat(payments: Api) -> None:
-    """When a sweep looks plays no part. All leases are due by the new window, and are decided on at once."""
+    """The moment of a sweep makes no difference. All leases are due by the new window, and are decided on at once."""
     ids = suspended_fleet(payments)
     ageing.age_suspension(200)
     set_heartbeat_age(40, ids[:1])

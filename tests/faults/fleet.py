@@ -1,6 +1,6 @@
 """A fleet of instances: each host sends heartbeats for its own every ttl/3 +-10 %.
 
-What got no response or a 503 is repeated after a second, as the contract says.
+A request without a response, or with a 503, is repeated after a second, as the contract requires.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Host:
 
 @dataclass
 class Fleet:
-    """Hosts on an event loop in a thread of their own.
+    """Hosts on an event loop in a separate thread.
 
     Arguments:
         ports: of the web processes; each host calls one after the other, as through a load balancer.

@@ -95,7 +95,7 @@ def test_heartbeat_during_a_frozen_sweep_prevents_expiry(tmp_path: Path) -> None
 
 
 def start_sweeper(registry: Registry) -> int:
-    """Start a process that sweeps all the time, on a connection with a name of its own. Returns its id."""
+    """Start a process that sweeps all the time, on a connection with a separate name. Returns its id."""
     url = f"{registry.postgres.url}?application_name={SWEEPER}"
     command = [sys.executable, "-m", "tests.faults.sweeper", "0.1"]
     registry.started.append(subprocess.Popen(command, env=registry.environment | {"DATABASE_URL": url}, cwd=ROOT))

@@ -1,4 +1,4 @@
-"""What a hub counts as read, and how long its readers wait."""
+"""A hub's position in the log, and the waits of its readers."""
 
 import asyncio
 import time

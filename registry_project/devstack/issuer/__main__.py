@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="loopback port to listen on")
     arguments = parser.parse_args()
     if not env.flag("DEBUG"):
-        raise ImproperlyConfigured("it lets anybody sign in as anybody, and runs with DEBUG=true only.")
+        raise ImproperlyConfigured("it accepts every login without a password, and runs with DEBUG=true only.")
     Server(arguments.port, env.data_directory(), env.text("OIDC_AUDIENCE", "service-registry")).serve_forever()
 
 

@@ -190,7 +190,7 @@ def check_authorization(form: Form) -> None:
     if form.get("code_challenge_method") != "S256" or not form.get("code_challenge"):
         raise OAuthError("invalid_request", "PKCE is required: a code_challenge with code_challenge_method S256.")
     if form.get("prompt") == "none":
-        raise OAuthError("login_required", "Nobody is signed in: each login asks for a person.")
+        raise OAuthError("login_required", "No user is signed in: each login needs a person.")
 
 
 def authorization(form: Form, person: Person) -> codes.Authorization:

@@ -54,7 +54,7 @@ class Discovery:
             return await self.read_database(request, query)
         if (query.namespace, query.name) not in replica.services:
             # Another process may have created it a moment ago: the log is read to its end before it is unknown. Where
-            # that takes too long, the database is asked, as long as the replica is not known to be stale.
+            # that takes too long, the database is queried, as long as the replica is not known to be stale.
             if not await self.hub.catch_up() and self.hub.stale_seconds is None:
                 return await self.read_database(request, query)
             replica = self.hub.replica or replica

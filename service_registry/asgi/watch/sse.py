@@ -26,7 +26,7 @@ WRITE_BYTES = 64 * 1024
 HEADERS: Headers = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
-    # nginx would buffer the response and hold events back.
+    # nginx would buffer the response and delay events.
     (b"x-accel-buffering", b"no"),
 ]
 TOKEN_EXPIRED_EVENT = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
@@ -128,7 +128,7 @@ class EventStream:
     async def wait(self) -> None:
         """Wait for a change, at most until the next `sync` event is due.
 
-        The first `sync` says that all earlier changes have been sent, each later one that none came for a while.
+        The first `sync` means that all earlier changes have been sent, a later one that none came for a while.
         """
         seconds = self.sync_at - now()
         if seconds > 0:

@@ -28,7 +28,7 @@ class WriteHandler(Generic[Item, Done]):
     """Answers one operation.
 
     A single object joins the micro-batch of the operation, if it has one; an array is a batch already and runs on a
-    thread of its own.
+    separate thread.
 
     Arguments:
         threads: where arrays run.

@@ -24,7 +24,7 @@ MAX_QUEUED = 5_000
 MAX_QUEUED_PER_INSTANCE = 16
 QUEUE_SECONDS = 10
 LOCK_NOT_AVAILABLE = "55P03"
-# How long a batch waits for a locked row, and how long once it is known that one of its rows is locked.
+# The lock timeout of a batch, and that of its parts once it is known that one of its rows is locked.
 LOCK_TIMEOUT, LOCK_TIMEOUT_IN_HALVES = "1s", "250ms"
 
 

@@ -20,7 +20,7 @@ class ServiceRow:
 class ExistingRow:
     """The state of an instance that was registered before, as locked.
 
-    `pending` says that a reported status waits for the end of the minute.
+    `pending` means that a reported status waits for the end of the minute.
     """
 
     expired: bool
