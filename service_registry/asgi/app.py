@@ -76,6 +76,8 @@ class Application:
             await self.process.run_lifespan(receive, send)
         elif scope["type"] == "http":
             await self.dispatch(scope, receive, send)
+        else:
+            await refuse_websocket(receive, send)
 
     async def dispatch(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Find the route by method and path, with or without a trailing slash.
@@ -142,3 +144,12 @@ async def livez(_request: Request) -> Response:
     A restart would not help a process whose threads wait for the database.
     """
     return Response(200, b'{"status": "ok"}')
+
+
+async def refuse_websocket(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Refuse the handshake, which the server answers with 403.
+
+    Without a refusal it would answer 500, where it has a library for WebSockets.
+    """
+    await receive()
+    await send({"type": "websocket.close", "code": 1000, "reason": None})

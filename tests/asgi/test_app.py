@@ -3,10 +3,10 @@
 import asyncio
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
 
 from service_registry.asgi.app import Application, Route
 from service_registry.asgi.auth import Authenticator
@@ -128,6 +128,21 @@ def test_everything_else_reaches_django(application: Application, slash: str) ->
         django.calls = 0
         send(application, request_scope(method, path + slash, {"Host": "localhost"}))
         assert (len(handler.requests), django.calls) == (0, 1), (method, path)
+
+
+def test_websocket_is_refused(application: Application) -> None:
+    """With wsproto, which only developers install, uvicorn answers 500 for an application that says nothing."""
+    sent: list[ASGISendEvent] = []
+
+    async def connect() -> ASGIReceiveEvent:
+        return {"type": "websocket.connect"}
+
+    async def note(message: ASGISendEvent) -> None:
+        sent.append(message)
+
+    scope = request_scope("GET", "/registry/watch", {"Host": "localhost"}) | {"type": "websocket", "subprotocols": []}
+    asyncio.run(application(cast(Scope, scope), connect, note))
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 def test_path_with_an_empty_segment_reaches_django(application: Application) -> None:
