@@ -193,6 +193,8 @@ class Override(models.Model):
     reason = models.TextField()
     actor = models.TextField()
     until = models.DateTimeField(null=True)
+    # An operator keeps an instance out in this way: its owners can neither change nor clear the override.
+    by_operator = models.BooleanField(db_default=False)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -17,6 +17,7 @@ from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
 from service_registry.queries import catalogue
 from service_registry.schemas import (
+    ClearOverrideQuery,
     InstanceByIdQuery,
     InstanceOverride,
     InstanceQuery,
@@ -24,6 +25,7 @@ from service_registry.schemas import (
     OverriddenInstance,
     OverrideRequest,
 )
+from service_registry.schemas.requests import InstanceKey
 
 
 class InstanceViewSet(ViewSet):
@@ -83,13 +85,15 @@ class InstanceViewSet(ViewSet):
     @extend_schema(
         operation_id="clear_override",
         summary="Clear the override of an instance",
-        parameters=parameters(InstanceQuery, "service_name", "instance_id"),
+        description="An override that was set with `operate_instance` can be cleared only with it.",
+        parameters=parameters(ClearOverrideQuery, "service_name", "instance_id"),
         responses={200: OverriddenInstance, **problems(404)},
     )
     def clear_status(self, request: Request, **key: str) -> Response:
-        return self.override(request, validate_query(InstanceQuery, request.query_params, **key), {})
+        query = validate_query(ClearOverrideQuery, request.query_params, **key)
+        return self.override(request, query, {"reason": query.reason})
 
-    def override(self, request: Request, query: InstanceQuery, values: dict[str, Any]) -> Response:
-        key = query.model_dump()
-        done = result(*manager.override([InstanceOverride(**key, **values)], caller_of(request)))
-        return Response({**key, "override": done.override, "instance": done.instance})
+    def override(self, request: Request, key: InstanceKey, values: dict[str, Any]) -> Response:
+        names = {"namespace": key.namespace, "service_name": key.service_name, "instance_id": key.instance_id}
+        done = result(*manager.override([InstanceOverride(**names, **values)], caller_of(request)))
+        return Response({**names, "override": done.override, "instance": done.instance})

@@ -12,7 +12,7 @@ from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
-from service_registry.exceptions import InvalidInput, NotOwner, RegistryError, ServiceNotFound
+from service_registry.exceptions import InvalidInput, NotOwner, PermissionMissing, RegistryError, ServiceNotFound
 from service_registry.manager.batch import key_of, run_batch
 from service_registry.manager.locking import lock_instances
 from service_registry.models import Override
@@ -35,13 +35,14 @@ class Overridden:
 class LockedRow:
     """An item's service and instance, as locked.
 
-    `until_ahead` is False for a time that has passed.
+    `until_ahead` is False for a time that has passed; `by_operator` is True for an override that an operator has set.
     """
 
     service_pk: int
     owners: list[str]
     instance_pk: int | None
     until_ahead: bool
+    by_operator: bool
 
 
 LOCK = f"""
@@ -64,25 +65,28 @@ wanted AS MATERIALIZED (
 ),
 {lock_instances("NO KEY UPDATE")}
 SELECT item.position - 1, service.id, service.owners, leased.instance_id,
-    COALESCE(item.until > statement_timestamp(), true)
+    COALESCE(item.until > statement_timestamp(), true), COALESCE(current.by_operator, false)
 FROM item
 JOIN service ON service.namespace = item.namespace AND service.name = item.service_name
 LEFT JOIN locked ON locked.service_id = service.id AND locked.instance_id = item.instance_id
 LEFT JOIN leased ON leased.instance_id = locked.id
+LEFT JOIN {OVERRIDE} current ON current.service_id = service.id AND current.instance_id = item.instance_id
 """
 
 # The ORM's upsert can neither order its rows nor leave an equal row alone.
 SET = f"""
--- Locks overrides, in the order of their keys. An override that does not differ is not written.
-INSERT INTO {OVERRIDE} AS o (service_id, instance_id, status, reason, actor, until)
-SELECT item.service_id, item.instance_id, item.status, item.reason, item.actor, item.until
+-- Locks overrides, in the order of their keys. An override that does not differ is not written, nor is one that an
+-- operator has set meanwhile written by an owner.
+INSERT INTO {OVERRIDE} AS o (service_id, instance_id, status, reason, actor, until, by_operator)
+SELECT item.service_id, item.instance_id, item.status, item.reason, item.actor, item.until, item.by_operator
 FROM jsonb_to_recordset(%s) AS item(service_id bigint, instance_id text, status text, reason text, actor text,
-    until timestamptz)
+    until timestamptz, by_operator boolean)
 ORDER BY item.service_id, item.instance_id
 ON CONFLICT (service_id, instance_id) DO UPDATE
 SET status = excluded.status, reason = excluded.reason, actor = excluded.actor, until = excluded.until,
-    created_at = statement_timestamp()
-WHERE (o.status, o.reason, o.until) IS DISTINCT FROM (excluded.status, excluded.reason, excluded.until)
+    by_operator = excluded.by_operator, created_at = statement_timestamp()
+WHERE (excluded.by_operator OR NOT o.by_operator) AND (o.status, o.reason, o.until, o.by_operator)
+    IS DISTINCT FROM (excluded.status, excluded.reason, excluded.until, excluded.by_operator)
 RETURNING o.service_id, o.instance_id
 """
 
@@ -102,7 +106,8 @@ def override(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridd
     """Set the overrides of instances, or clear those of items whose `status` is None.
 
     An override belongs to a service and an instance id; the instance need not exist. Other outcomes: ServiceNotFound,
-    NotOwner, InvalidInput (a time that has passed, a repeated key).
+    NotOwner, PermissionMissing (an operator has set the override), InvalidInput (a time that has passed, a repeated
+    key).
     """
     return run_batch(items, lambda distinct: override_distinct(distinct, caller))
 
@@ -122,7 +127,7 @@ def override_distinct(items: Sequence[InstanceOverride], caller: Caller) -> list
             check_item(rows.get(position), caller) for position in range(len(items))
         ]
         accepted = {position: rows[position] for position, outcome in enumerate(outcomes) if outcome is None}
-        changed = set_overrides(items, accepted, caller) | clear_overrides(items, accepted)
+        changed = set_overrides(items, accepted, caller) | clear_overrides(items, accepted, caller)
         for position, overridden in zip(accepted, read_overridden(items, accepted), strict=True):
             outcomes[position] = overridden
         changelog.append_changes(
@@ -152,6 +157,8 @@ def check_item(row: LockedRow | None, caller: Caller) -> RegistryError | None:
         return NotOwner()
     if not row.until_ahead:
         return InvalidInput.of_field("until", "past", "must be a time in the future")
+    if row.by_operator and not caller.may("operate_instance"):
+        return PermissionMissing("operate_instance")
     return None
 
 
@@ -169,6 +176,7 @@ def set_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow],
             "reason": items[position].reason,
             "actor": caller.actor,
             "until": until.isoformat() if (until := items[position].until) else None,
+            "by_operator": caller.may("operate_instance"),
         }
         for position, row in rows.items()
         if items[position].status
@@ -180,10 +188,10 @@ def set_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow],
         return set(cursor.fetchall())
 
 
-def clear_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow]) -> Keys:
+def clear_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow], caller: Caller) -> Keys:
     """Delete the overrides of items without a status; return the deleted keys.
 
-    They are locked in the order of their keys.
+    They are locked in the order of their keys. One that an operator has set meanwhile is left to operators.
     """
     keys = [
         Q(service_id=row.service_pk, instance_id=items[position].instance_id)
@@ -193,6 +201,8 @@ def clear_overrides(items: Sequence[InstanceOverride], rows: dict[int, LockedRow
     if not keys:
         return set()
     overrides = Override.objects.filter(Q(*keys, _connector=Q.OR)).order_by("service_id", "instance_id")
+    if not caller.may("operate_instance"):
+        overrides = overrides.filter(by_operator=False)
     cleared = {override.pk: (override.service_id, override.instance_id) for override in overrides.select_for_update()}
     Override.objects.filter(pk__in=cleared).delete()
     return set(cleared.values())

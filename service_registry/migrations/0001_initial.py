@@ -191,6 +191,7 @@ class Migration(migrations.Migration):
                 ('reason', models.TextField()),
                 ('actor', models.TextField()),
                 ('until', models.DateTimeField(null=True)),
+                ('by_operator', models.BooleanField(db_default=False)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('service', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='overrides', to='service_registry.service')),
             ],

@@ -3,6 +3,7 @@
 from service_registry.schemas.fields import ARRAY_LIMIT
 from service_registry.schemas.queries import (
     ChangesQuery,
+    ClearOverrideQuery,
     DiscoveryQuery,
     EmptyQuery,
     InstanceByIdQuery,
@@ -50,6 +51,7 @@ __all__ = [
     "Change",
     "ChangePage",
     "ChangesQuery",
+    "ClearOverrideQuery",
     "Deregistration",
     "Deregistrations",
     "DiscoveryQuery",

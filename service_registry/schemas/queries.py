@@ -146,5 +146,11 @@ class InstanceByIdQuery(Shape):
     instance_id: InstanceId
 
 
+class ClearOverrideQuery(InstanceKey):
+    """The path and query of the clearing of an override, with a reason."""
+
+    reason: Reason | None = Field(default=None, description="The reason, kept with the change.")
+
+
 class InstanceQuery(InstanceKey):
     """The path and query of an instance."""

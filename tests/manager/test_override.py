@@ -3,8 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from service_registry.caller import Caller
+from service_registry.database.transactions import write_transaction
 from service_registry.expiry.sweep import sweep
+from service_registry.manager.override import LockedRow, clear_overrides, set_overrides
 from service_registry.models import Change, Override
+from service_registry.schemas import InstanceOverride
 from tests import ageing
 from tests.client import Answer, Api
 
@@ -86,3 +90,43 @@ def test_override_in_another_namespace_is_not_found(payments: Api, operator: Api
     payments.register(namespace="shop")
     assert put(operator).code == "service_not_found"
     assert put(operator, PATH + "?namespace=shop").json["namespace"] == "shop"
+
+
+def test_override_of_an_operator_is_left_to_operators(payments: Api, operator: Api) -> None:
+    payments.register()
+    put(operator)
+    for answer in (put(payments, status="UP"), payments.call("DELETE", PATH)):
+        assert (answer.status, answer.code) == (403, "permission_denied")
+        assert answer.json["permission"] == "operate_instance"
+    assert payments.heartbeat().json["status"] == "OUT_OF_SERVICE"
+    assert put(operator, status="DOWN").status == 200
+    assert operator.call("DELETE", PATH).status == 200
+    assert put(payments).status == 200
+
+
+def test_override_of_an_owner_becomes_an_operators_when_that_sets_the_same(payments: Api, operator: Api) -> None:
+    payments.register()
+    put(payments)
+    put(operator)
+    assert payments.call("DELETE", PATH).status == 403
+
+
+def test_override_that_an_operator_sets_beside_an_owner_is_not_replaced(payments: Api, operator: Api) -> None:
+    """The statements repeat the condition: the owner was checked before the operator's override was there."""
+    payments.register()
+    put(payments)
+    Override.objects.update(by_operator=True)
+    owner = Caller("owner@issuer", frozenset({"payments"}), frozenset({"override_status"}))
+    key = {"service_name": "web", "instance_id": "web-1"}
+    row = LockedRow(Override.objects.get().service_id, ["payments"], None, until_ahead=True, by_operator=False)
+    with write_transaction(lock_timeout="1s"):
+        assert set_overrides([InstanceOverride(**key, status="UP", reason="back")], {0: row}, owner) == set()
+        assert clear_overrides([InstanceOverride(**key)], {0: row}, owner) == set()
+    assert Override.objects.get().status == "OUT_OF_SERVICE"
+
+
+def test_clear_override_with_a_reason_keeps_it_with_the_change(payments: Api, operator: Api) -> None:
+    payments.register()
+    put(operator)
+    assert operator.call("DELETE", f"{PATH}?reason=repaired").status == 200
+    assert [change.reason for change in Change.objects.filter(kind="status_changed")] == ["disk is failing", "repaired"]
