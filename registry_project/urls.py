@@ -1,4 +1,4 @@
-"""Where everything is."""
+"""The URL configuration: probes, metrics, registry, login and admin."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -35,7 +35,7 @@ class State(TextChoices):
 
 
 class ChangeKind(TextChoices):
-    """What a change in the log records."""
+    """The kinds of changes in the log."""
 
     LOG_STARTED = "log_started"
     SERVICE_CREATED = "service_created"

@@ -87,7 +87,7 @@ class PermissionCache:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the next use reads nothing from the database."""
+        """Return whether the next use reads nothing from the database."""
         return time.monotonic() - self._read_at <= CACHE_SECONDS
 
     def refresh_ahead(self) -> None:

@@ -146,7 +146,7 @@ def run_action(
 
 
 def log_action(request: HttpRequest, form: ActionForm, caller: Caller, outcomes: Sequence[object]) -> None:
-    """Log the outcomes of an action in a line of its own.
+    """Log the outcomes of an action, besides the line of its request.
 
     The line of the request has only the status of the page.
     """

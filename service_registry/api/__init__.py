@@ -1,0 +1,1 @@
+"""DRF alone: viewsets, authentication, permissions and the OpenAPI document."""

@@ -33,7 +33,7 @@ CAPACITY_POLL_SECONDS = 0.05
 
 
 class ClientTooSlow(Exception):
-    """The client does not read what it asked for."""
+    """The client does not read the response in time."""
 
 
 class ClientWriter:
@@ -247,7 +247,7 @@ class ResponsesInFlight:
             self.in_flight.move_to_end(writer)
 
     def release(self, writer: ClientWriter) -> None:
-        """Release what a writer holds; also for one that holds nothing any more."""
+        """Release the memory of a response, if it still holds some."""
         held = self.in_flight.pop(writer, None)
         if held is None:
             return

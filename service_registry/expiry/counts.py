@@ -145,7 +145,7 @@ class FleetCount:
 
     @property
     def needs_decisions(self) -> bool:
-        """Whether a due lease is unprotected, or protected in a released service."""
+        """Return whether a due lease is unprotected, or protected in a released service."""
         return self.unprotected > 0 or (self.due > 0 and bool(self.released_services))
 
     @property

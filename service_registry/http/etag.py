@@ -20,7 +20,7 @@ def entity_tag(index: str, query: str) -> str:
 
 
 def query_key(query: DiscoveryQuery | ListQuery) -> str:
-    """Return what was asked as text, without how long the caller is ready to wait."""
+    """Return the query as text, without the time that the caller is ready to wait."""
     return query.model_dump_json(exclude={"index", "wait"})
 
 

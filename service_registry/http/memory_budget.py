@@ -1,4 +1,4 @@
-"""Capacity of this process for another large answer, as the web server reports it."""
+"""Capacity of this process for another large response, as the web server reports."""
 
 from collections.abc import Callable
 

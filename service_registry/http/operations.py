@@ -131,5 +131,5 @@ def outcome_of_item(result: Document) -> str:
 
 
 def count_unchanged(outcomes: Iterable[object]) -> int:
-    """Count the heartbeats that changed nothing that a reader sees."""
+    """Count the heartbeats that changed nothing for readers."""
     return sum(isinstance(each, manager.Renewed) and not each.changed for each in outcomes)

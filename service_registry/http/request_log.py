@@ -74,11 +74,11 @@ class RequestLogEntry:
             self.outcomes = Counter({code: 1})
 
     def note_slow_client(self) -> None:
-        """Keep that the response was not delivered."""
+        """Note that the response was not delivered."""
         self.outcomes = Counter({SLOW_CLIENT: 1})
 
     def note_problem(self, status: int, problem: Mapping[str, Any]) -> None:
-        """Keep a problem as the outcome of every item: the request as a whole was refused."""
+        """Note a problem as the outcome of every item: the whole request was refused."""
         items = self.items or 1
         self.status = status
         self.outcomes = Counter({str(problem["code"]): items})

@@ -105,7 +105,7 @@ class KeyProvider:
 
     @property
     def ready(self) -> bool:
-        """Whether tokens can be verified now."""
+        """Return whether tokens can be verified now."""
         age = self.age_seconds
         return age is not None and age <= self.max_age_seconds
 

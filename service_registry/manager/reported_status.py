@@ -27,7 +27,7 @@ FOR NO KEY UPDATE OF i
 
 @dataclass(frozen=True, slots=True)
 class ReportHistory:
-    """What an instance has reported so far.
+    """The statuses that an instance has reported so far.
 
     `minute_over` means that the minute in which its changes were counted has passed.
     """

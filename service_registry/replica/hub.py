@@ -98,7 +98,7 @@ class Hub:
 
     @property
     def age_seconds(self) -> float:
-        """For how long the replica may have missed changes; infinite before it is loaded."""
+        """The time for which the replica may have missed changes; infinite without one."""
         return time.monotonic() - self.read_at if self.replica else math.inf
 
     @property

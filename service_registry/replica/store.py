@@ -171,7 +171,7 @@ class Replica:
 
 
 def needs_parsing(parameters: dict[str, Any]) -> bool:
-    """Tell whether a filter looks into documents, which then have to be parsed."""
+    """Return whether a filter looks into documents, which then have to be parsed."""
     return parameters["zone"] is not None or bool(parameters["tags"]) or parameters["metadata"] != "{}"
 
 

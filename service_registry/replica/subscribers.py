@@ -23,7 +23,7 @@ ALL_CHANGES: Topic = (None, None)
 
 
 class EndReason(Enum):
-    """Why a subscriber receives nothing more."""
+    """The reasons for which a subscription ends."""
 
     RESYNC = "the log was replaced by another, or lost its end"
     SLOW = "the backlog passed its bound"
@@ -53,7 +53,7 @@ class Subscriber:
         self.on_end: Callable[[EndReason], object] | None = None
 
     def wants(self, change: Change) -> bool:
-        """Tell whether the change belongs to one of its topics."""
+        """Return whether the change belongs to one of its topics."""
         return not topics_of(change).isdisjoint(self.topics)
 
     def deliver(self, event: ChangeEvent) -> bool:
@@ -128,7 +128,7 @@ class Subscribers:
         self.by_topic: dict[Topic, set[Subscriber]] = {}
 
     def attach(self, subscriber: Subscriber) -> None:
-        """Let a subscriber know when it has to end."""
+        """Have a subscriber end with all others, before it receives changes."""
         self.present.add(subscriber)
 
     def subscribe(self, subscriber: Subscriber) -> None:

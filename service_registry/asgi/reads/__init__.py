@@ -1,0 +1,1 @@
+"""Discovery and the list on the event loop, from memory."""

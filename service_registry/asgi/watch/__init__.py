@@ -1,0 +1,1 @@
+"""The watch on the event loop: event streams and long polls."""

@@ -57,7 +57,7 @@ class EventStream:
         self.sync_at = now()
 
     def end_writes(self, reason: EndReason) -> None:
-        """Do not let a write under way take long when the subscription has ended."""
+        """Abort a slow client's write when the subscription ends, or hurry another's."""
         if reason is EndReason.SLOW:
             self.writer.abort()
         else:

@@ -1,0 +1,1 @@
+"""Register, heartbeat and deregister on the event loop, in micro-batches."""

@@ -45,7 +45,7 @@ class Command(BaseCommand):
 
 
 def describe_state(outlook: Outlook) -> str:
-    """Say whether instances can expire, and since when the observation window runs."""
+    """Describe whether instances can expire, and the start of the observation window."""
     if not outlook.fleet.is_observed:
         return f"Nothing expires: no web process has pulsed since {outlook.observed_at}."
     if not outlook.expiry_runs:
@@ -60,7 +60,7 @@ def describe_state(outlook: Outlook) -> str:
 
 
 def describe_instance(prediction: Prediction) -> str:
-    """Say what a sweep would do with one instance, and by which times."""
+    """Describe what a sweep would do with one instance, and the times that decide it."""
     lease = prediction.lease
     name = f"{lease.namespace}/{lease.service_name}/{lease.instance_id}"
     times = f"last heartbeat {format_rfc3339(lease.heartbeat_at)}, deadline {format_rfc3339(lease.deadline)}"

@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def moved(self) -> bool:
-        """Whether another process has taken the id, so that the epoch grows."""
+        """Return whether another process has taken the id, so that the epoch grows."""
         return not {"host", "port"}.isdisjoint(self.changed)
 
 
