@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import LazySettings
 from django.contrib.auth.models import Group
 from django.db import DataError, OperationalError, connection
 from django.test import Client
@@ -117,18 +116,6 @@ def test_heartbeat_with_a_change_logs_one_line(payments: Api, read_lines: Any) -
     assert [line["event"] for line in (changed, swept, recovered)] == ["heartbeat", "sweep", "heartbeat"]
     assert refused["code"] == "instance_not_found"
     assert array["outcomes"] == {"ok": 1, "instance_not_found": 1}
-
-
-@pytest.mark.parametrize(("which", "lines"), [("all", 2), ("none", 0)])
-def test_heartbeats_are_logged_by_the_setting(
-    payments: Api, read_lines: Any, settings: LazySettings, which: str, lines: int
-) -> None:
-    settings.REGISTRY_LOG_HEARTBEATS = which
-    payments.register()
-    read_lines()
-    payments.heartbeat()
-    payments.heartbeat(instance_id="nobody")
-    assert len(read_lines()) == lines
 
 
 def test_sweep_without_a_change_logs_no_line(payments: Api, read_lines: Any) -> None:

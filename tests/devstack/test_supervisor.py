@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from registry_project.devstack import DevstackError, processes
 from registry_project.devstack.components import Command, Supervised
 from registry_project.devstack.plan import Plan
 from registry_project.devstack.supervisor import Supervisor
+from tests.waiting import wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The machine runs other tests at the same time.
@@ -48,7 +48,7 @@ class Registry:
 
     def start_until_ready(self) -> None:
         process = self.start()
-        wait_until(lambda: "Press Ctrl-C to stop" in self.printed() or process.poll() is not None)
+        wait_for(lambda: "Press Ctrl-C to stop" in self.printed() or process.poll() is not None)
         assert process.poll() is None, self.printed()
 
     def start_and_fail(self, **variables: str) -> tuple[int, str]:
@@ -91,15 +91,8 @@ class Registry:
                 continue  # it has exited, or belongs to another user
         return found
 
-    def pid_of(self, words: str) -> int:
-        return next(pid for pid, command in self.processes().items() if words in command)
-
-
-def wait_until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not seen():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
+    def pid_of(self, text: str) -> int:
+        return next(pid for pid, command in self.processes().items() if text in command)
 
 
 @pytest.fixture(scope="module")
@@ -181,13 +174,13 @@ def test_start_after_kill_9_works(registry: Registry) -> None:
     assert registry.processes() == {}
 
 
-@pytest.mark.parametrize("words", ["uvicorn", "celery", "devstack.issuer", "postgres -D"])
-def test_killed_component_is_restarted(registry: Registry, words: str) -> None:
+@pytest.mark.parametrize("text", ["uvicorn", "celery", "devstack.issuer", "postgres -D"])
+def test_killed_component_is_restarted(registry: Registry, text: str) -> None:
     registry.start_until_ready()
-    died = registry.pid_of(words)
+    died = registry.pid_of(text)
     os.kill(died, signal.SIGKILL)
-    wait_until(lambda: any(words in command and pid != died for pid, command in registry.processes().items()))
-    wait_until(registry.ready)
+    wait_for(lambda: any(text in command and pid != died for pid, command in registry.processes().items()))
+    wait_for(registry.ready)
     assert "restarting it" in registry.printed()
 
 

@@ -75,7 +75,7 @@ def test_object_without_a_required_field_is_refused_by_name(run: Run, bearer: st
     run.conclude()
 
 
-def test_array_is_judged_item_by_item(run: Run, bearer: str) -> None:
+def test_array_has_a_result_for_each_item(run: Run, bearer: str) -> None:
     cases = []
     for call in ARRAYS:
         (good,) = call.body

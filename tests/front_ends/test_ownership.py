@@ -17,7 +17,7 @@ from tests.front_ends.calls import (
     STATUS_PATH,
     TEAM,
 )
-from tests.front_ends.client import NAMESPACE, Answer, FrontEnd, Request
+from tests.front_ends.client import NAMESPACE, FrontEnd, Request
 from tests.front_ends.running import Case, Run, expect, expect_items, request_of
 
 OVERRIDE = {"status": "DOWN", "reason": "disk"}
@@ -51,7 +51,7 @@ def test_write_in_a_foreign_service_is_not_owner_whatever_exists(run: Run) -> No
     run.conclude()
 
 
-def test_array_is_judged_item_by_item(run: Run) -> None:
+def test_array_of_own_and_foreign_items_has_a_result_for_each(run: Run) -> None:
     """The array has two own items, a foreign one, and one of a service that does not exist."""
     items: dict[str, list[tuple[int, str | None]]] = {
         "register": [(200, None), FOREIGN, (201, None), (200, None)],
@@ -141,24 +141,22 @@ def test_first_registration_claims_the_service(run: Run) -> None:
 class Service:
     """A service in the namespace `default`, for requests to both front ends."""
 
-    def __init__(self, fronts: tuple[FrontEnd, FrontEnd]) -> None:
-        self.fronts = fronts
+    def __init__(self) -> None:
         self.name = f"story-{next(numbers)}"
         self.admin = token("registry-admins", subject="admin")
 
-    def ask(self, front: FrontEnd, method: str, path: str, body: Any, bearer: str) -> Answer:
-        return front.ask(Request(method, path, body, bearer))
-
-    def give(self, front: FrontEnd, *owners: str) -> int:
-        return self.ask(front, "PUT", f"/registry/services/{self.name}/owners", {"owners": owners}, self.admin).status
+    def set_owners(self, front: FrontEnd, *owners: str) -> int:
+        return front.ask(
+            Request("PUT", f"/registry/services/{self.name}/owners", {"owners": owners}, self.admin)
+        ).status
 
     def outcomes(self, front: FrontEnd, bearer: str) -> list[tuple[int, str | None]]:
         """Return status and code of a registration and a heartbeat, each as an object and as an array."""
         register, beat = registration(self.name, INSTANCE), {"service_name": self.name, "instance_id": INSTANCE}
         found: list[tuple[int, str | None]] = []
         for path, body in (("register", register), ("heartbeat", beat)):
-            alone = self.ask(front, "POST", f"/registry/{path}", body, bearer)
-            array = self.ask(front, "POST", f"/registry/{path}", [body], bearer)
+            alone = front.ask(Request("POST", f"/registry/{path}", body, bearer))
+            array = front.ask(Request("POST", f"/registry/{path}", [body], bearer))
             found += [(alone.status, alone.code), *array.items]
         return found
 
@@ -166,17 +164,17 @@ class Service:
 OWN = [(200, None)] * 4
 
 
-@pytest.mark.parametrize("giver", [0, 1], ids=["asgi", "wsgi"])
-def test_owners_set_by_one_front_end_are_respected_by_both(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
-    service, first, second = Service(fronts), team("team-first"), team("team-second")
-    assert service.give(fronts[giver], "team-first") == 201
+@pytest.mark.parametrize("place", [0, 1], ids=["asgi", "wsgi"])
+def test_owners_set_by_one_front_end_are_respected_by_both(fronts: tuple[FrontEnd, FrontEnd], place: int) -> None:
+    service, first, second = Service(), team("team-first"), team("team-second")
+    assert service.set_owners(fronts[place], "team-first") == 201
     assert service.outcomes(fronts[0], first)[0] == (201, None)
     for owners, ours, theirs in (
         (["team-first"], OWN, [FOREIGN] * 4),
         (["team-first", "team-second"], OWN, OWN),
         (["team-second"], [FOREIGN] * 4, OWN),
     ):
-        assert service.give(fronts[giver], *owners) == 200
+        assert service.set_owners(fronts[place], *owners) == 200
         for front in fronts:
             assert (service.outcomes(front, first), service.outcomes(front, second)) == (ours, theirs), (
                 front.name,
@@ -184,14 +182,14 @@ def test_owners_set_by_one_front_end_are_respected_by_both(fronts: tuple[FrontEn
             )
 
 
-@pytest.mark.parametrize("giver", [0, 1], ids=["asgi", "wsgi"])
-def test_name_of_a_deleted_service_is_reserved_to_its_last_owner(fronts: tuple[FrontEnd, FrontEnd], giver: int) -> None:
-    service, first, second = Service(fronts), team("team-first"), team("team-second")
-    assert service.give(fronts[giver], "team-first") == 201
-    assert service.give(fronts[giver]) == 400
-    assert service.outcomes(fronts[1 - giver], second) == [FOREIGN] * 4
-    deleted = service.ask(fronts[giver], "DELETE", f"/registry/services/{service.name}", None, service.admin)
+@pytest.mark.parametrize("place", [0, 1], ids=["asgi", "wsgi"])
+def test_name_of_a_deleted_service_is_reserved_to_its_last_owner(fronts: tuple[FrontEnd, FrontEnd], place: int) -> None:
+    service, first, second = Service(), team("team-first"), team("team-second")
+    assert service.set_owners(fronts[place], "team-first") == 201
+    assert service.set_owners(fronts[place]) == 400
+    assert service.outcomes(fronts[1 - place], second) == [FOREIGN] * 4
+    deleted = fronts[place].ask(Request("DELETE", f"/registry/services/{service.name}", None, service.admin))
     assert deleted.status == 204
     for front in fronts:  # the name is kept for its last owner
         assert service.outcomes(front, second)[:2] == [FOREIGN] * 2
-    assert service.outcomes(fronts[giver], first) == [(201, None), *OWN[1:]]
+    assert service.outcomes(fronts[place], first) == [(201, None), *OWN[1:]]

@@ -5,6 +5,7 @@ A waiting client costs a few kilobytes, no thread.
 
 import asyncio
 import re
+from dataclasses import dataclass
 
 from service_registry.asgi import transport
 from service_registry.asgi.auth import Authenticator, Identity
@@ -28,22 +29,15 @@ from service_registry.schemas import WatchQuery
 NOT_ACCEPTED = re.compile(r"q=0(\.0{0,3})?")
 
 
+@dataclass(frozen=True, slots=True)
 class Watch:
     """Answers watches."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        authenticator: Authenticator,
-        responses: ResponsesInFlight,
-        threads: ReadThreads,
-        limits: SubscriberLimits,
-    ) -> None:
-        self.hub = hub
-        self.authenticator = authenticator
-        self.responses = responses
-        self.threads = threads
-        self.limits = limits
+    hub: Hub
+    authenticator: Authenticator
+    responses: ResponsesInFlight
+    threads: ReadThreads
+    limits: SubscriberLimits
 
     async def __call__(self, request: Request) -> Response | None:
         """Return the response of a poll; None for a stream, which has been sent then."""
