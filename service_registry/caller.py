@@ -37,7 +37,7 @@ class Caller:
     def claimable_groups(self) -> list[str]:
         """Return the caller's groups that can own a service.
 
-        Roles cannot, and neither can groups that everybody holds.
+        Roles cannot, and neither can groups that every account has.
         """
         return sorted(group for group in self.groups if not permission_cache.is_role(group) and not is_ignored(group))
 

@@ -77,8 +77,8 @@ class QuotaExceeded(RegistryError):
 
     code = "quota_exceeded"
 
-    def __init__(self, whose: str, limit: int) -> None:
-        super().__init__(f"The {whose} has {limit} instances, which is the limit.")
+    def __init__(self, subject: str, limit: int) -> None:
+        super().__init__(f"The {subject} has {limit} instances, which is the limit.")
 
 
 class ClockIsWrong(RegistryError):
@@ -118,8 +118,8 @@ class TooManySubscribers(RegistryError):
     code = "rate_limited"
     retry_after_seconds = 5
 
-    def __init__(self, whose: str, limit: int) -> None:
-        super().__init__(f"{whose} {limit} watches of this process open, which is the limit.")
+    def __init__(self, subject: str, limit: int) -> None:
+        super().__init__(f"{subject} {limit} watches of this process open, which is the limit.")
 
 
 class ServiceNotFound(RegistryError):

@@ -101,7 +101,7 @@ def test_history_of_an_unknown_instance_is_not_found(db: None, pk: str) -> None:
     assert sign_in("registry-operators").get(f"/admin/service_registry/instance/{pk}/history/").status_code == 404
 
 
-def test_history_without_changes_says_so(payments: Api) -> None:
+def test_history_without_changes_shows_a_sentence(payments: Api) -> None:
     payments.register()
     Change.objects.all().delete()
     assert "The log has no changes of this instance any more." in get_history(sign_in("registry-operators"))[1]

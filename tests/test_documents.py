@@ -15,20 +15,20 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 
-def test_every_error_code_stands_in_the_api_document() -> None:
+def test_every_error_code_is_in_the_api_document() -> None:
     codes = {str(error.code) for error in problems.STATUS_BY_ERROR if hasattr(error, "code")}
     codes |= {*problems.CODE_BY_STATUS.values(), "internal", "unavailable"}
     assert {code for code in codes if f"`{code}`" not in API} == set()
 
 
-def test_every_path_stands_in_the_api_document() -> None:
+def test_every_path_is_in_the_api_document() -> None:
     documentation = {"/schema", "/docs"}
     paths = {readable_route(str(pattern.pattern)) for pattern in urlpatterns} - documentation
     assert {path for path in paths if f"/registry{path}`" not in API} == set()
     assert all(f"/registry{path}`" in API for path in documentation)
 
 
-def test_the_routing_table_stands_in_the_architecture_document() -> None:
+def test_routing_table_is_in_the_architecture_document() -> None:
     table = (ROOT / "docs" / "architecture.md").read_text()
     source = (ROOT / "service_registry" / "asgi" / "app.py").read_text()
     paths = re.findall(r'\("[A-Z]+", "([^"]+)"\): Route', source)

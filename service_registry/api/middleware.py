@@ -19,7 +19,7 @@ PROBES = {"/livez", "/readyz", "/metrics"}
 class RegistryMiddleware:
     """Give responses the request's id and security headers, and log the request.
 
-    Under /registry/ no error is a page; elsewhere an unreachable database is a page that says so. It is outermost, so
+    Under /registry/ no error is a page; elsewhere an unreachable database is an error page. It is outermost, so
     that it also sees what other middleware refuses.
     """
 

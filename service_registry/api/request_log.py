@@ -11,7 +11,7 @@ from service_registry.caller import Caller
 from service_registry.http.problems import outcome
 from service_registry.http.request_log import RequestLogEntry, choose_request_id
 
-# Names of operations where those of the viewset's methods would not tell them apart.
+# Names of operations where those of the viewset's methods would not distinguish them.
 OPERATIONS = {
     ("ServiceViewSet", "list"): "list",
     ("ServiceViewSet", "retrieve"): "discover",

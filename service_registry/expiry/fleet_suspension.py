@@ -89,14 +89,14 @@ def update_suspension(
 ) -> Suspension:
     """Return the suspension as `activity` shows it.
 
-    A suspension starts at the fleet's last renewal and ends with the first heartbeat after it. When a sweep looks plays
-    no part, so a late sweep decides the same.
+    A suspension starts at the fleet's last renewal and ends with the first heartbeat after it. The time of
+    the sweep makes no difference: a late sweep decides the same.
 
     Args:
         current: the suspension as it was stored last.
         activity: the fleet as it is counted now.
-        count_services: counts the services with a proven live lease. Called only when all else speaks for a
-            suspension, because it is expensive.
+        count_services: counts the services with a proven live lease. Called only when all other conditions of a
+            suspension are met, because it is expensive.
         max_seconds: the longest suspension.
     """
     if current.started_at is not None:

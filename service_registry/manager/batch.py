@@ -71,7 +71,7 @@ def split_parameter(name: str) -> str:
 
 
 # Each service is sent once for each set of groups of its callers, and each set of groups once: a large batch has few of
-# them. `owned` says whether the caller owns the service.
+# them. `owned` is whether the caller owns the service.
 REQUESTED_SERVICES = f"""
 requested_service AS MATERIALIZED (
     SELECT requested.number, s.id,

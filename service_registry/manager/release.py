@@ -59,7 +59,7 @@ class ReleaseTransaction:
         No lease is touched: one that is renewed meanwhile is not due when the sweep comes.
 
         1. Mark the service, which waits for an earlier attempt of ours that is still running.
-        2. Look how earlier attempts ended: the response to a commit can be lost, and then the release is done.
+        2. Read the outcome of earlier attempts: the response to a commit can be lost, and then the release is done.
         3. Count and append.
         """
         order = self.order

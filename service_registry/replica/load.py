@@ -125,7 +125,7 @@ def read_changes(
 ) -> list[Change] | None:
     """Read the changes after the one that `index` names.
 
-    Returns None when the log does not hold all of them. The statement reads the known row again and compares its
+    Returns None when the log does not contain all of them. The statement reads the known row again and compares its
     index: a log that lost its end, or was replaced by another one, does not have it, whatever happened to the
     server. Pruning may have kept the row and deleted changes after it. So a row that is older than the pruning's
     cutoff is good only if the log was read to its end, with this row as the last one, after the cutoff.

@@ -1,4 +1,4 @@
 """Export and import the registry as JSON lines.
 
-They hold services with owners, instances as registrations, and overrides.
+They contain services with owners, instances as registrations, and overrides.
 """

@@ -95,7 +95,7 @@ def with_counting_handlers(application: Application) -> tuple[CountingHandler, C
     return handler, django
 
 
-def test_routing_table_holds_the_handlers(application: Application) -> None:
+def test_routing_table_has_the_handlers(application: Application) -> None:
     assert application.routes.keys() == {(method, DISCOVER if name else path) for method, path, _, name in HOT_PATHS}
     handlers = {route.operation: route.handler for route in application.routes.values()}
     for operation in ("register", "heartbeat", "deregister"):

@@ -13,7 +13,7 @@ def test_migration_has_no_deadline(short_deadline: None) -> None:
     assert connection.connection.deadline_seconds == DEADLINE_SECONDS
 
 
-def test_failed_migration_on_a_silent_server_raises_its_own_error(short_deadline: None) -> None:
+def test_failed_migration_on_a_frozen_server_raises_its_error(short_deadline: None) -> None:
     def migrate() -> None:
         with SchemaEditor(connections["default"]) as editor:
             breaker.trip()

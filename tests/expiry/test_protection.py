@@ -235,7 +235,7 @@ def test_unproven_leases_are_neither_counted_nor_protected(payments: Api) -> Non
     assert sweep().expired == 201
 
 
-def test_due_lease_is_judged_among_leases_of_no_longer_ttl(payments: Api) -> None:
+def test_due_lease_is_compared_with_leases_of_no_longer_ttl(payments: Api) -> None:
     """A hundred leases of TTL 300 do not raise the limit for six of TTL 5."""
     long = register_fleet(payments, {f"long{number}": 10 for number in range(10)}, ttl_seconds=300)
     short = register_fleet(payments, {f"short{number}": 10 for number in range(3)}, ttl_seconds=5)

@@ -80,7 +80,7 @@ def test_dry_run_names_the_rule_that_protects_or_would_protect(payments: Api) ->
     assert (first - second).total_seconds() == 120
 
 
-def test_dry_run_during_a_suspension_says_so(payments: Api) -> None:
+def test_dry_run_during_a_suspension_reports_it(payments: Api) -> None:
     ids = register_fleet(payments, {"a": 7, "b": 7, "c": 7})
     set_heartbeat_age(60, ids)
     for _ in range(2):

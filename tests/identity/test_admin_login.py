@@ -109,7 +109,7 @@ def test_callback_with_an_error_renders_a_page(browser: Browser) -> None:
     assert (answer.status_code, b"did not sign you in" in answer.content) == (403, True)
 
 
-def test_login_form_with_callback_parameters_signs_nobody_in(browser: Browser) -> None:
+def test_login_form_with_callback_parameters_signs_in_no_user(browser: Browser) -> None:
     browser.sign_in("alice")
     browser.client.logout()
     form = {"username": user("alice").username, "password": ""}
