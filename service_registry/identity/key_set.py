@@ -46,8 +46,8 @@ class KeySet:
     def from_document(cls, document: Any) -> "KeySet":
         """Read a JWK set. Raises KeySetUnusable.
 
-        Keys that may not verify signatures are left out. So are two keys with the same id and algorithm, since nothing
-        says which of them a token means.
+        Keys that may not verify signatures are left out. So are two keys with the same id and algorithm, because a
+        token does not identify one of them.
         """
         published = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(published, list):
