@@ -1,10 +1,11 @@
-"""Statuses that instances report, applied at most six times a minute."""
+"""Reported statuses: at once on the way down, six times a minute on the way up."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import connection
 
+from service_registry.choices import Status
 from service_registry.manager.batch import ITEM_COLUMNS, REQUESTED_SERVICES, Submission, join_columns
 from service_registry.schemas import Heartbeat
 from service_registry.sql import INSTANCE, OVERRIDE, SERVICE
@@ -93,13 +94,14 @@ def apply_reports(histories: Mapping[int, ReportHistory], reports: Mapping[int, 
 def limit_changes(history: ReportHistory, status: str) -> tuple[str, str | None, bool, int] | None:
     """Return reported and pending status, whether a minute begins, and its changes.
 
-    Returns None when nothing differs.
+    Returns None when nothing differs. A status that takes traffic away is never delayed: only the way back up waits.
     """
     if status == history.reported:
         return (status, None, False, history.changes) if history.pending else None
     if history.minute_over:
         return status, None, True, 1
-    if history.changes < CHANGES_PER_MINUTE:
+    takes_traffic_away = history.reported == Status.UP and status != Status.UP
+    if takes_traffic_away or history.changes < CHANGES_PER_MINUTE:
         return status, None, False, history.changes + 1
     return history.reported, status, False, history.changes
 

@@ -1,5 +1,7 @@
 """Heartbeat: POST /registry/heartbeat."""
 
+import pytest
+
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Instance, Lease, Override, Service
 from tests import ageing
@@ -66,17 +68,27 @@ def test_heartbeat_with_a_status_under_an_override_is_an_update(payments: Api) -
     assert (change.kind, change.changed) == ("updated", ["reported_status"])
 
 
-def test_heartbeat_with_alternating_status_is_applied_six_times_a_minute(payments: Api) -> None:
+def test_heartbeat_with_alternating_status_waits_on_the_way_up_alone(payments: Api) -> None:
     payments.register()
     for beat in range(9):
         payments.heartbeat(status="UP" if beat % 2 else "DOWN")
-    assert Change.objects.filter(kind="status_changed").count() == 6
+    # Down and up three times each, and down at once once more. The way up waits, and reporting DOWN discards it.
+    assert Change.objects.filter(kind="status_changed").count() == 7
+    payments.heartbeat(status="UP")
     instance = Instance.objects.get()
-    assert (instance.reported_status, instance.pending_status) == ("UP", "DOWN")
+    assert (instance.reported_status, instance.pending_status) == ("DOWN", "UP")
     assert sweep().statuses_applied == 0
     assert instance.status_minute_at is not None
     Instance.objects.update(status_minute_at="2026-01-01T00:00:00Z")
     assert sweep().statuses_applied == 1
     instance.refresh_from_db()
-    assert (instance.reported_status, instance.pending_status) == ("DOWN", None)
-    assert Change.objects.filter(kind="status_changed").count() == 7
+    assert (instance.reported_status, instance.pending_status) == ("UP", None)
+    assert Change.objects.filter(kind="status_changed").count() == 8
+
+
+@pytest.mark.parametrize("status", ["DOWN", "OUT_OF_SERVICE", "STARTING"])
+def test_heartbeat_that_takes_traffic_away_after_flapping_is_applied_at_once(payments: Api, status: str) -> None:
+    payments.register()
+    for beat in range(6):
+        payments.heartbeat(status="UP" if beat % 2 else "DOWN")
+    assert payments.heartbeat(status=status).json["status"] == status
