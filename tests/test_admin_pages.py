@@ -45,9 +45,7 @@ def post_action(admin: Client, action: str, **fields: str) -> str:
 
 @pytest.mark.parametrize("action", ["remove", "override"])
 @pytest.mark.parametrize("reason", ["", "  ", "a\x1bb", "x" * 513])
-def test_action_with_an_invalid_reason_repeats_the_form(
-    payments: Api, admin: Client, action: str, reason: str
-) -> None:
+def test_action_with_an_invalid_reason_repeats_the_form(payments: Api, admin: Client, action: str, reason: str) -> None:
     payments.register()
     page = post_action(admin, action, confirmed="yes", status="DOWN", reason=reason)
     assert "errorlist" in page

@@ -38,7 +38,7 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 class Route:
     """The name of an operation in logs and metrics, and its handler.
 
-    It also says whether the handler answers for any Host.
+    `any_host` is True where the handler answers for any Host.
     """
 
     operation: str

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.abc import RV, PQGen
 from psycopg.errors import ConnectionTimeout, _WaitTimeout
 
-# Longer than every timeout of the server (3.5 s), whose error says more than ours.
+# Longer than every timeout of the server (3.5 s), whose error is more precise than ours.
 DEADLINE_SECONDS = 4.0
 CANCEL_SECONDS = 1.0
 CONNECT_SECONDS = 3

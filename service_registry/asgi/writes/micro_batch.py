@@ -101,7 +101,7 @@ class MicroBatcher(Generic[Item, Outcome]):
         """Take the next batch from the queue, oldest first.
 
         1. Leave out requests that have given up: one that was answered with 503 must not be done afterwards, when its
-           caller may have said something else.
+           caller may have sent another request.
         2. Take each instance once. A second request for it stays in the queue, ahead of those that came later.
         """
         batch: dict[Key, Queued[Item, Outcome]] = {}
