@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
 
 
 def is_complete(response: bytes) -> bool:
-    """Whether the whole response has arrived. The registry's server sends header names in lower case."""
+    """Return whether the whole response has arrived. The registry's server sends header names in lower case."""
     head = response.find(b"\r\n\r\n")
     if head < 0:
         return False

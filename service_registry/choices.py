@@ -16,7 +16,7 @@ class Status(TextChoices):
 
 
 class Scheme(TextChoices):
-    """The protocol that an instance speaks on its port."""
+    """The protocol of an instance's port."""
 
     HTTP = "http"
     HTTPS = "https"

@@ -206,7 +206,7 @@ def read_terminal(terminal: int) -> bytes:
 
 
 def is_sleeping(pid: int) -> bool:
-    """Tell whether the main thread waits in a system call (proc_pid_stat(5): the state follows the command)."""
+    """Return whether the main thread waits in a system call (proc_pid_stat(5): the state follows the command)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("S")
 
 

@@ -25,7 +25,7 @@ def wait_for(
 
 
 def is_blocking_a_session() -> bool:
-    """Whether another database session waits for a lock of this one."""
+    """Return whether another database session waits for a lock of this one."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"

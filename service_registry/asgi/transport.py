@@ -48,5 +48,5 @@ def is_superseded(send: ASGISendCallable) -> bool:
 
 
 def transport_of(send: ASGISendCallable) -> Any:
-    """Return uvicorn's transport: its `send` is a method of the object that holds it."""
+    """Return uvicorn's transport: its `send` is a method of the object that has it."""
     return getattr(getattr(send, "__self__", None), "transport", None)

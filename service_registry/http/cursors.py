@@ -21,7 +21,7 @@ def encode(position: ListPosition) -> str:
 
 
 def decode(cursor: str | None) -> ListPosition | None:
-    """Return the position that a cursor holds. Raises InvalidInput.
+    """Return the position in a cursor. Raises InvalidInput.
 
     Returns None for no cursor, which is the beginning.
     """

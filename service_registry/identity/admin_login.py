@@ -143,5 +143,5 @@ def render_refusal(request: HttpRequest, status: int, reason: str, error: Except
 
 
 def add_password_login(_request: HttpRequest) -> dict[str, bool]:
-    """Tell templates whether local users may sign in with a password. A context processor of Django's."""
+    """Give templates `password_login`: local users may sign in with a password. A context processor of Django's."""
     return {"password_login": settings.REGISTRY_PASSWORD_LOGIN}

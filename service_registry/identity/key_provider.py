@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """When keys are fetched, and how long requests wait for them.
+    """The times of fetches of keys, and the longest wait of requests for them.
 
     Attributes:
         first_retry_seconds, last_retry_seconds: bounds of the exponential back-off after failures.

@@ -1,4 +1,4 @@
-"""Remove: an operator deregisters all instances that match, whoever owns them."""
+"""Remove: an operator deregisters all instances that match, of any owner."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -125,7 +125,7 @@ class Hub:
         return self.replica
 
     async def catch_up(self) -> bool:
-        """Wait until everything is applied that the log holds now.
+        """Wait until everything that the log contains now is applied.
 
         Returns False when that takes too long, or at once while the replica is stale.
         """
@@ -150,7 +150,7 @@ class Hub:
         self._refreshes = later
 
     def contains_index(self, replica: Replica, index: str) -> bool | None:
-        """Return whether the log has a row of this index; None when memory cannot tell.
+        """Return whether the log has a row of this index; None when memory does not know.
 
         It cannot when it does not reach back that far. Raises InvalidInput when the text is not an index.
         """

@@ -107,7 +107,7 @@ def read_newest_index(connection: FeedConnection) -> tuple[str, int]:
 def stream_rows(
     connection: FeedConnection, query: str, parameters: dict[str, Any] | None = None
 ) -> Generator[tuple[Any, ...]]:
-    """Yield rows through a server-side cursor, so that neither side holds all."""
+    """Yield rows through a server-side cursor, so that neither side has all in memory."""
     with connection.cursor("load") as cursor:
         cursor.itersize = ROWS_PER_FETCH
         cursor.execute(query, parameters)  # put together from constants

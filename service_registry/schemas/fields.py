@@ -216,7 +216,7 @@ def parse_duration(value: Any) -> float:
 
 
 def parse_held_index(value: Any) -> str:
-    """Return an index, or 0: the caller holds nothing yet."""
+    """Return an index, or 0 for a caller without one."""
     return NO_INDEX if value == NO_INDEX else parse_index(value)
 
 

@@ -54,7 +54,7 @@ def test_lease_that_is_in_no_count_expires() -> None:
 
 @pytest.mark.parametrize(("protected_seconds", "action"), [(899.0, "keep"), (900.0, "end_protection")])
 def test_restart_of_the_window_does_not_extend_protection(protected_seconds: float, action: str) -> None:
-    """As many leases are late as before. By the new window the lease is overdue for a second only."""
+    """The same number of leases is late as before. By the new window the lease is overdue for a second only."""
     protection = Protection(0.0, SIXTY_OF_A_HUNDRED_LATE, [], {}, LIMITS)
     due = Due(1, 30, 1.0, proven=True, protected_by=Rule.FLEET, protected_seconds=protected_seconds)
     assert protection.decide(due).action == action

@@ -1,4 +1,4 @@
-"""An OIDC issuer for development: anybody can sign in as anybody.
+"""An OIDC issuer for development, which accepts every login without a password.
 
 It runs with DEBUG on and on loopback only.
 """

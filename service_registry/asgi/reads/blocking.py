@@ -1,4 +1,4 @@
-"""Blocking reads: wait for a change after the index that the caller holds.
+"""Blocking reads: wait for a change after the caller's index.
 
 The contract: a read answers as soon as its topic has a change after the index, else after `wait` with the same index.
 An index that cannot be placed is answered at once with the present state. A waiting read holds neither a thread nor a
@@ -85,7 +85,7 @@ class BlockingReads:
         return pk if known and replica and pk >= newest_change(replica, topic)[0] else None
 
     async def is_in_log(self, index: str) -> bool:
-        """Return whether the log, beyond what memory holds, has the index.
+        """Return whether the log has an index that is older than memory.
 
         False when the database fails.
         """

@@ -27,7 +27,7 @@ async def long_poll(
     subscription: Subscription,
     authenticator: Authenticator,
 ) -> Response:
-    """Return the next changes, waiting for some if the query says so.
+    """Return the next changes, after a wait for some when the query has an index.
 
     Raises IndexGone, TooBusy, ClientDisconnected, and as `authenticate`.
     """

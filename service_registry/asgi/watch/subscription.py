@@ -25,7 +25,7 @@ RETRY_SECONDS = 0.5
 
 
 class Subscription:
-    """Delivers every change that a watch asks for exactly once and in commit order.
+    """Delivers every change of a watch's topics once and in commit order.
 
     Arguments:
         writer: of the client that the changes are read for: it holds the memory.
