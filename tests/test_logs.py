@@ -169,6 +169,12 @@ def test_line_of_django_for_a_request_has_the_request_id(payments: Api, read_lin
     assert (line["level"], line["request_id"]) == ("warning", "find-me")
 
 
+def test_request_for_an_unknown_host_is_logged_with_its_code(payments: Api, read_lines: Any) -> None:
+    payments.get("/registry/changes", Host="evil.example")
+    (line,) = read_lines()
+    assert (line["status"], line["code"], line["outcomes"]) == (421, "unknown_host", {"unknown_host": 1})
+
+
 def test_successful_probe_logs_no_line(db: None, read_lines: Any) -> None:
     Api().client.get("/livez")
     assert read_lines() == []

@@ -53,6 +53,7 @@ CODE_BY_STATUS = {
     403: "permission_denied",
     404: "not_found",
     405: "method_not_allowed",
+    421: "unknown_host",
     503: "unavailable",
 }
 
