@@ -7,6 +7,7 @@ threads. Django's own ASGI handler creates a thread for each request: with persi
 
 import asyncio
 import io
+import time
 from concurrent.futures import Executor
 from typing import Any
 
@@ -25,7 +26,7 @@ from service_registry.asgi.request import BODY_SECONDS, ClientDisconnected, anno
 from service_registry.exceptions import BodyTooLarge, RequestTimeout, TooBusy
 from service_registry.http.content_type import readable_content_type
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, problem_for_error
-from service_registry.http.request_log import REQUEST_ID_HEADER, choose_request_id
+from service_registry.http.request_log import REQUEST_ID_HEADER, RequestLogEntry, choose_request_id, record
 from service_registry.http.responses import render
 
 # Requests that wait for a thread or run on one, in a process. More are refused at once.
@@ -50,13 +51,14 @@ class DjangoBridge:
         self.queued = 0
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        started_at = time.perf_counter()
         try:
             stream, length = await self.read_body(scope, receive)
             start, answer = await self.run(receive, scope, stream, length)
         except ClientDisconnected:
             return
         except (RequestTimeout, TooBusy) as error:
-            start, answer = refusal(scope, error)
+            start, answer = refuse(scope, error, time.perf_counter() - started_at)
         self.responses.free_capacity(len(answer))
         await self.responses.deliver(ClientWriter(send, self.responses), start, answer)
 
@@ -161,14 +163,17 @@ async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
         pass
 
 
-def refusal(scope: HTTPScope, error: RequestTimeout | TooBusy) -> tuple[HTTPResponseStartEvent, bytes]:
-    """Return the problem for a request that Django does not see.
+def refuse(scope: HTTPScope, error: RequestTimeout | TooBusy, seconds: float) -> tuple[HTTPResponseStartEvent, bytes]:
+    """Log a request that Django does not see, and return its problem.
 
     The connection is closed behind it.
     """
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     request_id = choose_request_id(sent.decode("latin-1"))
     status, document = problem_for_error(error, request_id)
+    entry = RequestLogEntry(operation="unknown", route=None, method=scope["method"], request_id=request_id)
+    entry.note_problem(status, document)
+    record(entry, seconds)
     headers = encode(
         {"Content-Type": CONTENT_TYPE, "Connection": "close", REQUEST_ID_HEADER: request_id}
         | headers_for_error(status, error)

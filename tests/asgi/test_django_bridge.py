@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -216,6 +217,18 @@ def test_body_that_does_not_arrive_in_time_is_answered_with_408() -> None:
         )
     assert (status, headers["connection"], headers["content-type"]) == (408, "close", "application/problem+json")
     assert (json.loads(body)["status"], headers["x-request-id"]) == (408, "slow-1")
+
+
+def test_request_that_django_does_not_see_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), serve_django(body_seconds=0.2) as port:
+        send(port, b"POST / HTTP/1.1\r\nHost: h\r\nX-Request-Id: slow-1\r\nContent-Length: 9\r\n\r\nhalf")
+    (line,) = (vars(line)["fields"] for line in caplog.records if line.name == "service_registry.http.request_log")
+    assert (line["status"], line["code"], line["method"], line["request_id"]) == (
+        408,
+        "request_timeout",
+        "POST",
+        "slow-1",
+    )
 
 
 def test_streaming_response_is_sent_whole_and_closed(port: int) -> None:
