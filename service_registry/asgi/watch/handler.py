@@ -29,7 +29,7 @@ from service_registry.schemas import WatchQuery
 NOT_ACCEPTED = re.compile(r"q=0(\.0{0,3})?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Watch:
     """Answers watches."""
 
