@@ -87,8 +87,13 @@ class Client:
         self.end_is_sent = asyncio.Event()
         self.reads = asyncio.Event()
         self.received = b""
+        self.is_received = False
 
     async def receive(self) -> ASGIReceiveEvent:
+        """Receive the body, and then nothing more: the client stays connected."""
+        if self.is_received:
+            return await receive_nothing()
+        self.is_received = True
         body, self.body = self.body, b""
         return {"type": "http.request", "body": body, "more_body": False}
 
