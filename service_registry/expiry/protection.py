@@ -206,7 +206,7 @@ class Protection:
         return ExceededLimit(protecting.rule, self.now) if protecting else None
 
     def decide(self, due: Due, released: bool = False) -> Decision:
-        """Decide about one lease, judged with the leases of the same or a shorter TTL.
+        """Decide about one lease, compared with those of the same or a shorter TTL.
 
         Each protection that ends because its time is over takes one from `endings_left`.
 
