@@ -4,6 +4,7 @@ Every request that is not in it is Django's. A request in the table is parsed, a
 handler. Refusals are exceptions, which become problem documents here.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from service_registry.asgi.reads.discovery import Discovery
 from service_registry.asgi.reads.listing import Listing
 from service_registry.asgi.reads.response_cache import ResponseCache
 from service_registry.asgi.request import ClientDisconnected, Request
+from service_registry.asgi.threads import with_connection
 from service_registry.asgi.watch.handler import Watch
 from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.asgi.writes.micro_batch import MicroBatcher
 from service_registry.exceptions import RequestTimeout
 from service_registry.http.operations import DEREGISTER, HEARTBEAT, REGISTER
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, is_failure, problem_for_error
+from service_registry.http.readiness import readiness
 from service_registry.http.request_log import record
 from service_registry.http.responses import Response, render
 from service_registry.schemas import Heartbeat, Registration
@@ -62,6 +65,7 @@ class Application:
         watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.limits)
         self.routes = {
             ("GET", "/livez"): Route("livez", livez, any_host=True),
+            ("GET", "/readyz"): Route("readyz", self.readyz, any_host=True),
             ("HEAD", "/livez"): Route("livez", livez, any_host=True),
             ("POST", "/registry/register"): Route("register", WriteHandler(REGISTER, *write, registrations.submit)),
             ("POST", "/registry/heartbeat"): Route("heartbeat", WriteHandler(HEARTBEAT, *write, heartbeats.submit)),
@@ -116,6 +120,12 @@ class Application:
             request.log.note_slow_client()
         if request.scope["method"] != "POST":
             self.record(request)
+
+    async def readyz(self, _request: Request) -> Response:
+        """Answer whether this process may serve, by a thread of its own."""
+        loop = asyncio.get_running_loop()
+        status, checks = await loop.run_in_executor(self.process.probe_thread, with_connection(readiness))
+        return Response(status, render(checks), {} if status == 200 else {"Retry-After": "1"})
 
     def problem(self, error: Exception, request: Request) -> Response:
         """Return the problem document of an error, and keep it for the log."""

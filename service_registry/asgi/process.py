@@ -17,6 +17,7 @@ from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.threads import ReadThreads
 from service_registry.http import memory_budget, readiness
 from service_registry.identity.key_provider import get_key_provider
+from service_registry.identity.login_endpoints import MAX_CONCURRENT
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
 
@@ -29,12 +30,15 @@ class WebProcess:
             heartbeats, so the pulse takes the same way.
         django_threads: run Django, whose pages and logins must not delay writes.
         read_threads: verify tokens and read the log, apart from writes.
+        probe_thread: asks the database for /readyz. Busy pages must not remove a process from its load balancer.
     """
 
     def __init__(self) -> None:
         self.write_threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="write")
-        self.django_threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="django")
+        # An issuer that hangs can block as many as may wait for it; pages have the others.
+        self.django_threads = ThreadPoolExecutor(settings.WEB_THREADS + MAX_CONCURRENT, thread_name_prefix="django")
         self.read_threads = ReadThreads()
+        self.probe_thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self.hub = Hub()
         self.responses = ResponsesInFlight()
         self.limits = SubscriberLimits()

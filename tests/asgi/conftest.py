@@ -15,7 +15,8 @@ def application() -> Iterator[Application]:
     process_checks, capacity_checks = dict(readiness.process_checks), list(memory_budget.capacity_checks)
     application = Application()
     yield application
-    for threads in (application.process.write_threads, application.process.django_threads):
+    process = application.process
+    for threads in (process.write_threads, process.django_threads, process.probe_thread):
         threads.submit(connections.close_all)
         threads.shutdown()
     readiness.process_checks.clear()

@@ -9,7 +9,7 @@ from service_registry.asgi.auth import Authenticator, Identity
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import with_connection
-from service_registry.exceptions import RegistryError, UnsupportedMediaType
+from service_registry.exceptions import RegistryError, TooBusy, UnsupportedMediaType
 from service_registry.http.authentication import authenticate
 from service_registry.http.operations import WriteOperation, one_response, run_array
 from service_registry.http.responses import JSON, Response, render
@@ -22,6 +22,9 @@ Item = TypeVar("Item", bound=Any)
 Done = TypeVar("Done")
 Result = TypeVar("Result")
 Submit = Callable[[Submission[Item]], Awaitable[Done | RegistryError]]
+
+# Arrays of one operation that wait for a thread or run on one, each with a body of up to 1 MiB.
+MAX_QUEUED = 200
 
 
 class WriteHandler(Generic[Item, Done]):
@@ -48,6 +51,7 @@ class WriteHandler(Generic[Item, Done]):
         self.responses = responses
         self.threads = threads
         self.submit = submit or self.run_one
+        self.queued = 0
 
     async def __call__(self, request: Request) -> Response:
         """Refuse in the order of the contract: token, permission, query, media type, body."""
@@ -91,4 +95,11 @@ class WriteHandler(Generic[Item, Done]):
         return Response(200, answer)
 
     async def on_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, with_connection(function))
+        """Run a function on a thread; raise TooBusy when too many requests wait for one."""
+        if self.queued >= MAX_QUEUED:
+            raise TooBusy
+        self.queued += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, with_connection(function))
+        finally:
+            self.queued -= 1

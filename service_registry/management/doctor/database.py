@@ -112,8 +112,9 @@ def check_clock() -> Finding:
     return warn(message, advice) if difference > CLOCKS_DISAGREE_SECONDS else ok(message)
 
 
-# Of a web process, beside those for writes and for Django: two to verify tokens, two to read pages, one for the feed.
-OTHER_CONNECTIONS = 5
+# Of a web process, beside those for writes and for Django: two for logins, two to verify tokens, two to read pages, one
+# each for the feed and for /readyz.
+OTHER_CONNECTIONS = 8
 CONNECTIONS = """
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
