@@ -122,7 +122,7 @@ class Application:
             self.record(request)
 
     async def readyz(self, _request: Request) -> Response:
-        """Answer whether this process may serve, by a thread of its own."""
+        """Answer whether this process may serve, by a thread that nothing else uses."""
         loop = asyncio.get_running_loop()
         status, checks = await loop.run_in_executor(self.process.probe_thread, with_connection(readiness))
         return Response(status, render(checks), {} if status == 200 else {"Retry-After": "1"})
