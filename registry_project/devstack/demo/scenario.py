@@ -20,7 +20,9 @@ POLL_SECONDS = 0.2
 QUIET_SECONDS = 0.5 * TTL_SECONDS
 
 STARTED_WITHIN_SECONDS = 15.0
-DEREGISTERED_WITHIN_SECONDS = 3.0
+# Sooner than an instance could expire instead. A loaded machine needs more than a moment.
+DEREGISTERED_WITHIN_SECONDS = 6.0
+STOPPED_WITHIN_SECONDS = 20.0
 # An instance expires after its TTL without a heartbeat and by TTL + 10 % + 5 s. The last heartbeat was up to a third of
 # the TTL, plus a tenth, before the kill.
 EXPIRED_AFTER_SECONDS = TTL_SECONDS - 1.1 * TTL_SECONDS / 3
@@ -99,7 +101,7 @@ class Scenario:
 
     def clean_up(self) -> None:
         for process in self.processes.values():
-            processes.stop(process, signal.SIGTERM, timeout_seconds=5)
+            processes.stop(process, signal.SIGTERM, timeout_seconds=STOPPED_WITHIN_SECONDS)
 
     def wait(self, what: str, seen: Callable[[], bool], within_seconds: float) -> float:
         """Read the list until `seen` is true, and return the seconds that took.
