@@ -25,6 +25,19 @@ from registry_project.devstack.issuer.server import Server
 AUDIENCE = "the-registry"
 CALLBACK = "http://127.0.0.1:9/callback/"
 VERIFIER = "v" * 43
+# Python's URL parser finds a loopback host in each.
+NO_ADDRESSES = (
+    "http://127.0.0.1:9/\r\nX-Injected: yes",
+    "http://127.0.0.1:9/\nX-Injected: yes",
+    "http://127.0.0.1:9/\tx",
+    "http://127.0.0.1:9/ x",
+    " http://127.0.0.1:9/",
+    "http://127.0.0.1:9/\0",
+    "http://127.0.0.1:9/\x7f",
+    "http://127.0.0.1:9/\u00e9",
+    "http://127.0.0.1:9/#x",
+    "http://evil.example\\@127.0.0.1:9/",
+)
 
 
 class Client:
@@ -207,6 +220,7 @@ def test_invalid_authorization_request_is_redirected_with_an_error(
         {"redirect_uri": "http://127.0.0.1.evil.example/"},
         {"redirect_uri": "http://127.0.0.1:1@evil.example/"},
         {"redirect_uri": "http://[::1/"},
+        *({"redirect_uri": uri} for uri in NO_ADDRESSES),
     ],
 )
 def test_authorization_request_for_a_foreign_redirect_uri_is_not_redirected(
@@ -216,11 +230,27 @@ def test_authorization_request_for_a_foreign_redirect_uri_is_not_redirected(
     assert (status, headers.get("location")) == (HTTPStatus.BAD_REQUEST, None)
 
 
-def test_end_session_redirects_to_loopback_only(client: Client) -> None:
-    _, headers, _ = client.send("GET", f"/end_session?{urlencode({'post_logout_redirect_uri': CALLBACK})}")
-    assert headers["location"] == CALLBACK
-    status, headers, _ = client.send("GET", "/end_session?post_logout_redirect_uri=https://evil.example/")
-    assert (status, headers.get("location")) == (HTTPStatus.OK, None)
+def test_end_session_redirects_to_loopback(client: Client) -> None:
+    query = urlencode({"post_logout_redirect_uri": CALLBACK, "state": "a\r\nX-Injected: yes"})
+    _, headers, _ = client.send("GET", f"/end_session?{query}")
+    assert headers["location"] == f"{CALLBACK}?state=a%0D%0AX-Injected%3A+yes"
+    assert client.send("GET", "/end_session")[0] == HTTPStatus.OK
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("uri", ["https://evil.example/", *NO_ADDRESSES])
+def test_end_session_with_another_address_is_refused(client: Client, method: str, uri: str) -> None:
+    form = {"post_logout_redirect_uri": uri}
+    path, body = ("/end_session", form) if method == "POST" else (f"/end_session?{urlencode(form)}", None)
+    status, headers, _ = client.send(method, path, body)
+    assert (status, headers.get("location"), headers.get("x-injected")) == (HTTPStatus.BAD_REQUEST, None, None)
+
+
+def test_authorization_request_with_line_breaks_in_its_state_adds_no_header(client: Client) -> None:
+    form = {**REQUEST, "subject": "alice", "state": "a\r\nX-Injected: yes"}
+    _, headers, _ = client.send("POST", "/authorize", form)
+    assert "x-injected" not in headers
+    assert parse_qs(urlsplit(headers["location"]).query)["state"] == ["a\r\nX-Injected: yes"]
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "ID"])
@@ -238,6 +268,7 @@ def test_userinfo_without_an_access_token_is_unauthorized(client: Client, token:
         ("GET", "/jwks", {"Host": "evil.example"}, HTTPStatus.NOT_FOUND),
         ("POST", "/token", {"Content-Length": "999999"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
         ("POST", "/token", {"Content-Type": "application/json", "Content-Length": "0"}, HTTPStatus.BAD_REQUEST),
+        ("POST", "/token", {"Authorization": "Basic \u00e9"}, HTTPStatus.BAD_REQUEST),
         ("GET", "/authorize?a=1&a=2", {}, HTTPStatus.BAD_REQUEST),
         ("GET", "/authorize?" + "a&" * 200, {}, HTTPStatus.BAD_REQUEST),
     ],

@@ -5,6 +5,7 @@ Their secrets are created at first start, in `<data>/issuer/clients.json`.
 
 import hmac
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from registry_project.devstack.secret_files import new_secret, read_or_create
 
 ADMIN = "service-registry-admin"
 DEVELOPER = "developer"
+# The characters of RFC 3986, section 2, without that of a fragment.
+URI = re.compile(r"[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
 GRANTS = {ADMIN: "authorization_code", DEVELOPER: "client_credentials"}
 
 
@@ -40,11 +43,14 @@ def new_clients() -> str:
 def on_loopback(uri: str) -> bool:
     """Return whether a browser may be redirected to this address.
 
-    It must be on loopback (RFC 8252, 7.3) and have no fragment (RFC 6749, 3.1.2).
+    It must be on loopback (RFC 8252, 7.3) and have no fragment (RFC 6749, 3.1.2). Python's parser ignores line breaks,
+    which would end the Location header, and browsers read a backslash as a slash: both are no characters of a URI.
     """
+    if not URI.fullmatch(uri):
+        return False
     try:
         parts = urlsplit(uri)
         host = parts.hostname
     except ValueError:
         return False
-    return parts.scheme == "http" and host in {"127.0.0.1", "::1", "localhost"} and "#" not in uri and uri.isascii()
+    return parts.scheme == "http" and host in {"127.0.0.1", "::1", "localhost"}

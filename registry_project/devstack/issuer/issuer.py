@@ -177,9 +177,11 @@ class Issuer:
     def end_session(self, form: Form) -> Response:
         """Sign out (OpenID Connect RP-Initiated Logout, 2): there are no sessions to end."""
         target = form.get("post_logout_redirect_uri", "")
-        if clients.on_loopback(target):
-            return redirect(target, {"state": form["state"]} if "state" in form else {})
-        return as_page(pages.message("You are signed out."))
+        if not target:
+            return as_page(pages.message("You are signed out."))
+        if not clients.on_loopback(target):
+            return as_page(pages.refusal("The page to return to is not known."), HTTPStatus.BAD_REQUEST)
+        return redirect(target, {"state": form["state"]} if "state" in form else {})
 
 
 def check_authorization(form: Form) -> None:

@@ -48,7 +48,7 @@ def message(title: str) -> str:
 
 
 def refusal(reason: str) -> str:
-    return PAGE.format(title="This login is refused", content=f"<p>{escape(reason)}</p>")
+    return PAGE.format(title="This request is refused", content=f"<p>{escape(reason)}</p>")
 
 
 def login(action: str, client_id: str, form: dict[str, str]) -> str:

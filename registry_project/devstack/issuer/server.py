@@ -1,7 +1,6 @@
 """Serve the issuer over HTTP, with the server of the standard library."""
 
 import base64
-import binascii
 import socketserver
 from collections.abc import Callable
 from http import HTTPStatus
@@ -84,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         try:
             name, _, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise OAuthError("invalid_client", "The Authorization header cannot be read.") from None
         return unquote_plus(name), unquote_plus(secret)
 
