@@ -96,14 +96,18 @@ def require_length(token: str) -> None:
 
 
 def decode_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims without verifying them. Raises jwt.PyJWTError.
+    """Return header and claims without verifying them. Raises jwt.PyJWTError, TokenInvalid.
 
-    Both are strict JSON, which every parser reads in the same way, PyJWT's own included.
+    Both are strict JSON, which every parser reads in the same way, PyJWT's own included. A token with `crit` asks for
+    an extension, and is refused because there is none here (RFC 7515, 4.1.11); PyJWT accepts `b64` (RFC 7797).
     """
     if not token.isascii():
         raise jwt.DecodeError("not base64url")
+    header = decode_header(token)
+    if "crit" in header:
+        raise TokenInvalid("its header names extensions that are not supported (crit)")
     payload: bytes = jws.decode_complete(token, options={"verify_signature": False})["payload"]
-    return decode_header(token), parse_strict_object(payload)
+    return header, parse_strict_object(payload)
 
 
 def decode_header(token: str) -> dict[str, Any]:

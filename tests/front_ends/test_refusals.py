@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from django.conf import settings
 
+from registry_project.devstack.issuer import keys
 from registry_project.devstack.issuer.tokens import issue_token
 from tests.client import token
 from tests.front_ends.calls import CALLS, KEY, OTHER_TEAM, REGISTRATION, ROLES, SERVICE, TEAM, Call
@@ -24,6 +27,18 @@ def changed_token(bearer: str, **header: Any) -> str:
     _header, payload, signature = bearer.split(".")
     text = json.dumps({"typ": "at+jwt", "kid": "unknown", "alg": "RS256"} | header).encode()
     return note_token(f"{base64.urlsafe_b64encode(text).decode().rstrip('=')}.{payload}.{signature}")
+
+
+def resigned_token(bearer: str, *, encoding: str = "utf-8", **header: Any) -> str:
+    """Return the token with more in its header, or with a payload in another encoding, signed by the issuer's key."""
+    _header, payload, _signature = bearer.split(".")
+    text = base64.urlsafe_b64decode(payload + "==").decode().encode(encoding)
+    members = {"typ": "at+jwt", "kid": keys.public_jwk(settings.REGISTRY_DATA_DIR)["kid"], "alg": keys.ALGORITHM}
+    parts = (json.dumps(members | header).encode(), text)
+    content = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+    key = keys.private_key(settings.REGISTRY_DATA_DIR)
+    signature = key.sign(content.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return note_token(f"{content}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}")
 
 
 def of_another(audience: str, issuer: str) -> str:
@@ -44,6 +59,12 @@ def credentials() -> dict[str, tuple[str, str]]:
         "for another audience": of_another("another", settings.OIDC_ISSUER),
         "of another issuer": of_another(settings.OIDC_AUDIENCE, "https://issuer.example.test"),
         "too long": "x" * 9000,
+        "with a critical extension": resigned_token(good, crit=["exp"]),
+        "with b64 as critical": resigned_token(good, crit=["b64"]),
+        "with b64 as critical and true": resigned_token(good, crit=["b64"], b64=True),
+        "with b64 as critical and false": resigned_token(good, crit=["b64"], b64=False),
+        "with an empty crit": resigned_token(good, crit=[]),
+        **{f"in {name}": resigned_token(good, encoding=name) for name in ("utf-16", "utf-32-be", "utf-8-sig")},
         "with a space": f"{good} {good}",
     }
     schemes = {"Basic": "Basic dXNlcjpwYXNzd29yZA==", "no token": "Bearer", "token alone": good, "blank": "Bearer   "}
@@ -64,6 +85,17 @@ def test_call_without_a_valid_token_is_unauthorized(run: Run) -> None:
         ],
         refused=True,
     )
+    run.conclude()
+
+
+def test_token_with_an_unknown_header_parameter_is_accepted(run: Run) -> None:
+    good = token("registry-admins", TEAM, subject="admin")
+    cases = [
+        Case(call.name, request_of(call, resigned_token(good, unknown=True)), expect(200))
+        for call in CALLS
+        if call.succeeds == 200 and call.compared
+    ]
+    run.run(cases)
     run.conclude()
 
 

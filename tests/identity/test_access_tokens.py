@@ -184,8 +184,13 @@ def test_verify_token_with_bad_claims_is_refused(
         ({"kid": "rsa-other"}, "not that of its key"),
         ({"alg": "PS256"}, "not that of its key"),
         ({"alg": "RS512"}, "not accepted"),
-        ({"crit": ["exp"], "exp": 1}, "well-formed"),
-        ({"b64": False, "crit": ["b64"]}, "well-formed"),
+        ({"crit": ["exp"], "exp": 1}, "crit"),
+        ({"crit": ["b64"]}, "crit"),
+        ({"b64": True, "crit": ["b64"]}, "crit"),
+        ({"b64": False, "crit": ["b64"]}, "crit"),
+        ({"crit": []}, "crit"),
+        ({"crit": None}, "crit"),
+        ({"b64": False}, "well-formed"),
     ],
 )
 def test_verify_token_with_a_bad_header_is_refused(

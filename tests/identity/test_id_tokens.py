@@ -62,6 +62,16 @@ def test_verify_id_token_with_bad_claims_is_refused(
         verify(issuer, keys, id_token(issuer, **changed))
 
 
+@pytest.mark.parametrize("header", [{"crit": ["b64"]}, {"b64": True, "crit": ["b64"]}, {"crit": ["exp"]}])
+def test_verify_id_token_with_a_critical_extension_is_refused(
+    issuer: Issuer, keys: KeyProvider, header: dict[str, Any]
+) -> None:
+    claims = issuer.claims(aud=CLIENT, nonce="the nonce")
+    token = signed({"alg": "RS256", "kid": "rsa", "typ": "JWT", **header}, claims, private_key("rsa"))
+    with pytest.raises(TokenInvalid, match="crit"):
+        verify(issuer, keys, token)
+
+
 def test_verify_id_token_with_a_forged_signature_is_refused(issuer: Issuer, keys: KeyProvider) -> None:
     with pytest.raises(TokenInvalid, match="signature"):
         verify(issuer, keys, id_token(issuer, key="rsa-other"))
