@@ -16,12 +16,12 @@ PRODUCTION = env DEBUG=false SECRET_KEY="$$($(VENV_PYTHON) -c 'import secrets; p
 	OIDC_RP_CLIENT_ID=registry-admin OIDC_RP_CLIENT_SECRET=unused \
 	DATABASE_URL=postgresql://registry:unused@127.0.0.1:5432/registry
 
-# The duration of each measurement of `make bench`, and its values of WEB_THREADS.
+# The duration of each measurement of `make bench`, and WEB_THREADS.
 SECONDS ?= 4
-THREADS ?= 1 2 4
+THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test browser scale faults faults-short watch watch-short check bench simulate format lock
+.PHONY: help run demo test browser scale faults faults-short watch watch-short check bench profile simulate format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -68,8 +68,12 @@ check: $(DEV_STAMP) ## Run all checks and tests, as the CI does
 	$(PRODUCTION) $(VENV_PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	$(MAKE) test browser faults-short watch-short
 
-bench: $(DEV_STAMP) ## Measure the throughput, in four minutes (SECONDS=, THREADS=; BEFORE=checkout compares)
-	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS) $(if $(BEFORE),--before $(BEFORE))
+bench: $(DEV_STAMP) ## Measure the throughput, in five minutes (BEFORE=checkout or PEERS=etcd compares)
+	@exec $(VENV_PYTHON) -m benchmarks --seconds $(SECONDS) --threads $(THREADS) \
+		$(if $(BEFORE),--before $(BEFORE)) $(if $(PEERS),--peers $(PEERS))
+
+profile: $(DEV_STAMP) ## Profile the web process by line (CALL=discover, heartbeat, register, array, list)
+	@exec $(VENV_PYTHON) -m benchmarks.profile $(CALL)
 
 simulate: $(DEV_STAMP) ## Simulate the expiry rules on fleets in virtual time, in a few minutes
 	@exec $(VENV_PYTHON) -m benchmarks.simulation

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.requests import INSTANCES_PER_SERVICE, POPULATION, TTL_SECONDS
+from benchmarks import cpu
+from benchmarks.requests import INSTANCES_PER_SERVICE, TTL_SECONDS, Fleet
 from registry_project.devstack import binaries
 from registry_project.devstack.postgres import Server, server_environment
 
@@ -25,14 +26,14 @@ ON CONFLICT (service_id, instance_id) DO UPDATE
 SET host = excluded.host, port = excluded.port, zone = excluded.zone, tags = excluded.tags, metadata = excluded.metadata
 """
 UPSERT_LEASE = f"""
-\\set number random(1, {POPULATION})
+\\set number random(1, {Fleet().instances})
 INSERT INTO baseline_lease (instance_id, heartbeat_at, ttl_seconds, epoch, beats)
 VALUES (:number, clock_timestamp(), {TTL_SECONDS}, 1, 0)
 ON CONFLICT (instance_id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at, beats = baseline_lease.beats + 1
 """
 SCRIPTS = {
     "insert an instance": UPSERT_INSTANCE.format(instances=2 * 10**9),
-    "upsert an instance": UPSERT_INSTANCE.format(instances=POPULATION),
+    "upsert an instance": UPSERT_INSTANCE.format(instances=Fleet().instances),
     "upsert a lease": UPSERT_LEASE,
 }
 
@@ -54,9 +55,11 @@ class PgBench:
         with psycopg.connect(postgres.url) as connection:
             connection.execute(TABLES)
 
-    def measure_rate(self, name: str) -> float:
-        """Run the script of this name; return its transactions per second."""
+    def measure(self, name: str) -> tuple[float, float]:
+        """Run the script of this name; return transactions per second, and PostgreSQL's CPU microseconds for each."""
         self.script.write_text(SCRIPTS[name].strip().replace("\n", " ").replace(") INSERT", ")\nINSERT", 1) + ";\n")
+        postmaster = [self.postgres.postmaster_pid or 0]
+        before = cpu.read_cpu_seconds(postmaster)
         done = subprocess.run(
             [self.program, *self.options, self.postgres.url],
             env=server_environment(),
@@ -64,7 +67,9 @@ class PgBench:
             text=True,
             check=False,
         )
+        seconds = cpu.read_cpu_seconds(postmaster) - before
         rate = re.search(r"tps = ([0-9.]+)", done.stdout)
-        if not rate:
+        count = re.search(r"actually processed: ([0-9]+)", done.stdout)
+        if not rate or not count:
             raise RuntimeError(f"pgbench failed: {done.stderr[-600:]}")
-        return float(rate[1])
+        return float(rate[1]), seconds / int(count[1]) * 1e6

@@ -174,11 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.call_path", description=__doc__)
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[1], help="the code that is traced")
     options = parser.parse_args()
-    from benchmarks.registry import Registry  # noqa: PLC0415 - the traced process must not import this checkout
+    # The traced process must not import this checkout.
+    from benchmarks.registry import Registry  # noqa: PLC0415
+    from benchmarks.requests import Fleet  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="call-path-") as directory:
         Path(directory).chmod(0o755)
-        with Registry(Path(directory) / "registry", 1, options.checkout) as registry:
+        with Registry(Path(directory) / "registry", Fleet(), options.checkout) as registry:
             variables = registry.environment | {"TRACE_TOKEN": registry.issue_token("team")}
             script = [registry.python, str(Path(__file__).resolve())]
             subprocess.run(script, cwd=registry.checkout, env=variables, check=True, stderr=subprocess.DEVNULL)

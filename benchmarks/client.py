@@ -1,6 +1,7 @@
 """A load generator that costs little CPU: keep-alive sockets, each with one request at a time."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,14 +75,18 @@ class Connection(asyncio.Protocol):
             self.ended.set_exception(error) if error else self.ended.set_result(None)
 
 
+FRAMING = re.compile(rb"\r\n(?:content-length: (\d+)|(transfer-encoding: chunked))", re.IGNORECASE)
+
+
 def is_complete(response: bytes) -> bool:
-    """Return whether the whole response has arrived. The registry's server sends header names in lower case."""
+    """Return whether the whole response has arrived (RFC 9112, section 6.3)."""
     head = response.find(b"\r\n\r\n")
     if head < 0:
         return False
-    at = response.find(b"content-length: ", 0, head)
-    length = int(response[at + 16 : response.index(b"\r", at)]) if at >= 0 else 0
-    return len(response) >= head + 4 + length
+    found = FRAMING.search(response, 0, head)
+    if found and found[2]:
+        return response.endswith(b"\r\n0\r\n\r\n")
+    return len(response) >= head + 4 + int(found[1] if found else 0)
 
 
 def generate_load(

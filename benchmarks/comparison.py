@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.client import LoadResult
 from benchmarks.registry import Measurement, Registry
-from benchmarks.requests import RequestKind, register_population
+from benchmarks.requests import Fleet, RequestKind, register_fleet
 
 HEADER = (
     f"{'':28} {'before/s':>9} {'after/s':>9} {'ratio':>6} {'(rounds)':>13} {'p99 ms':>15} {'web us':>13} {'pg us':>13}"
@@ -29,13 +29,13 @@ class Round(NamedTuple):
 def compare(before: Path, after: Path, directory: Path, options: argparse.Namespace) -> None:
     """Run both checkouts side by side, and print a line for each kind of request."""
     with (
-        Registry(directory / "before", options.processes, before) as old,
-        Registry(directory / "after", options.processes, after) as new,
+        Registry(directory / "before", Fleet(), before) as old,
+        Registry(directory / "after", Fleet(), after) as new,
     ):
         for registry in (old, new):
-            registry.start_web(options.threads[0])
-            register_population(registry.ports[0], registry.requests)
-        print(f"before: {before}, after: {after}; {options.rounds} rounds, WEB_THREADS={options.threads[0]}")
+            registry.start_web(options.processes[-1], options.threads)
+            register_fleet(registry.ports[0], registry.requests)
+        print(f"before: {before}, after: {after}; {options.rounds} rounds, {options.connections[-1]} callers")
         print("A ratio above 1 means that the second one is faster; the CPU time is that of one request.")
         print(HEADER)
         for kind_of_old, kind_of_new in zip(old.kinds(), new.kinds(), strict=True):
@@ -51,14 +51,14 @@ def measure(
     """
     for registry, kind in ((old, kind_of_old), (new, kind_of_new)):
         registry.vacuum()
-        registry.measure(kind, options.connections, 1.0)
+        registry.measure(kind, options.connections[-1], 1.0)
     for number in range(options.rounds):
         if number % 2 == 0:
-            first = old.measure(kind_of_old, options.connections, options.seconds)
-            yield Round(first, new.measure(kind_of_new, options.connections, options.seconds))
+            first = old.measure(kind_of_old, options.connections[-1], options.seconds)
+            yield Round(first, new.measure(kind_of_new, options.connections[-1], options.seconds))
         else:
-            first = new.measure(kind_of_new, options.connections, options.seconds)
-            yield Round(old.measure(kind_of_old, options.connections, options.seconds), first)
+            first = new.measure(kind_of_new, options.connections[-1], options.seconds)
+            yield Round(old.measure(kind_of_old, options.connections[-1], options.seconds), first)
 
 
 def format_line(name: str, rounds: list[Round]) -> str:

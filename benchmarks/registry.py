@@ -17,13 +17,15 @@ import psycopg
 
 from benchmarks import cpu
 from benchmarks.client import LoadResult, generate_load
-from benchmarks.requests import TEAMS, RequestFactory, RequestKind
+from benchmarks.requests import Fleet, RequestFactory, RequestKind
 from registry_project.devstack import processes
 from registry_project.devstack.issuer import keys
 from registry_project.devstack.issuer.tokens import issue_token
 from registry_project.devstack.postgres import Server
 
 ROOT = Path(__file__).parents[1]
+APPLICATION = "registry_project.asgi:application"
+EMPTY_APPLICATION = "benchmarks.empty_app:application"
 AUDIENCE = "service-registry"
 TOKEN_SECONDS = 7200
 READY_SECONDS = 60
@@ -74,23 +76,23 @@ class Registry:
 
     Arguments:
         directory: for its database, key and output; made when missing.
+        fleet: what its requests are about.
         checkout: the directory of the code that runs. Its own `.venv` is used where it has one.
     """
 
-    def __init__(self, directory: Path, web_processes: int, checkout: Path = ROOT) -> None:
+    def __init__(self, directory: Path, fleet: Fleet, checkout: Path = ROOT) -> None:
         directory.mkdir(mode=0o755, exist_ok=True)
         self.checkout = checkout.resolve()
         own_python = self.checkout / ".venv/bin/python"
         self.python = str(own_python) if own_python.exists() else sys.executable
         self.data = directory / "data"
         self.output = directory / "output"
-        self.web_processes = web_processes
         self.postgres = Server(directory / "postgres", settings={"shared_buffers": "256MB"})
         self.issuer = Issuer(self.data)
         self.worker: subprocess.Popen[bytes] | None = None
         self.webs: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
-        self.requests = RequestFactory([self.issue_token(f"team-{number}") for number in range(TEAMS)])
+        self.requests = RequestFactory(fleet, [self.issue_token(f"team-{number}") for number in range(fleet.teams)])
 
     def __enter__(self) -> "Registry":
         self.postgres.start()
@@ -126,12 +128,12 @@ class Registry:
         groups = ("registry-services", team)
         return issue_token(self.data, self.issuer.url, team, groups, AUDIENCE, ttl_seconds=TOKEN_SECONDS)
 
-    def start_web(self, threads: int) -> None:
-        """Start the web processes with `threads` as WEB_THREADS, in place of the running ones."""
+    def start_web(self, web_processes: int, threads: int, application: str = APPLICATION) -> None:
+        """Start web processes with `threads` as WEB_THREADS, in place of the running ones."""
         self.stop_web()
-        self.ports = [processes.free_port() for _ in range(self.web_processes)]
+        self.ports = [processes.free_port() for _ in range(web_processes)]
         self.environment["WEB_THREADS"] = str(threads)
-        server = ("-m", "uvicorn", "registry_project.asgi:application", "--no-access-log", "--log-level=warning")
+        server = ("-m", "uvicorn", application, "--no-access-log", "--log-level=warning")
         self.webs = [self.start(*server, f"--port={port}") for port in self.ports]
         for port in self.ports:
             self.wait_until_ready(port)

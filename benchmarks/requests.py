@@ -1,7 +1,6 @@
-"""The kinds of requests, as whole HTTP/1.1 messages, and the population that they are about.
+"""The kinds of requests, as whole HTTP/1.1 messages, and the fleet that they are about.
 
-The population is 50,000 instances `i-N`, twenty in each service, of a hundred teams. It is registered before anything
-is measured.
+The fleet's instances are `i-N`, ten in each service. They are registered before anything is measured.
 """
 
 import functools
@@ -13,22 +12,54 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-POPULATION = 50_000
-INSTANCES_PER_SERVICE = 20
-TEAMS = 100
-ARRAY_ITEMS = POPULATION // TEAMS
+INSTANCES_PER_SERVICE = 10
+ARRAY_ITEMS = 500
 LISTED_SERVICES = 20
 # Long enough that nothing expires while other kinds are measured.
 TTL_SECONDS = 3600
 
 
 @dataclass(frozen=True)
+class Fleet:
+    """The instances that requests are about. Each team owns those of one array.
+
+    Arguments:
+        instances: how many, a multiple of ARRAY_ITEMS.
+    """
+
+    instances: int = 50_000
+
+    @property
+    def teams(self) -> int:
+        return self.instances // ARRAY_ITEMS
+
+    @property
+    def services(self) -> int:
+        return self.instances // INSTANCES_PER_SERVICE
+
+    def team_of(self, number: int) -> int:
+        return number // INSTANCES_PER_SERVICE % self.teams
+
+    def instances_of(self, team: int) -> list[int]:
+        """Return the numbers of a team's ARRAY_ITEMS instances."""
+        return [number for number in range(self.instances) if self.team_of(number) == team]
+
+
+@dataclass(frozen=True)
 class RequestKind:
-    """A kind of request: its name, the status of its responses, and what makes its requests."""
+    """A kind of request.
+
+    Attributes:
+        status: of its responses.
+        baseline: the script of pgbench that does the same to PostgreSQL.
+        items: in each request.
+    """
 
     name: str
     status: int
     make_requests: Callable[[], Iterator[bytes]]
+    baseline: str | None = None
+    items: int = 1
 
 
 def make_registration(number: int) -> dict[str, Any]:
@@ -48,29 +79,23 @@ def make_heartbeat(number: int) -> dict[str, str]:
     return {"service_name": f"service-{number // INSTANCES_PER_SERVICE}", "instance_id": f"i-{number}"}
 
 
-def team_of(number: int) -> int:
-    return number // INSTANCES_PER_SERVICE % TEAMS
-
-
-def instances_of(team: int) -> list[int]:
-    """The numbers of a team's ARRAY_ITEMS instances."""
-    return [number for number in range(POPULATION) if team_of(number) == team]
-
-
 class RequestFactory:
-    """Makes requests with the tokens of the teams, in their order."""
+    """Makes requests about a fleet, with the tokens of its teams, in their order."""
 
-    def __init__(self, tokens: Sequence[str]) -> None:
+    def __init__(self, fleet: Fleet, tokens: Sequence[str]) -> None:
+        self.fleet = fleet
         self.common = [f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n" for token in tokens]
-        self.unused = itertools.count(POPULATION)
+        self.unused = itertools.count(fleet.instances)
 
     def kinds(self, ports: Sequence[int]) -> list[RequestKind]:
         return [
-            RequestKind("register (new)", 201, self.registrations),
-            RequestKind("register (again)", 200, self.repeated_registrations),
-            RequestKind("heartbeat", 200, self.heartbeats),
-            RequestKind(f"heartbeats, {ARRAY_ITEMS} per array", 200, self.heartbeat_arrays),
-            RequestKind("discovery (20 instances)", 200, self.discoveries),
+            RequestKind("register (new)", 201, self.registrations, "insert an instance"),
+            RequestKind("register (again)", 200, self.repeated_registrations, "upsert an instance"),
+            RequestKind("heartbeat", 200, self.heartbeats, "upsert a lease"),
+            RequestKind(
+                f"heartbeats, {ARRAY_ITEMS} per array", 200, self.heartbeat_arrays, "upsert a lease", ARRAY_ITEMS
+            ),
+            RequestKind(f"discovery ({INSTANCES_PER_SERVICE} instances)", 200, self.discoveries),
             RequestKind("discovery, unchanged (304)", 304, lambda: self.conditional_discoveries(ports[0])),
             RequestKind(f"list ({LISTED_SERVICES} services)", 200, self.lists),
         ]
@@ -86,34 +111,34 @@ class RequestFactory:
     def registrations(self) -> Iterator[bytes]:
         """New instances of existing services: a fleet that grows."""
         for number in self.unused:
-            of = random.randrange(POPULATION)
+            of = random.randrange(self.fleet.instances)
             body = make_registration(of) | {"instance_id": f"new-{number}"}
-            yield self.post("/registry/register", body, team_of(of))
+            yield self.post("/registry/register", body, self.fleet.team_of(of))
 
     def repeated_registrations(self) -> Iterator[bytes]:
         while True:
-            number = random.randrange(POPULATION)
-            yield self.post("/registry/register", make_registration(number), team_of(number))
+            number = random.randrange(self.fleet.instances)
+            yield self.post("/registry/register", make_registration(number), self.fleet.team_of(number))
 
     def heartbeats(self) -> Iterator[bytes]:
         while True:
-            number = random.randrange(POPULATION)
-            yield self.post("/registry/heartbeat", make_heartbeat(number), team_of(number))
+            number = random.randrange(self.fleet.instances)
+            yield self.post("/registry/heartbeat", make_heartbeat(number), self.fleet.team_of(number))
 
     @functools.cached_property
     def arrays(self) -> list[bytes]:
         """One for each team, as a sidecar sends it. Made once, so that the client's own work is not measured."""
         return [
-            self.post("/registry/heartbeat", [make_heartbeat(each) for each in instances_of(team)], team)
-            for team in range(TEAMS)
+            self.post("/registry/heartbeat", [make_heartbeat(each) for each in self.fleet.instances_of(team)], team)
+            for team in range(self.fleet.teams)
         ]
 
     def heartbeat_arrays(self) -> Iterator[bytes]:
-        return itertools.cycle(random.sample(self.arrays, TEAMS))
+        return itertools.cycle(random.sample(self.arrays, self.fleet.teams))
 
     def discoveries(self) -> Iterator[bytes]:
         while True:
-            yield self.get(f"/registry/services/service-{random.randrange(POPULATION // INSTANCES_PER_SERVICE)}")
+            yield self.get(f"/registry/services/service-{random.randrange(self.fleet.services)}")
 
     def conditional_discoveries(self, port: int) -> Iterator[bytes]:
         """Discovery by callers that have the response already."""
@@ -125,7 +150,7 @@ class RequestFactory:
         yield from itertools.cycle(made)
 
     def lists(self) -> Iterator[bytes]:
-        """First pages of the list, which the database answers."""
+        """First pages of the list."""
         return itertools.repeat(self.get(f"/registry/services?limit={LISTED_SERVICES}"))
 
 
@@ -143,10 +168,10 @@ def exchange(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
         connection.close()
 
 
-def register_population(port: int, factory: RequestFactory) -> None:
-    """Register the population, one array for each team. Raises RuntimeError when the registry refuses any of it."""
-    for team in range(TEAMS):
-        items = [make_registration(number) for number in instances_of(team)]
+def register_fleet(port: int, factory: RequestFactory) -> None:
+    """Register the fleet, one array for each team. Raises RuntimeError when the registry refuses any of it."""
+    for team in range(factory.fleet.teams):
+        items = [make_registration(number) for number in factory.fleet.instances_of(team)]
         status, _headers, body = exchange(port, factory.post("/registry/register", items, team))
         if status != 200 or b'"error"' in body:
-            raise RuntimeError(f"the population could not be registered: {body[:600]!r}")
+            raise RuntimeError(f"the fleet could not be registered: {body[:600]!r}")
