@@ -9,7 +9,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import F, Q, QuerySet, Value
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now
 
 from service_registry.choices import ChangeKind, Rule, Scheme, State, Status
 
@@ -50,6 +50,7 @@ class Service(models.Model):
         permissions = [("manage_service", "Can change the owners of services, provision and delete them")]
         constraints = [
             models.UniqueConstraint(fields=["namespace", "name"], name="service_unique_name"),
+            models.CheckConstraint(condition=Q(name=Lower("name")), name="service_name_in_lower_case"),
             models.CheckConstraint(condition=Q(owners__len__gte=1, owners__len__lte=8), name="service_owner_count"),
         ]
         indexes = [
@@ -223,7 +224,10 @@ class Reservation(models.Model):
 
     class Meta:
         default_permissions = ()
-        constraints = [models.UniqueConstraint(fields=["namespace", "name"], name="reservation_unique_name")]
+        constraints = [
+            models.UniqueConstraint(fields=["namespace", "name"], name="reservation_unique_name"),
+            models.CheckConstraint(condition=Q(name=Lower("name")), name="reservation_name_in_lower_case"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name} until {self.until}"

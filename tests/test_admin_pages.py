@@ -36,6 +36,15 @@ def test_url_of_an_instance_is_equal_in_api_and_admin(payments: Api, admin: Clie
         assert f">{url}<" in admin.get(page).content.decode()
 
 
+@pytest.mark.parametrize("page", ["service", "instance", "change"])
+def test_search_takes_a_service_name_in_any_case(payments: Api, admin: Client, page: str) -> None:
+    payments.register("Order-Service", "DESKTOP:ORDER-SERVICE:8080")
+    payments.register("billing")
+    found = admin.get(f"/admin/service_registry/{page}/?q=ORDER-SERVICE").content.decode()
+    assert "order-service" in found
+    assert "billing" not in found
+
+
 def post_action(admin: Client, action: str, **fields: str) -> str:
     form = {"action": action, "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
     response = admin.post(INSTANCES, form | fields, follow=True)

@@ -8,6 +8,9 @@ import pytest
 from service_registry.api.request_log import readable_route
 from service_registry.api.urls import urlpatterns
 from service_registry.http import problems
+from service_registry.http.strict_json import OBJECT_BYTES
+from service_registry.schemas import Registration
+from service_registry.schemas.fields import METADATA_BYTES, METADATA_VALUE_BYTES
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api.md").read_text()
@@ -26,6 +29,13 @@ def test_every_path_is_in_the_api_document() -> None:
     paths = {readable_route(str(pattern.pattern)) for pattern in urlpatterns} - documentation
     assert {path for path in paths if f"/registry{path}`" not in API} == set()
     assert all(f"/registry{path}`" in API for path in documentation)
+
+
+def test_limits_of_every_field_are_in_the_api_document() -> None:
+    fields = {*Registration.model_fields}
+    assert {field for field in fields if f"\n| `{field}` |" not in API} == set()
+    limits = (METADATA_BYTES, METADATA_VALUE_BYTES, OBJECT_BYTES)
+    assert {limit for limit in limits if f" {limit // 1024} KiB" not in API} == set()
 
 
 def test_routing_table_is_in_the_architecture_document() -> None:

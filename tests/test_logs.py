@@ -76,6 +76,7 @@ def test_refused_array_logs_one_outcome(reader: Api, read_lines: Any) -> None:
     [
         ("GET /registry/services?namespace=default", "list", ("default", None, None)),
         ("GET /registry/services/web", "discover", (None, "web", None)),
+        ("GET /registry/services/WEB", "discover", (None, "web", None)),
         ("GET /registry/instance/web-1", "instance", (None, None, "web-1")),
         ("GET /registry/instance/web/web-1?namespace=default", "instance", ("default", "web", "web-1")),
         ("DELETE /registry/instance/web/web-1/status", "clear_override", (None, "web", "web-1")),

@@ -21,6 +21,12 @@ def test_provision_creates_a_service_with_owners(payments: Api, settings: LazySe
     assert (change.actor, change.reason) == ("system:command", "ticket 7")
 
 
+def test_commands_take_a_service_name_in_any_case(payments: Api) -> None:
+    assert run("provision_service", "Shop:API", "--owner=team-payments").startswith("default/shop:api created")
+    assert payments.register("SHOP:api").json["service_name"] == "shop:api"
+    assert run("release_service", "SHOP:API", "--reason=x").startswith("default/shop:api is released")
+
+
 def test_provision_replaces_the_owners(payments: Api, other_team: Api) -> None:
     payments.register(namespace="test")
     assert "has owners team-other." in run("provision_service", "web", "--owner=team-other", "--namespace=test")

@@ -53,12 +53,15 @@ def test_remove_stores_the_reason_with_each_change(db: None) -> None:
         ["--namespace=default"],
         ["--status=DOWN", "--status=STARTING"],
         ["--zone=eu-1"],
+        ["--service=WEB"],
         ["--metadata=rack=7"],
+        ["--metadata=app.kubernetes.io/args=a=b"],
         ["--metadata=rack=7", "--zone=eu-1", "--service=web", "--status=DOWN"],
     ],
 )
 def test_remove_with_several_filters_needs_all_to_match(db: None, filters: list[str]) -> None:
-    register(1, zone="eu-1", metadata={"rack": "7", "os": "linux"}, status="DOWN")
+    metadata = {"rack": "7", "app.kubernetes.io/args": "a=b"}
+    register(1, zone="eu-1", metadata=metadata, status="DOWN")
     register(1, "other", namespace="elsewhere", zone="eu-2", metadata={"rack": "70"})
     run("remove_instances", *filters, "--yes", "--reason=x")
     assert remaining() == {("other", "i-0")}

@@ -44,7 +44,7 @@ def fleet(payments: Api, other_team: Api, operator: Api) -> list[dict[str, Any]]
     """Create services, instances and overrides, and return their export."""
     fields = {"zone": "eu", "weight": 7, "tags": ["b", "a"], "scheme": "https", "status": "STARTING", "ttl_seconds": 77}
     payments.register("web", "w-1", host="2001:db8::1", **fields)
-    payments.register("web", "w-2", namespace="test")
+    payments.register("Dubbo:Web", "10.0.0.2#80@@web/2", namespace="test", host="shop_web_2.")
     other_team.register("api", "a-1", metadata={"note": 'née, quote " and \\ and ☃'})
     operator.call("PUT", "/registry/instance/web/w-1/status", {"status": "DOWN", "reason": "disk"})
     until = {"status": "UP", "reason": "keep out", "until": "2999-01-01T00:00:00Z"}
@@ -109,7 +109,7 @@ WRONG: list[tuple[Any, str]] = [
     ("[]", "it is not a JSON object of a known type"),
     ({"type": "lease"}, "it is not a JSON object of a known type"),
     ({"type": []}, "it is not a JSON object of a known type"),
-    ({"type": "service", "name": "Web", "owners": ["a"]}, "name is not right"),
+    ({"type": "service", "name": "Web!", "owners": ["a"]}, "name is not right"),
     ({"type": "service", "name": "b", "owners": ["team", "registry-services"]}, "owners.1 is not right: is a role"),
     (
         {"type": "service", "name": "b", "owners": ["a", "a"]},

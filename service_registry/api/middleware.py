@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware
 
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
 from service_registry.api.request_log import complete, log_entry
 from service_registry.database.outages import is_outage
+from service_registry.http.paths import decode_segment, routing_path
 from service_registry.http.request_log import REQUEST_ID_HEADER, record
 from service_registry.http.security_headers import SECURITY_HEADERS
 
@@ -43,7 +46,13 @@ class RegistryMiddleware:
             request.get_host()
         except DisallowedHost:
             return unknown_host_response(request)
+        request.path_info = routing_path_of(request)
         return replace_error_page(request, self.get_response(request))
+
+    def process_view(self, request: HttpRequest, _view: Any, _args: Any, parameters: dict[str, Any]) -> None:
+        """Decode the parameters in the path, for the view and for the log."""
+        if request.path_info.startswith("/registry/"):
+            parameters.update({name: decode_segment(value) for name, value in parameters.items()})
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer for an unreachable database where a view of Django's raises.
@@ -54,6 +63,20 @@ class RegistryMiddleware:
             return None
         log_entry(request).error = error
         return unavailable_page()
+
+
+def routing_path_of(request: HttpRequest) -> str:
+    """Return the path by which a request is routed, without SCRIPT_NAME.
+
+    ASGI servers pass the path as it was sent. WSGI (PEP 3333) knows it decoded only, but servers in production add it:
+    uWSGI, mod_wsgi and Waitress as REQUEST_URI, Gunicorn as RAW_URI.
+    """
+    if isinstance(request, ASGIRequest):
+        sent = request.scope.get("raw_path") or b""
+    else:
+        sent = str(request.META.get("REQUEST_URI") or request.META.get("RAW_URI") or "").encode("latin-1")
+    prefix = request.META["SCRIPT_NAME"].encode()
+    return routing_path(request.path_info, sent.removeprefix(prefix))
 
 
 class HostMiddleware(CommonMiddleware):

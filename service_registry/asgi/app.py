@@ -28,6 +28,7 @@ from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.asgi.writes.micro_batch import MicroBatcher
 from service_registry.exceptions import RequestTimeout
 from service_registry.http.operations import DEREGISTER, HEARTBEAT, REGISTER
+from service_registry.http.paths import decode_segment, routing_path
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, is_failure, problem_for_error
 from service_registry.http.readiness import readiness
 from service_registry.http.request_log import record
@@ -88,7 +89,7 @@ class Application:
 
         A last segment may be a parameter.
         """
-        path, parameter = scope["path"].removesuffix("/"), ""
+        path, parameter = path_of(scope).removesuffix("/"), ""
         route = self.routes.get((scope["method"], path))
         if route is None:
             parent, _, parameter = path.rpartition("/")
@@ -97,6 +98,7 @@ class Application:
         if route is None:
             await self.django(scope, receive, send)
         else:
+            parameter = decode_segment(parameter)
             await self.answer(
                 route, Request(scope, receive, send, operation=route.operation, route=path, path_parameter=parameter)
             )
@@ -146,6 +148,15 @@ class Application:
         """Send a response; return False when its client read too slowly and was cut off."""
         writer = ClientWriter(request.send, self.process.responses)
         return await self.process.responses.deliver(writer, response_start(request, response), response.body)
+
+
+def path_of(scope: HTTPScope) -> str:
+    """Return the path by which a request is routed."""
+    raw_path = scope.get("raw_path")
+    # Nearly all paths have nothing encoded.
+    if "%" not in scope["path"] and raw_path is not None and b"%" not in raw_path:
+        return scope["path"]
+    return routing_path(scope["path"], raw_path)
 
 
 async def livez(_request: Request) -> Response:

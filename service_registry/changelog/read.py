@@ -14,7 +14,7 @@ from service_registry.sql import CHANGE, STATE, rfc3339
 
 INDEX = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})", re.ASCII)
 HIGHEST_PK = 2**63 - 1
-# The number of changes that are read, or sent in one response; 500 of the largest are 25 MB.
+# The number of changes that are read, or sent in one response; 500 of the largest are 34 MB.
 CHANGES_PER_PAGE = 500
 
 PUBLIC_MEMBERS = f"""

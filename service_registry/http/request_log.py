@@ -126,7 +126,7 @@ def write_line(entry: RequestLogEntry, seconds: float) -> None:
         "code": next(iter(entry.outcomes)) if entry.status >= 400 else None,
         "actor": entry.actor,
         "namespace": entry.namespace,
-        "service_name": entry.service_name,
+        "service_name": entry.service_name and entry.service_name.lower(),  # as stored, also where it was refused
         "instance_id": entry.instance_id,
         "items": entry.items,
         "outcomes": entry.outcomes,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from service_registry.replica.store import Change
 
 MAX_CHANGES = 5_000
-# Bytes of JSON text. An instance may have 25 kB of it, and a change contains its instance twice.
+# Bytes of JSON text. An instance may have 34 kB of it, 68 kB if all is quotes; a change contains its instance twice.
 MAX_BYTES = 16 * 1024 * 1024
 
 

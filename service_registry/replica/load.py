@@ -136,7 +136,7 @@ def read_changes(
     """
     parameters = {"pk": pk, "limit": limit + 1, "read_before": read_before_seconds}
     with connection.cursor() as cursor:
-        rows = list(cursor.stream(CHANGES_AFTER, parameters))  # the deadline is for each row: a page may be 25 MB
+        rows = list(cursor.stream(CHANGES_AFTER, parameters))  # the deadline is for each row: a page may be 34 MB
     if not rows:
         return None
     (is_whole, *known), *later = rows

@@ -15,7 +15,7 @@ from service_registry.replica.store import Change
 
 # The bytes of events that may be pending for a subscriber: more than one page of the log can have, so that a page alone
 # ends no subscriber that takes its events.
-BACKLOG_BYTES = 32 * 1024 * 1024
+BACKLOG_BYTES = 40 * 1024 * 1024
 
 # Namespace and service name; None matches any.
 Topic = tuple[str | None, str | None]

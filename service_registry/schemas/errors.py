@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from service_registry.exceptions import InvalidInput, RegistryError
 
 ERRORS_SHOWN = 20
-# The name of an unknown field is returned only when it can be printed safely.
-PRINTABLE = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
+# The name of an unknown field is returned only when it can be printed safely, as every legal key of metadata can.
+PRINTABLE = re.compile(r"[A-Za-z0-9._:/@-]{1,128}")
 
 
 def to_invalid_input(error: ValidationError) -> InvalidInput:

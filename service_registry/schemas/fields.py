@@ -54,6 +54,9 @@ def refuse_double_dot(name: str) -> str:
     return name
 
 
+# Printable ASCII without what breaks out of quotes in shells, logs and queries.
+INSTANCE_ID = r"^[A-Za-z0-9][!#-&(-\[\]-~]{0,254}$"
+
 Namespace = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
@@ -61,14 +64,15 @@ Namespace = Annotated[
 ]
 ServiceName = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$"),
+    # The pattern is applied first: no letter outside ASCII becomes one inside.
+    StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$", to_lower=True),
     AfterValidator(refuse_double_dot),
-    Field(description="The name of the service."),
+    Field(description="The name of the service. Upper case becomes lower case."),
 ]
 InstanceId = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}$"),
-    Field(description="The id of the instance, which it chooses; unique within the service."),
+    StringConstraints(pattern=INSTANCE_ID),
+    Field(description="The id of the instance, which it chooses; unique within the service. Percent-encoded in paths."),
 ]
 GroupName = Annotated[
     str,
@@ -76,7 +80,9 @@ GroupName = Annotated[
     Field(description="The name of a group, as in the callers' tokens."),
 ]
 
-HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# Names of containers and of Windows machines have underscores, which RFC 1123 does not know.
+HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+HOST_CHARACTERS = 253
 NUMBER_LIKE = re.compile(r"[0-9]+|0x[0-9a-f]*")
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
@@ -84,7 +90,7 @@ BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 def canonicalize_host(host: str) -> str:
     """Return an IP address in canonical form (RFC 5952), or a host name in lower case.
 
-    A v4-mapped IPv6 address becomes IPv4. Names that resolvers read as numbers (`127.1`, `0x7f.1`) are refused, so that
+    A trailing dot is dropped. A v4-mapped IPv6 address becomes IPv4. Names that resolvers read as numbers (`127.1`, `0x7f.1`) are refused, so that
     an address has one spelling, and so are addresses that no caller can connect to.
     """
     try:
@@ -101,17 +107,20 @@ def canonicalize_host(host: str) -> str:
 
 
 def canonicalize_host_name(host: str) -> str:
-    labels = host.lower().split(".")
-    if not host.isascii() or len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
-        raise PydanticCustomError("host", "must be an IP address or a host name of letters, digits and hyphens")
+    name = host.lower().removesuffix(".")
+    labels = name.split(".")
+    if not host.isascii() or len(name) > HOST_CHARACTERS or not all(map(HOST_LABEL.fullmatch, labels)):
+        raise PydanticCustomError(
+            "host", "must be an IP address or a host name of letters, digits, hyphens and underscores"
+        )
     if NUMBER_LIKE.fullmatch(labels[-1]):
         raise PydanticCustomError("host", "a host name must not end in a number")
-    return ".".join(labels)
+    return name
 
 
 Host = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=253),
+    StringConstraints(min_length=1, max_length=HOST_CHARACTERS + 1),  # with its trailing dot
     AfterValidator(canonicalize_host),
     Field(description="The IPv4 address, IPv6 address or host name on which the instance listens."),
 ]
@@ -144,8 +153,8 @@ Tags = Annotated[
     refuse_repeats("tag"),
 ]
 
-METADATA_VALUE_BYTES = 512
-METADATA_BYTES = 8 * 1024
+METADATA_VALUE_BYTES = 2 * 1024
+METADATA_BYTES = 16 * 1024
 SECRET_ENDINGS = (
     *("password", "passwd", "pwd", "secret", "token", "apikey", "credential", "credentials", "authorization"),
 )
@@ -161,41 +170,42 @@ def looks_secret(key: str) -> bool:
     )
 
 
-def apply_secret_policy(metadata: dict[str, str]) -> dict[str, str]:
-    if settings.REGISTRY_SECRET_METADATA == "allow":  # noqa: S105 (a policy)
-        return metadata
-    found = [key for key in metadata if looks_secret(key)]
-    if found and settings.REGISTRY_SECRET_METADATA == "refuse":  # noqa: S105 (a policy)
+def refuse_secret(key: str) -> str:
+    if settings.REGISTRY_SECRET_METADATA == "refuse" and looks_secret(key):  # noqa: S105 (a policy)
         raise PydanticCustomError(
-            "secret_metadata",
-            "{keys} looks like a secret; every reader would see it, and it must not be stored here",
-            {"keys": ", ".join(found)},
+            "secret_metadata", "looks like a secret; every reader would see it, and it must not be stored here"
         )
-    return {**metadata, **dict.fromkeys(found, REDACTED)}
+    return key
+
+
+def redact_secrets(metadata: dict[str, str]) -> dict[str, str]:
+    if settings.REGISTRY_SECRET_METADATA != "redact":  # noqa: S105 (a policy)
+        return metadata
+    return {key: REDACTED if looks_secret(key) else value for key, value in metadata.items()}
 
 
 def limit_value(value: str) -> str:
     if len(value.encode()) > METADATA_VALUE_BYTES:
-        raise PydanticCustomError("too_long", "must be at most 512 bytes in UTF-8")
+        raise PydanticCustomError("too_long", "must be at most 2 KiB in UTF-8")
     return value
 
 
 def limit_metadata(metadata: dict[str, str]) -> dict[str, str]:
     if sum(len(key) + len(value.encode()) for key, value in metadata.items()) > METADATA_BYTES:
-        raise PydanticCustomError("too_long", "keys and values must be at most 8 KiB together in UTF-8")
+        raise PydanticCustomError("too_long", "keys and values must be at most 16 KiB together in UTF-8")
     return metadata
 
 
-MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,64}$")]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@-]{1,128}$")]
 MetadataValue = Annotated[str, StringConstraints(pattern=NO_CONTROLS), AfterValidator(limit_value)]
 Metadata = Annotated[
-    dict[MetadataKey, MetadataValue],
+    dict[Annotated[MetadataKey, AfterValidator(refuse_secret)], MetadataValue],
     Field(
         max_length=64,
-        description="Names and values for callers, at most 8 KiB together. No secrets: every reader sees them.",
+        description="Names and values for callers, at most 16 KiB together. No secrets: every reader sees them.",
     ),
     AfterValidator(limit_metadata),
-    AfterValidator(apply_secret_policy),
+    AfterValidator(redact_secrets),
 ]
 
 

@@ -19,6 +19,7 @@ from service_registry.schemas.fields import (
     Index,
     InstanceId,
     MetadataKey,
+    MetadataValue,
     Namespace,
     ServiceName,
     Shape,
@@ -51,7 +52,7 @@ class InstanceFilters(Shape):
     )
     zone: Zone | None = Field(default=None, description="The zone in which instances run.")
     tag: list[Tag] = Field(default=[], description="A tag that instances must have; repeatable: all of them.")
-    metadata: dict[MetadataKey, Annotated[str, StringConstraints(max_length=512, pattern=NO_CONTROLS)]] = Field(
+    metadata: dict[MetadataKey, MetadataValue] = Field(
         default={}, description="metadata.KEY=VALUE: an entry that the metadata of instances must have."
     )
 
@@ -64,8 +65,8 @@ class ListQuery(InstanceFilters):
     """The query of the list."""
 
     namespace: Namespace | None = Field(default=None, description="One namespace; without it, all.")
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,128}\*?$|^\*$")] | None = Field(
-        default=None, description="A service name, or a prefix followed by *."
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}\*?$|^\*$", to_lower=True)] | None = Field(
+        default=None, description="A service name, or a prefix followed by *. Upper case becomes lower case."
     )
     owner: GroupName | None = Field(default=None, description="A group that owns the services.")
     view: Literal["full", "summary"] = Field(default="full", description="summary: without the instances.")

@@ -1,7 +1,7 @@
 """Serve the registry's WSGI application on threads: `python -m tests.front_ends.wsgi_server PORT`.
 
 The standard library's server, extended by what WSGI servers in production have: keep-alive connections, chunked bodies,
-and no body in the answer to HEAD.
+the path as it was sent (REQUEST_URI), and no body in the answer to HEAD.
 """
 
 import io
@@ -57,6 +57,7 @@ class Connection(WSGIRequestHandler):
                 return
             body = self.read_body()
             environ = self.get_environ()
+            environ["REQUEST_URI"] = self.path
             environ["CONTENT_LENGTH"] = self.headers.get("Content-Length") or str(len(body))
             answer = Answer(io.BytesIO(body), cast(Any, self.wfile), sys.stderr, environ, multithread=True)
             answer.request_handler = self

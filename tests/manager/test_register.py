@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 from pytest_django import Settings
 
 from service_registry import manager
@@ -117,6 +118,9 @@ def test_register_of_an_expired_instance_restores_it(payments: Api) -> None:
         ("2001:DB8:0:0::1", "2001:db8::1"),
         ("Web-1.Example.COM", "web-1.example.com"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("web-1.example.com.", "web-1.example.com"),
+        ("WIN_SRV_04", "win_srv_04"),
+        ("_dmz.shop_worker_1_", "_dmz.shop_worker_1_"),
     ],
 )
 def test_register_stores_a_host_in_canonical_form(payments: Api, sent: str, stored: str) -> None:
@@ -125,6 +129,17 @@ def test_register_stores_a_host_in_canonical_form(payments: Api, sent: str, stor
 
 def test_register_with_an_ipv6_host_has_brackets_in_the_url(payments: Api) -> None:
     assert payments.register(host="2001:db8::1").json["url"] == "http://[2001:db8::1]:8080"
+
+
+def test_register_with_an_underscore_in_the_host_has_it_in_the_url(payments: Api) -> None:
+    assert payments.register(host="Shop_Worker_1").json["url"] == "http://shop_worker_1:8080"
+
+
+@pytest.mark.parametrize("model", [Service, Reservation])
+def test_database_refuses_service_names_in_upper_case(db: None, model: Any) -> None:
+    extra = {"until": "2999-01-01T00:00:00Z"} if model is Reservation else {}
+    with pytest.raises(IntegrityError, match="name_in_lower_case"), transaction.atomic():
+        model.objects.create(namespace="default", name="Web", owners=["team"], **extra)
 
 
 @pytest.mark.parametrize("key", ["tokens-left", "primary-key", "keyring", "secretary", "access-log", "passwordless"])

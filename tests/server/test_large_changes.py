@@ -21,7 +21,7 @@ FROM (SELECT * FROM service_registry_change ORDER BY id DESC LIMIT 1) c, generat
 def test_process_loads_and_follows_a_log_of_large_changes(tmp_path: Path) -> None:
     """It loads 5,000 changes of 60 kB, and follows 1,500 more.
 
-    The watcher resumes when its stream is disconnected: 32 MB may wait for it, and 90 MB come at once.
+    The watcher resumes when its stream is disconnected: 40 MB may wait for it, and 90 MB come at once.
     """
     with Registry(tmp_path) as registry:
         team = registry.caller("registry-services", "team")

@@ -335,7 +335,7 @@ def test_change_wakes_only_subscribers_of_its_service(registry: Registry, team: 
 def test_stream_of_a_slow_client_is_disconnected_and_resumes_from_its_index(
     registry: Registry, team: Caller, name: str
 ) -> None:
-    """It reads nothing while 64 MB of changes pass, of which sockets hold some and the subscriber's queue 32 MB.
+    """It reads nothing while 64 MB of changes pass, of which sockets hold some and the subscriber's queue 40 MB.
 
     Then it finds its connection closed. Other streams are not affected.
     """

@@ -23,4 +23,4 @@ class Command(BaseCommand):
         if isinstance(outcome, RegistryError):
             raise command_error(outcome)
         done = "created with owners" if outcome.created else "has owners"
-        self.stdout.write(f"{namespace}/{name} {done} {', '.join(outcome.owners)}.")
+        self.stdout.write(f"{namespace}/{order.name} {done} {', '.join(outcome.owners)}.")

@@ -24,5 +24,5 @@ class Command(BaseCommand):
         if isinstance(outcome, RegistryError):
             raise command_error(outcome)
         self.stdout.write(
-            f"{namespace}/{name} is released: the next sweep expires its {outcome.protected} protected instances."
+            f"{namespace}/{order.name} is released: the next sweep expires its {outcome.protected} protected instances."
         )
