@@ -90,8 +90,8 @@ BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 def canonicalize_host(host: str) -> str:
     """Return an IP address in canonical form (RFC 5952), or a host name in lower case.
 
-    A trailing dot is dropped. A v4-mapped IPv6 address becomes IPv4. Names that resolvers read as numbers (`127.1`, `0x7f.1`) are refused, so that
-    an address has one spelling, and so are addresses that no caller can connect to.
+    A trailing dot is dropped, and a v4-mapped IPv6 address becomes IPv4. Names that resolvers read as numbers (`127.1`,
+    `0x7f.1`) are refused, so that an address has one spelling, and so are addresses that no caller can connect to.
     """
     try:
         address = ipaddress.ip_address(host)
