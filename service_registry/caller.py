@@ -30,7 +30,7 @@ class Caller:
         """Return whether the caller may read actor, reason and evidence of changes.
 
         Args:
-            owners: the owners of the changes' service.
+            owners: the owners of the service at the time of the changes.
         """
         return self.may("view_change") or self.owns(owners)
 

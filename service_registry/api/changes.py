@@ -24,7 +24,7 @@ from service_registry.schemas import ChangePage, ChangesQuery
 
 
 class ChangeViewSet(ViewSet):
-    """The change log with actor, reason and evidence."""
+    """The change log, with actor, reason and evidence for those who may see them."""
 
     http_method_names = ("get", "head")
     allowed_to: ClassVar[dict[str, Action]] = {"list": permissions.READ_CHANGES}
@@ -33,7 +33,8 @@ class ChangeViewSet(ViewSet):
         operation_id="list_changes",
         summary="List changes, newest last",
         description="All changes with `view_change`; without it those of a service that one of the caller's groups "
-        "owns, named by `service`. A page may be short or empty because of the filters: there are more pages as long "
+        "owns, named by `service`, with `actor`, `reason` and `evidence` where one of these groups owned it at the "
+        "time of the change. A page may be short or empty because of the filters: there are more pages as long "
         "as `next` is not null.",
         parameters=parameters(ChangesQuery),
         responses={200: ChangePage, **problems(404)},
@@ -47,5 +48,5 @@ class ChangeViewSet(ViewSet):
         require_capacity()
         page = with_retries(lambda: read_history(query, caller, after))
         members = {"next": cursors.encode_change(page.next) if page.next else None}
-        body = dump_json_with_array(members, "changes", f"[{','.join(each.full for each in page.changes)}]")
+        body = dump_json_with_array(members, "changes", f"[{','.join(each.text_for(caller) for each in page.changes)}]")
         return http_response(WireResponse(200, body.encode(), {INDEX_HEADER: page.read_at}))

@@ -64,10 +64,7 @@ class InstanceViewSet(ViewSet):
         self, request: Request, namespace: str, service_name: str | None, instance_id: str
     ) -> Response:
         found = with_retries(lambda: catalogue.find_instance(namespace, service_name, instance_id))
-        caller = caller_of(request)
-        may_see_changes = caller.may_read_actors(found.owners)
-        document = found.full_document() if may_see_changes else found.public_document()
-        return Response(document, headers={INDEX_HEADER: found.index})
+        return Response(found.document_for(caller_of(request)), headers={INDEX_HEADER: found.index})
 
     @extend_schema(
         operation_id="override",

@@ -3,7 +3,6 @@
 Under ASGI `asgi/watch` answers and waits.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from django.http import HttpResponse
@@ -17,12 +16,10 @@ from service_registry.api.authentication import caller_of
 from service_registry.api.openapi import parameters, problems
 from service_registry.api.renderer import http_response
 from service_registry.caller import Caller
-from service_registry.changelog.read import RecordedChange, owners_in_evidence
 from service_registry.database.transactions import with_retries
 from service_registry.http.responses import INDEX_HEADER, Response
 from service_registry.http.validation import validate_watch_query
 from service_registry.json_text import dump_json_with_array
-from service_registry.models import Service
 from service_registry.permissions import Action
 from service_registry.schemas import WatchQuery, WatchResponse
 
@@ -67,28 +64,7 @@ def read_changes(query: WatchQuery, caller: Caller) -> Response:
     """
     newest = changelog.read_newest_index()
     changes = changelog.read_after(query.index or newest, changelog.CHANGES_PER_PAGE, query.service, query.namespace)
-    owners = read_owners({(change.namespace, change.service_name) for change in changes})
-    texts = [
-        change.full if caller.may_read_actors(current_owners(change, owners)) else change.public for change in changes
-    ]
+    texts = [change.text_for(caller) for change in changes]
     index = changes[-1].index if changes else newest
     body = dump_json_with_array({"index": index}, "changes", f"[{','.join(texts)}]")
     return Response(200, body.encode(), {INDEX_HEADER: newest})
-
-
-def current_owners(change: RecordedChange, owners: dict[tuple[str | None, str | None], Sequence[str]]) -> Sequence[str]:
-    """Return the owners of a change's service.
-
-    For a deleted service they are those that the change itself names.
-    """
-    current = owners.get((change.namespace, change.service_name))
-    return owners_in_evidence(change.kind, change.private) if current is None else current
-
-
-def read_owners(keys: set[tuple[str | None, str | None]]) -> dict[tuple[str | None, str | None], Sequence[str]]:
-    """Return the owners of services by namespace and name.
-
-    Services of the same name elsewhere may be among them.
-    """
-    services = Service.objects.filter(name__in=[name for _namespace, name in keys if name])
-    return {(service.namespace, service.name): service.owners for service in services}

@@ -13,7 +13,7 @@ from django.db import connection
 from service_registry.caller import Caller
 from service_registry.changelog.by_time import last_id_at
 from service_registry.changelog.latest import read_newest_index
-from service_registry.changelog.read import COLUMNS, RecordedChange, parse_index
+from service_registry.changelog.read import COLUMNS, OWNERS, RecordedChange, parse_index
 from service_registry.exceptions import NotOwner, PermissionMissing, ServiceNotFound
 from service_registry.models import Service
 from service_registry.schemas import ChangesQuery
@@ -22,7 +22,7 @@ from service_registry.sql import CHANGE
 # A page that has to search ends after this many rows, with the changes found by then.
 ROWS_SEARCHED = 20_000
 
-SEARCHED_COLUMNS = "c.id, c.kind, c.namespace, c.instance_id, c.actor"
+SEARCHED_COLUMNS = "c.id, c.kind, c.namespace, c.service_name, c.instance_id, c.actor"
 ALL_ROWS = f"""
 SELECT {SEARCHED_COLUMNS} FROM {CHANGE} c
 WHERE c.id > %(after)s AND c.id <= %(stop)s ORDER BY c.id LIMIT %(searched)s
@@ -37,10 +37,12 @@ SELECT c.* FROM unnest(%(namespaces)s::text[]) AS space(name), LATERAL (
     ORDER BY (c.id * -1) DESC LIMIT %(searched)s
 ) c ORDER BY c.id LIMIT %(searched)s
 """
-FILTERS = """(%(namespaces)s::text[] IS NULL OR c.namespace = ANY (%(namespaces)s::text[]))
+# A search for an actor finds only changes whose actor the caller may see.
+FILTERS = f"""(%(namespaces)s::text[] IS NULL OR c.namespace = ANY (%(namespaces)s::text[]))
     AND (%(instance_id)s::text IS NULL OR c.instance_id = %(instance_id)s)
     AND (%(kinds)s::text[] IS NULL OR c.kind = ANY (%(kinds)s::text[]))
-    AND (%(actor)s::text IS NULL OR c.actor = %(actor)s)"""
+    AND (%(actor)s::text IS NULL OR (c.actor = %(actor)s
+        AND (%(groups)s::text[] IS NULL OR {OWNERS} && %(groups)s::text[])))"""
 
 
 def page_query(rows: str) -> str:
@@ -90,7 +92,8 @@ def read_history(
     """Return a page of the changes that match `query`, from the id `after` on.
 
     A caller with `view_change` may read all changes; another caller those of a service that it owns, in the
-    namespaces in which it owns it. A page that has to search for matches may be short, or empty, although more follow.
+    namespaces in which it owns it. Each change has the owners of the service at its time. A page that has to search
+    for matches may be short, or empty, although more follow.
 
     Other transactions append and prune meanwhile, and each statement has its own snapshot:
 
@@ -108,7 +111,8 @@ def read_history(
     check_service_is_named(query.service, caller)
     read_at = read_newest_index()
     namespaces = select_namespaces(query, caller)
-    parameters = build_parameters(query, namespaces, rows_searched) | find_bounds(query, after, parse_index(read_at)[1])
+    parameters = build_parameters(query, caller, namespaces, rows_searched)
+    parameters |= find_bounds(query, after, parse_index(read_at)[1])
     rows = ROWS_OF_SERVICE if query.service else ALL_ROWS
     ((reached, count),) = fetch(reach_query(rows), parameters)
     found = fetch(page_query(rows), parameters | {"stop": reached}) if count else []
@@ -153,7 +157,9 @@ def find_owned_namespaces(query: ChangesQuery, caller: Caller) -> list[str]:
     return owned
 
 
-def build_parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows_searched: int) -> dict[str, Any]:
+def build_parameters(
+    query: ChangesQuery, caller: Caller, namespaces: Sequence[str] | None, rows_searched: int
+) -> dict[str, Any]:
     searches = query.kind or query.actor or (not query.service and (query.instance_id or namespaces))
     return {
         "namespaces": None if namespaces is None else list(namespaces),
@@ -161,6 +167,7 @@ def build_parameters(query: ChangesQuery, namespaces: Sequence[str] | None, rows
         "instance_id": query.instance_id,
         "kinds": query.kind or None,
         "actor": query.actor,
+        "groups": None if caller.may("view_change") else sorted(caller.groups),
         "limit": query.limit,
         "searched": rows_searched if searches else query.limit + 1,
     }

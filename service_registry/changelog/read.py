@@ -1,6 +1,5 @@
 """Read the changes after an index, which names a row of the log."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +7,10 @@ from typing import Any
 
 from django.db import connection
 
+from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.exceptions import IndexGone, InvalidInput
-from service_registry.sql import CHANGE, STATE, rfc3339
+from service_registry.sql import CHANGE, STATE, literals, rfc3339
 
 INDEX = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})", re.ASCII)
 HIGHEST_PK = 2**63 - 1
@@ -23,12 +23,23 @@ PUBLIC_MEMBERS = f"""
 """
 PRIVATE_MEMBERS = "'actor', c.actor, 'reason', c.reason"
 
+# The changes whose evidence names the owners.
+OWNER_KINDS = (ChangeKind.SERVICE_CREATED, ChangeKind.OWNERS_CHANGED, ChangeKind.SERVICE_DELETED)
+# The owners of the service at the time of the change, which may author, reason and evidence be shown to: those that the
+# log named last, up to the change itself. Null where pruning has deleted what named them.
+OWNERS = f"""(
+    SELECT ARRAY(SELECT jsonb_array_elements_text(n.evidence -> 'owners')) FROM {CHANGE} n
+    WHERE n.namespace = c.namespace AND n.service_name = c.service_name AND n.instance_id IS NULL
+        AND n.kind IN {literals(OWNER_KINDS)} AND (n.id * -1) >= (c.id * -1)
+    ORDER BY (n.id * -1) LIMIT 1)"""
+
 COLUMNS = f"""
     c.id, c.mark || '-' || c.id AS index, c.kind, c.namespace, c.service_name, c.instance_id,
     CASE WHEN c.changed IS NULL THEN json_build_object({PUBLIC_MEMBERS})
         ELSE json_build_object({PUBLIC_MEMBERS}, 'changed', c.changed) END::text AS public,
     CASE WHEN c.evidence IS NULL THEN json_build_object({PRIVATE_MEMBERS})
-        ELSE json_build_object({PRIVATE_MEMBERS}, 'evidence', c.evidence) END::text AS private
+        ELSE json_build_object({PRIVATE_MEMBERS}, 'evidence', c.evidence) END::text AS private,
+    {OWNERS} AS owners
 """
 
 
@@ -37,6 +48,7 @@ class RecordedChange:
     """A change that was read from the log.
 
     `public` is its JSON text for every reader; `private` that of an object with author, reason and evidence.
+    `owners` are those of the service at the time of the change, None where the log does not say.
     `namespace` and `service_name` are None for rows about the log itself.
     """
 
@@ -48,26 +60,16 @@ class RecordedChange:
     instance_id: str | None
     public: str
     private: str
+    owners: Sequence[str] | None
 
     @property
     def full(self) -> str:
         """The JSON text for readers who may see author, reason and evidence."""
         return f"{self.public[:-1]}, {self.private[1:]}"
 
-
-# The changes whose evidence names the owners.
-OWNER_KINDS = (ChangeKind.SERVICE_CREATED, ChangeKind.OWNERS_CHANGED, ChangeKind.SERVICE_DELETED)
-
-
-def owners_in_evidence(change_kind: str, private: str | bytes) -> Sequence[str]:
-    """Return the owners that a change names in its evidence, or nothing.
-
-    They are for services that no longer exist.
-    """
-    if change_kind not in OWNER_KINDS:
-        return ()
-    owners: Sequence[str] = (json.loads(private).get("evidence") or {}).get("owners", ())
-    return owners
+    def text_for(self, caller: Caller) -> str:
+        """Return the JSON text with what the caller may see."""
+        return self.full if caller.may_read_actors(self.owners or ()) else self.public
 
 
 # Pruning leaves old rows that describe the present state, with gaps between them. A reader cannot resume from such a

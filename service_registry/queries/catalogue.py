@@ -10,7 +10,8 @@ from typing import Any
 from django.db import connection
 
 from service_registry import changelog
-from service_registry.choices import Status
+from service_registry.caller import Caller
+from service_registry.choices import ChangeKind, Status
 from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
 from service_registry.json_text import dump_json, dump_json_with_array
 from service_registry.models import Service
@@ -184,8 +185,17 @@ FULL_DOCUMENT = f"""json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUME
 OVERRIDE_DOCUMENT = f"""CASE WHEN o.id IS NOT NULL THEN json_build_object('status', o.status,
     'until', {rfc3339("o.until")}, 'reason', o.reason, 'actor', o.actor) END"""
 
+# Handed over means that the owners of the service were changed after the instance was registered, or overridden.
 FIND = f"""
-SELECT s.owners, {FULL_DOCUMENT}, {OVERRIDE_DOCUMENT} FROM {INSTANCE_ROWS} CROSS JOIN {STATE} r
+SELECT s.owners, {FULL_DOCUMENT}, {OVERRIDE_DOCUMENT},
+    COALESCE(handover.at > i.registered_at, false), COALESCE(handover.at > o.created_at, false)
+FROM {INSTANCE_ROWS} CROSS JOIN {STATE} r
+LEFT JOIN LATERAL (
+    SELECT c.at FROM {CHANGE} c
+    WHERE c.namespace = s.namespace AND c.service_name = s.name AND c.instance_id IS NULL
+        AND c.kind = '{ChangeKind.OWNERS_CHANGED}'
+    ORDER BY {NEWEST_FIRST} LIMIT 1
+) handover ON true
 WHERE i.instance_id = %(instance_id)s AND s.namespace = %(namespace)s
     AND (%(service_name)s::text IS NULL OR s.name = %(service_name)s)
 ORDER BY s.name LIMIT 100
@@ -194,21 +204,28 @@ ORDER BY s.name LIMIT 100
 
 @dataclass(frozen=True, slots=True)
 class FoundInstance:
-    """An instance, its owners, and the restricted part of its override.
+    """An instance with its lease, the present owners, and who registered and overrode it.
 
-    Only readers of its changes may see that part.
+    The log does not say for sure who owned the service before the last change of its owners. So what was written before
+    that, `registered_by` or the reason and actor of the override, is for callers with `view_change` alone.
     """
 
     index: str
     owners: list[str]
     document: dict[str, Any]
     override: dict[str, Any] | None
+    registered_before_handover: bool
+    overridden_before_handover: bool
 
-    def public_document(self) -> dict[str, Any]:
-        return {name: value for name, value in self.document.items() if name != "registered_by"}
-
-    def full_document(self) -> dict[str, Any]:
-        return {**self.document, "override": self.override}
+    def document_for(self, caller: Caller) -> dict[str, Any]:
+        """Return the instance with what the caller may see."""
+        document = dict(self.document)
+        sees_all, is_owner = caller.may("view_change"), caller.owns(self.owners)
+        if not (sees_all or (is_owner and not self.registered_before_handover)):
+            del document["registered_by"]
+        if sees_all or (is_owner and not self.overridden_before_handover):
+            document["override"] = self.override
+        return document
 
 
 def find_instance(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
@@ -227,11 +244,10 @@ def find_instance(namespace: str, service_name: str | None, instance_id: str) ->
         rows = cursor.fetchall()
     if len(rows) > 1:
         named = ("namespace", "service_name", "instance_id")
-        raise AmbiguousInstance([{name: document[name] for name in named} for _owners, document, _override in rows])
+        raise AmbiguousInstance([{name: document[name] for name in named} for _owners, document, *_ in rows])
     if not rows:
         raise explain_missing(namespace, service_name, instance_id)
-    owners, document, override = rows[0]
-    return FoundInstance(index, owners, document, override)
+    return FoundInstance(index, *rows[0])
 
 
 def explain_missing(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg.errors import NoDataFound
 
-from service_registry.changelog.read import COLUMNS, IS_WHOLE_AFTER, OWNER_KINDS, PRUNED_BEFORE, RecordedChange
+from service_registry.changelog.read import COLUMNS, IS_WHOLE_AFTER, PRUNED_BEFORE, RecordedChange
 from service_registry.replica.change_buffer import MAX_BYTES, MAX_CHANGES, take_fitting
 from service_registry.replica.connection import FeedConnection
 from service_registry.replica.store import Change, InstanceEntry, Replica, ServiceEntry
@@ -23,7 +23,6 @@ from service_registry.sql import (
     NEWEST_FIRST,
     SERVICE,
     STATE_NAME,
-    literals,
 )
 
 # One fetch is one round trip, which has a deadline: 200 of the largest changes, each with its instance twice, are 10
@@ -46,10 +45,7 @@ INSTANCES = f"""
 SELECT s.namespace, s.name, i.instance_id, {INSTANCE_DOCUMENT}::text, {EFFECTIVE_STATUS}, {STATE_NAME}
 FROM {INSTANCE_ROWS}
 """
-FEED_COLUMNS = f"""
-{COLUMNS}, {LOGGED_DOCUMENT}::text, c.instance->>'status', c.instance->>'state',
-CASE WHEN c.kind IN {literals(OWNER_KINDS)} THEN c.evidence->'owners' END
-"""
+FEED_COLUMNS = f"{COLUMNS}, {LOGGED_DOCUMENT}::text, c.instance->>'status', c.instance->>'state'"
 CHANGES_AFTER = f"""
 -- Locks nothing. The first column is whether the log still contains everything after the row. What was written after
 -- the log had been read to its end is younger than that reading, and not pruned as long as the reading is younger than
@@ -146,9 +142,9 @@ def read_changes(
 
 
 def build_change(row: Sequence[Any]) -> Change:
-    *recorded, document, status, state, owners = row
+    *recorded, document, status, state = row
     entry = None if document is None else build_entry(document, status, state)
-    return Change.from_recorded(RecordedChange(*recorded), entry, owners)
+    return Change.from_recorded(RecordedChange(*recorded), entry)
 
 
 def build_entry(document: str, status: str, state: str) -> InstanceEntry:

@@ -6,9 +6,10 @@ Instances are kept as the JSON text that PostgreSQL rendered, with the two keys 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from sys import intern
 from typing import Any, NamedTuple
 
-from service_registry.changelog.read import RecordedChange, owners_in_evidence
+from service_registry.changelog.read import OWNER_KINDS, RecordedChange
 from service_registry.choices import ChangeKind, State
 
 # The changes after which an instance no longer exists.
@@ -75,8 +76,9 @@ def is_protected(entry: InstanceEntry | None) -> bool:
 class Change:
     """A change as the feed reads it, encoded once for all subscribers.
 
-    `entry` is the instance after the change, or None. `owners` are the owners that the change gives its service, or
-    None. `public` is the JSON text for every reader; `private` that of an object with author, reason and evidence.
+    `entry` is the instance after the change, or None. `owners` are the owners of its service at that time, after the
+    change; none where the log does not say. `public` is the JSON text for every reader; `private` that of an object
+    with author, reason and evidence.
     """
 
     pk: int
@@ -88,12 +90,10 @@ class Change:
     public: bytes
     private: bytes
     entry: InstanceEntry | None = None
-    owners: tuple[str, ...] | None = None
+    owners: tuple[str, ...] = ()
 
     @classmethod
-    def from_recorded(
-        cls, recorded: RecordedChange, entry: InstanceEntry | None = None, owners: Sequence[str] | None = None
-    ) -> "Change":
+    def from_recorded(cls, recorded: RecordedChange, entry: InstanceEntry | None = None) -> "Change":
         return cls(
             recorded.pk,
             recorded.index,
@@ -104,7 +104,7 @@ class Change:
             recorded.public.encode(),
             recorded.private.encode(),
             entry,
-            None if owners is None else tuple(owners),
+            tuple(map(intern, recorded.owners or ())),
         )
 
     @property
@@ -152,7 +152,7 @@ class Replica:
         service = self.services.get(key)
         if service is None:
             service = self.services[key] = ServiceEntry(())
-        if change.owners is not None:
+        if change.kind in OWNER_KINDS:
             service.owners = change.owners
         if change.instance_id is not None:
             if change.entry is not None:
@@ -160,14 +160,6 @@ class Replica:
             elif change.kind in DELETION_KINDS:
                 service.remove_instance(change.instance_id)
         service.index, service.pk = change.index, change.pk
-
-    def find_owners(self, change: Change) -> Sequence[str]:
-        """Return the present owners of the change's service.
-
-        For a deleted service these are the owners that the change names.
-        """
-        service = self.services.get(change.service_key) if change.service_key else None
-        return service.owners if service else owners_in_evidence(change.kind, change.private)
 
 
 def needs_parsing(parameters: dict[str, Any]) -> bool:

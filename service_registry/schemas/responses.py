@@ -102,7 +102,7 @@ class ServicePage(Shape):
 
 
 class Change(Shape):
-    """A row of the change log. Actor, reason and evidence are only for callers who may read them."""
+    """A row of the change log. Actor, reason and evidence are for owners at its time, and for operators."""
 
     index: str
     at: str

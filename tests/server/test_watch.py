@@ -249,6 +249,27 @@ def test_watch_shows_authors_to_operators_and_owners_only(registry: Registry, te
         assert ("evidence" in polled[0]) == sees
 
 
+def test_watch_shows_authors_by_the_owners_at_the_time(registry: Registry, team: Caller, name: str) -> None:
+    start = team.read_newest_index()
+    team.register(name)
+    admin = registry.caller("registry-admins")
+    handover = {"owners": ["team-other"], "reason": "handover"}
+    assert admin.call("PUT", f"/registry/services/{name}/owners", handover).status == 200
+    query = f"service={name}&index={start}"
+    for groups, sees in [
+        (("registry-services", "team"), [True, True, False]),
+        (("registry-services", "team-other"), [False, False, True]),
+        (("registry-operators",), [True, True, True]),
+    ]:
+        polled = poll(registry.caller(*groups), query).json["changes"]
+        with open_watch(registry, query, *groups) as open_stream:
+            streamed = list(itertools.islice(open_stream.changes(), 3))
+        for changes in (polled, streamed):
+            assert [change["kind"] for change in changes] == ["service_created", "registered", "owners_changed"]
+            for private in ("actor", "reason"):
+                assert [private in change for change in changes] == sees
+
+
 def test_stream_whose_token_expires_ends_with_an_event(registry: Registry, team: Caller, name: str) -> None:
     """Tokens are accepted for 30 s after their end, as the issuer's clock may differ."""
     bearer = token("registry-readers", ttl_seconds=-24)

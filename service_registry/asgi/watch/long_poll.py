@@ -60,6 +60,6 @@ def render_changes(subscription: Subscription, events: Sequence[ChangeEvent], id
 
     What has been read of the log is in memory for this poll, which therefore cannot wait.
     """
-    documents = [event.document(subscription.shows_author(event, identity.caller)) for event in events]
+    documents = [event.document(identity.caller.may_read_actors(event.change.owners)) for event in events]
     subscription.writer.responses.require_capacity(sum(map(len, documents)))
     return b'{"index":"%b","changes":[%b]}' % (subscription.index.encode(), b",".join(documents))

@@ -110,7 +110,7 @@ class EventStream:
         """Return the next events for this caller; empty when all have been sent."""
         caller = self.identity.caller
         events = await self.subscription.next(EVENTS_PER_WRITE, WRITE_BYTES)
-        return [event.render(change_event, self.subscription.shows_author(event, caller)) for event in events]
+        return [event.render(change_event, caller.may_read_actors(event.change.owners)) for event in events]
 
     async def is_still_allowed(self) -> bool:
         """Authenticate again once the token has expired."""

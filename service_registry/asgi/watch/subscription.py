@@ -11,7 +11,6 @@ from service_registry import changelog
 from service_registry.asgi.flow_control import CAPACITY_SECONDS, ClientWriter
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.waiting import now
-from service_registry.caller import Caller
 from service_registry.changelog.read import RecordedChange
 from service_registry.exceptions import IndexGone, NotLoaded, TooBusy
 from service_registry.replica.events import ChangeEvent
@@ -169,10 +168,6 @@ class Subscription:
         self.subscriber.position = max(self.position[1], self.replica.pk)
         self.hub.subscribers.subscribe(self.subscriber)
         self.subscribed = True
-
-    def shows_author(self, event: ChangeEvent, caller: Caller) -> bool:
-        """Return whether the caller may see who made the change, and why."""
-        return caller.may_read_actors(self.replica.find_owners(event.change))
 
     def close(self) -> None:
         """End the subscription and free what was not delivered.
