@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from django.conf import settings
 
-from service_registry.permissions import permission_cache
+from service_registry.access_rules import access_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Caller:
 
         Roles cannot, and neither can groups that every account has.
         """
-        return sorted(group for group in self.groups if not permission_cache.is_role(group) and not is_ignored(group))
+        rules = access_rules.current()
+        return sorted(group for group in self.groups if not rules.is_role(group) and not is_ignored(group))
 
 
 def is_ignored(group: str) -> bool:

@@ -3,16 +3,12 @@
 Permissions belong to Django groups. The group names of a token are matched to them by name.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth.models import Group, Permission
-from django.db import Error
 
-from service_registry.database.outages import is_outage
-from service_registry.database.transactions import with_retries
-from service_registry.exceptions import NotMigrated, PermissionMissing
+from service_registry.exceptions import PermissionMissing
 
 READ = frozenset({"view_service", "view_instance"})
 WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
@@ -70,84 +66,6 @@ RELEASE = action("release", {"operate_instance"})
 # Changes of all services, or of services that the caller owns.
 READ_CHANGES = action("changes", {"view_change"}, {"view_instance"})
 READ_METRICS = action("metrics", {"view_metrics"})
-
-CACHE_SECONDS = 5.0
-
-
-class PermissionCache:
-    """A cache of the permissions of each Django group, refreshed every few seconds.
-
-    A request reads the snapshot without a lock. Two threads that find it too old both refresh it; either result is
-    correct.
-    """
-
-    def __init__(self) -> None:
-        self._by_group: dict[str, frozenset[str]] = {}
-        self._read_at = float("-inf")
-
-    @property
-    def is_fresh(self) -> bool:
-        """Return whether the next use reads nothing from the database."""
-        return time.monotonic() - self._read_at <= CACHE_SECONDS
-
-    def refresh_ahead(self) -> None:
-        """Refresh at half the age, so that the event loop does not wait for the database."""
-        if time.monotonic() - self._read_at > CACHE_SECONDS / 2:
-            self.refresh()
-
-    def granted_to(self, groups: Iterable[str]) -> frozenset[str]:
-        """Return the codenames that `groups`, names from a token, have together."""
-        by_group = self._current()
-        return frozenset().union(*(by_group[name] for name in groups if name in by_group))
-
-    def is_role(self, group: str) -> bool:
-        """Return whether `group` is a Django group with permissions: a role, not a team."""
-        return group in self._current()
-
-    def invalidate(self) -> None:
-        """Refresh at the next use."""
-        self._read_at = float("-inf")
-
-    def refresh(self) -> None:
-        """Read the permissions of the groups.
-
-        During an outage the last snapshot stays valid: the database cannot change either.
-
-        Raises NotMigrated where no group has permissions, because the last step of a migration creates the roles.
-        """
-        try:
-            self._by_group = with_retries(read_permissions)
-        except Error as error:
-            if not self._by_group or not is_outage(error):
-                raise
-        self._read_at = time.monotonic()
-
-    def _current(self) -> dict[str, frozenset[str]]:
-        if not self.is_fresh:
-            self.refresh()
-        return self._by_group
-
-
-permission_cache = PermissionCache()
-
-
-def read_permissions() -> dict[str, frozenset[str]]:
-    """Return the codenames of the registry's permissions by group.
-
-    Raises NotMigrated where no group has any.
-    """
-    rows = Group.objects.filter(permissions__isnull=False).values_list(
-        "name", "permissions__content_type__app_label", "permissions__codename"
-    )
-    by_group: dict[str, set[str]] = {}
-    for name, app, codename in rows:
-        # A group with permissions of other apps is a role, too.
-        granted = by_group.setdefault(name, set())
-        if app == "service_registry":
-            granted.add(codename)
-    if not by_group:
-        raise NotMigrated
-    return {name: frozenset(codenames) for name, codenames in by_group.items()}
 
 
 def provide_role_groups(using: str) -> None:

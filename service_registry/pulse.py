@@ -7,13 +7,13 @@ import logging
 
 from django.db import Error, connection
 
+from service_registry.access_rules import access_rules
 from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import NotMigrated
 from service_registry.expiry.observation_window import process_pulse
 from service_registry.expiry.sweep import sweep_if_late
 from service_registry.identity.exceptions import KeysUnavailable
 from service_registry.identity.key_provider import get_key_provider
-from service_registry.permissions import permission_cache
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def pulse() -> None:
     prepare_thread_connection()
     try:
         get_key_provider().current()
-        permission_cache.refresh_ahead()
+        access_rules.current()
         record_and_sweep()
     except KeysUnavailable:
         logger.warning("No pulse: there are no signing keys, or they are too old, and so every heartbeat is refused.")

@@ -2,13 +2,14 @@
 
 import pytest
 
-from service_registry.permissions import permission_cache
+from service_registry.access_rules import access_rules
+from service_registry.http.authentication import callers
 from tests.client import Api
 
 
 @pytest.fixture(autouse=True)
-def _invalidate_permission_cache() -> None:
-    permission_cache.invalidate()
+def _forget_callers() -> None:
+    access_rules.latest = callers.generation = None
 
 
 @pytest.fixture

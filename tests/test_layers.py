@@ -16,6 +16,7 @@ PRODUCT = ("service_registry", "registry_project")
 FLOORS = (
     {"choices", "exceptions", "gc_tuning", "json_text", "logs", "registry_project.env"},
     {"models", "sql", "schemas", "database"},
+    {"access_rules"},
     {"identity", "metrics", "permissions", "registry_project.settings"},
     {"caller"},
     {"changelog"},

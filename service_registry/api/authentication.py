@@ -19,12 +19,18 @@ class BearerAuthentication(BaseAuthentication):
         Raises TokenInvalid, KeysUnavailable, ClockIsWrong.
         """
         try:
-            return authenticate(request.headers.get("Authorization")), None
+            return authenticate(read_header(request)).caller, None
         except NotAuthenticated:
             return None  # another scheme may apply: the documentation takes an admin's session as well
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="service-registry"'
+
+
+def read_header(request: Request) -> bytes | None:
+    """Return the Authorization header as it was sent."""
+    header = request.headers.get("Authorization")
+    return None if header is None else header.encode("latin-1", "replace")
 
 
 def caller_of(request: Request) -> Caller:

@@ -46,8 +46,8 @@ class WatchViewSet(ViewSet):
             (200, "text/event-stream"): OpenApiResponse(
                 OpenApiTypes.STR,
                 "Events `change` (`id`: its index, `data`: a change) and `sync` (no change for a while; `id`: the "
-                "index). The stream ends with `expired` when the token has run out, or with `resync` when the client "
-                "has to read the list again.",
+                "index). The stream ends with `expired` when the token is not accepted any more, with `forbidden` when "
+                "the caller may not read any more, or with `resync` when the client has to read the list again.",
             ),
             **problems(410, 429),
         },

@@ -57,7 +57,7 @@ class Application:
         self.process = process = WebProcess()
         self.django = DjangoBridge(process.django_threads, process.responses)
         authenticator = Authenticator(process.read_threads)
-        blocking = BlockingReads(process.hub, process.read_threads, process.limits)
+        blocking = BlockingReads(process.hub, authenticator, process.read_threads, process.limits)
         threads = process.write_threads
         registrations = MicroBatcher[Registration, manager.Registered](manager.register_for_callers, threads)
         heartbeats = MicroBatcher[Heartbeat, manager.Renewed](manager.heartbeat_for_callers, threads)

@@ -1,6 +1,7 @@
 """The web process: what all handlers share, and its start and end (ASGI lifespan)."""
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -9,17 +10,27 @@ from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from django.conf import settings
+from django.db import Error
 from django.urls import get_resolver
 
 from service_registry import gc_tuning, metrics, pulse
+from service_registry.access_rules import access_rules
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.threads import ReadThreads
+from service_registry.exceptions import NotMigrated
 from service_registry.http import memory_budget, readiness
+from service_registry.http.authentication import renew_generation
+from service_registry.http.callers import Generation
 from service_registry.identity.key_provider import get_key_provider
 from service_registry.identity.login_endpoints import MAX_CONCURRENT
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
+
+logger = logging.getLogger(__name__)
+
+# How often grants are read, and keys looked at.
+REFRESH_SECONDS = 1.0
 
 
 class WebProcess:
@@ -67,7 +78,7 @@ class WebProcess:
         if threading.current_thread() is threading.main_thread():
             call_on_signals(self.begin_shutdown, loop)
         gc_tuning.freeze_heap()
-        return [loop.create_task(self.keep_pulsing()), loop.create_task(self.keep_measuring())]
+        return [loop.create_task(work()) for work in (self.keep_pulsing, self.keep_judging, self.keep_measuring)]
 
     def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         self.begin_shutdown()
@@ -89,6 +100,25 @@ class WebProcess:
         while True:
             await loop.run_in_executor(self.write_threads, pulse.pulse)
             await asyncio.sleep(pulse.PULSE_SECONDS)
+
+    async def keep_judging(self) -> None:
+        """Follow keys and access rules, and have subscribers judged again when they have changed."""
+        seen: Generation | None = None
+        while True:
+            generation = await self.read_threads.run(follow_access_rules)
+            if generation is not seen:
+                seen = generation
+                await self.wake_subscribers()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def wake_subscribers(self) -> None:
+        """Wake all subscribers, one after the other.
+
+        With new keys each verifies a signature: 5,000 together would delay heartbeats by a second.
+        """
+        for subscriber in list(self.hub.subscribers.present):
+            subscriber.wake()
+            await asyncio.sleep(0)
 
     async def keep_measuring(self) -> None:
         """Report the replica's age every second while there is a replica."""
@@ -114,6 +144,21 @@ class WebProcess:
         """
         self.replica_was_loaded = self.replica_was_loaded or self.hub.replica is not None
         return "ok" if self.replica_was_loaded else "not loaded yet"
+
+
+def follow_access_rules() -> Generation | None:
+    """Read the access rules, and return the present generation; after a failure the last rules stay.
+
+    The pulse logs an unreachable or empty database.
+    """
+    try:
+        access_rules.refresh()
+    except (Error, NotMigrated):
+        pass
+    except Exception:
+        # Without further refreshes nobody's access could be taken away.
+        logger.exception("The access rules could not be read.")
+    return renew_generation()
 
 
 def call_on_signals(function: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:

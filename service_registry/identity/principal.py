@@ -1,8 +1,10 @@
 """The verified identity of a caller."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
+
+from service_registry.identity.key_set import KeySet
 
 # Names go into logs, the change log and the database: no control characters, and no surrogates, which cannot be stored.
 NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
@@ -20,6 +22,7 @@ class Principal:
     Attributes:
         client: the OAuth client that got the token, where the token names it.
         expires_at: `exp` of the token, in seconds since the epoch.
+        key_set: the keys that the token was verified with.
     """
 
     issuer: str
@@ -27,6 +30,7 @@ class Principal:
     client: str | None
     groups: frozenset[str]
     expires_at: float
+    key_set: KeySet = field(repr=False)
 
     @property
     def actor(self) -> str:

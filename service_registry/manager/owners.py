@@ -10,12 +10,12 @@ from django.db import IntegrityError
 from django.db.models.functions import Now
 
 from service_registry import changelog
+from service_registry.access_rules import access_rules
 from service_registry.caller import Caller, is_ignored
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import with_retries, write_transaction
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
 from service_registry.models import Reservation, Service
-from service_registry.permissions import permission_cache
 from service_registry.schemas import ServiceOwners
 
 
@@ -38,7 +38,7 @@ def set_owners(items: Sequence[ServiceOwners], caller: Caller) -> list[Owned | R
 
 def refuse_common_groups(item: ServiceOwners) -> InvalidInput | None:
     for position, owner in enumerate(item.owners):
-        if permission_cache.is_role(owner) or is_ignored(owner):
+        if access_rules.current().is_role(owner) or is_ignored(owner):
             message = "is a role, or a group that every account has: it cannot own services"
             return InvalidInput.of_field(f"owners.{position}", "no_team", message)
     return None

@@ -69,6 +69,10 @@ class Subscriber:
         self.awake.set()
         return True
 
+    def wake(self) -> None:
+        """End the present wait, or the next one."""
+        self.awake.set()
+
     def end(self, reason: EndReason) -> None:
         if self.end_reason is None:
             self.end_reason = reason

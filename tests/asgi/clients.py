@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
 
+from service_registry.access_rules import AccessRules
 from service_registry.asgi.request import Request
+from service_registry.caller import Caller
+from service_registry.http.callers import Generation, Identity
+from service_registry.identity.key_set import KeySet
+from service_registry.identity.principal import Principal
 
 GET: HTTPScope = {
     "type": "http",
@@ -46,6 +51,14 @@ def make_request(
     scope: HTTPScope = GET, receive: ASGIReceiveCallable = receive_nothing, send: ASGISendCallable = discard
 ) -> Request:
     return Request(scope, receive, send, operation="test", route=scope["path"], path_parameter="")
+
+
+def expired_identity() -> Identity:
+    """Return the identity of a caller whose token has expired."""
+    key_set = KeySet({}, {"keys": []}, frozenset())
+    principal = Principal("issuer", "someone", None, frozenset(), 0.0, key_set)
+    caller = Caller(principal.actor, principal.groups, frozenset())
+    return Identity(caller, principal, principal.expires_at, Generation(key_set, AccessRules({})))
 
 
 @dataclass

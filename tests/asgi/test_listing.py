@@ -65,7 +65,7 @@ def listing_of(replica: Replica, stale: bool = False) -> Listing:
     """Return the handler of a process whose replica is fresh, or that last read the log ten seconds ago."""
     hub, threads = Hub(), ReadThreads()
     hub.replica, hub.read_at = replica, time.monotonic() - 10 if stale else math.inf
-    blocking = BlockingReads(hub, threads, SubscriberLimits())
+    blocking = BlockingReads(hub, Authenticator(threads), threads, SubscriberLimits())
     return Listing(Authenticator(threads), ResponsesInFlight(), blocking, ResponseCache())
 
 

@@ -1,31 +1,30 @@
 """The end of a long poll."""
 
 import asyncio
-import time
 
-from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
 from service_registry.asgi.headers import response_start
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.watch.long_poll import long_poll
 from service_registry.asgi.watch.subscription import Subscription
-from service_registry.caller import Caller
 from service_registry.schemas import WatchQuery
-from tests.asgi.clients import Client, make_request
+from tests.asgi.clients import Client, make_request, request_scope
+from tests.client import Api
 from tests.replica.hubs import advance, index, loaded
 
-CALLER = Caller("someone", frozenset(), frozenset({"view_change"}))
 
+def test_poll_that_is_answered_collects_no_further_changes(reader: Api) -> None:
+    reader.get("/registry/services")  # so that the event loop knows the keys and the access rules
+    scope = request_scope("GET", "/registry/watch", {"Authorization": f"Bearer {reader.bearer}"})
 
-def test_poll_that_is_answered_collects_no_further_changes() -> None:
     async def poll() -> bytes:
         client, threads, responses = Client(), ReadThreads(), ResponsesInFlight()
-        query, hub, request = WatchQuery(index=index(1)), loaded(1), make_request(send=client.send)
+        query, hub, request = WatchQuery(index=index(1)), loaded(1), make_request(scope, send=client.send)
         subscription = Subscription(hub, threads, ClientWriter(client.send, responses), query)
         advance(hub, [2, 3])
         await subscription.begin()
-        identity = Identity(CALLER, time.time() + 60)
-        response = await long_poll(request, identity, query, subscription, Authenticator(threads))
+        response = await long_poll(request, query, subscription, Authenticator(threads))
         writer = ClientWriter(client.send, responses)
         sending = asyncio.create_task(responses.deliver(writer, response_start(request, response), response.body))
         await client.end_is_sent.wait()

@@ -1,17 +1,15 @@
 """The end of an event stream."""
 
 import asyncio
-import time
 
-from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import WRITE_SECONDS, ClientWriter, ResponsesInFlight
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.watch.sse import EventStream
 from service_registry.asgi.watch.subscription import Subscription
-from service_registry.caller import Caller
 from service_registry.replica.subscribers import EndReason
 from service_registry.schemas import WatchQuery
-from tests.asgi.clients import Client, make_request
+from tests.asgi.clients import Client, expired_identity, make_request
 from tests.replica.hubs import advance, index, loaded
 
 
@@ -24,8 +22,7 @@ def test_last_event_has_as_much_time_as_all_others() -> None:
         writer = ClientWriter(client.send, ResponsesInFlight())
         subscription = Subscription(hub, threads, writer, WatchQuery(index=index(1)))
         await subscription.begin()
-        expired = Identity(Caller("someone", frozenset(), frozenset({"view_change"})), time.time() - 1)
-        events = EventStream(make_request(send=client.send), expired, subscription, Authenticator(threads))
+        events = EventStream(make_request(send=client.send), expired_identity(), subscription, Authenticator(threads))
         sending = asyncio.create_task(events.send())
         await client.end_is_sent.wait()
         advance(hub, [2])

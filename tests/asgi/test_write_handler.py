@@ -10,15 +10,15 @@ from asgiref.typing import ASGIReceiveEvent
 from django.conf import settings
 from django.db import connections
 
-from service_registry.asgi.auth import Authenticator, identify
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import SLICE_BYTES, ClientWriter, ResponsesInFlight
 from service_registry.asgi.headers import response_start
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.exceptions import BodyTooLarge, InvalidInput
+from service_registry.http.authentication import authenticate
 from service_registry.http.operations import HEARTBEAT, REGISTER
 from service_registry.http.strict_json import OBJECT_BYTES
-from service_registry.identity.access_tokens import verify_access_token
 from service_registry.identity.exceptions import TokenInvalid
 from tests.asgi.clients import Client, make_request, request_scope
 from tests.client import Api, registration, token
@@ -74,7 +74,7 @@ def test_token_that_expires_while_the_body_arrives_is_refused(body: bytes) -> No
     Api("registry-services", "team").get("/registry/services")  # so that the signing key and the grants are cached
     bearer = token("registry-services", "team", ttl_seconds=4 - settings.OIDC_LEEWAY_SECONDS)
     headers = {"authorization": f"Bearer {bearer}", "content-type": "application/json", "content-length": "9"}
-    slow = SlowBody(body, identify(verify_access_token(bearer)).expires_at)
+    slow = SlowBody(body, authenticate(f"Bearer {bearer}".encode()).expires_at)
     request = make_request(request_scope("POST", "/registry/heartbeat", headers), slow.receive)
 
     async def answer(threads: ThreadPoolExecutor) -> None:

@@ -8,9 +8,9 @@ from django.conf import LazySettings
 from django.contrib.auth.models import Group
 
 from service_registry import pulse
+from service_registry.access_rules import access_rules
 from service_registry.identity.key_provider import get_key_provider
 from service_registry.models import RegistryState
-from service_registry.permissions import permission_cache
 from tests import ageing
 from tests.identity.issuer_server import Handler, Issuer
 from tests.waiting import wait_for
@@ -73,5 +73,5 @@ def test_failed_key_refresh_does_not_stop_the_pulse(issuer: Issuer) -> None:
 def test_process_without_grants_does_not_pulse() -> None:
     assert pulse_is_recorded()
     Group.objects.all().delete()
-    permission_cache.invalidate()
+    access_rules.invalidate()
     assert not pulse_is_recorded()

@@ -96,9 +96,6 @@ class Unchecking:
     async def authenticate(self, request: Any, action: Action) -> Any:
         return await self.authenticator.authenticate(request, replace(action, alternatives=NOTHING_NEEDED))
 
-    async def revalidate(self, request: Any, action: Action, identity: Any) -> Any:
-        return await self.authenticator.revalidate(request, action, identity)
-
 
 def of_handlers() -> Iterator[tuple[str, str, Iterable[Change]]]:
     """Yield, for each ASGI handler, the mistake that it does not check the permission."""

@@ -337,24 +337,6 @@ def test_verify_without_keys_raises_keys_unavailable(issuer: Issuer, make_provid
         make_verifier(issuer, make_provider, wait_seconds=0.1).verify(issuer.token())
 
 
-def test_cached_token_is_verified_again_after_its_expiry(issuer: Issuer, verifier: TokenVerifier) -> None:
-    token = issuer.token(exp=time.time() + 2)
-    first = verifier.verify(token)
-    assert verifier.verify(token) is first
-    wait_for(lambda: verifier.verify(token) is not first)  # still valid within the leeway, but verified again
-
-
-def test_cache_evicts_its_oldest_token_and_has_a_maximum_age(issuer: Issuer, verifier: TokenVerifier) -> None:
-    two = TokenVerifier(verifier.trusted, verifier.group_claims, verifier.keys, cache_entries=2)
-    several = [issuer.token(sub=f"service-{number}") for number in range(3)]
-    principals = [two.verify(token) for token in several]
-    assert two.verify(several[2]) is principals[2]
-    assert two.verify(several[0]) is not principals[0]
-    expiring = TokenVerifier(verifier.trusted, verifier.group_claims, verifier.keys, cache_seconds=0)
-    fresh = issuer.token(sub="fresh")
-    assert expiring.verify(fresh) is not expiring.verify(fresh)
-
-
 def test_verify_access_token_of_the_configured_issuer_succeeds() -> None:
     token = issue_token(
         settings.REGISTRY_DATA_DIR, settings.OIDC_ISSUER, "you", ["registry-readers"], settings.OIDC_AUDIENCE

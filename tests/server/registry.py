@@ -248,9 +248,9 @@ class Registry:
         self.callers.append(Caller(port or self.ports[0], None))
         return self.callers[-1]
 
-    def read_metric(self, name: str) -> float:
-        """Return a metric of the first web process, summed over all labels that `name` does not give."""
-        text = self.caller("registry-readers").call("GET", "/metrics").body.decode()
+    def read_metric(self, name: str, place: int = 0) -> float:
+        """Return a metric of the web process at `place`, summed over all labels that `name` does not give."""
+        text = self.caller("registry-readers", place=place).call("GET", "/metrics").body.decode()
         lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 

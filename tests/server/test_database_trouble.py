@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service_registry.permissions import CACHE_SECONDS
+from service_registry.access_rules import MAX_AGE_SECONDS
 from tests.client import Answer, registration
 from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
@@ -175,7 +175,7 @@ def test_calls_of_a_database_without_migrations_are_503(tmp_path: Path) -> None:
         all_unavailable(admin(), WRITES + READS + FROM_MEMORY)
         registry.migrate()
         registry.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")
-        time.sleep(CACHE_SECONDS)  # the pulse may have read them before the deletion
+        time.sleep(MAX_AGE_SECONDS)  # the pulse may have read them before the deletion
         all_unavailable(admin(), WRITES + READS)
         registry.migrate()
         registry.execute("DELETE FROM service_registry_change")

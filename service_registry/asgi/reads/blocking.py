@@ -10,11 +10,13 @@ import asyncio
 from django.db import Error
 
 from service_registry import changelog
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.limits import SubscriberLimits
 from service_registry.asgi.request import ClientDisconnected, Request
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.waiting import end_on_disconnect, now, with_jitter
 from service_registry.exceptions import IndexGone
+from service_registry.permissions import LIST_SERVICES
 from service_registry.replica.hub import Hub
 from service_registry.replica.store import Replica
 from service_registry.replica.subscribers import EndReason, Subscriber, Topic
@@ -24,8 +26,9 @@ from service_registry.schemas.fields import NO_INDEX
 class BlockingReads:
     """Lets readers wait for changes."""
 
-    def __init__(self, hub: Hub, threads: ReadThreads, limits: SubscriberLimits) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator, threads: ReadThreads, limits: SubscriberLimits) -> None:
         self.hub = hub
+        self.authenticator = authenticator
         self.threads = threads
         self.limits = limits
 
@@ -42,7 +45,8 @@ class BlockingReads:
     async def wait_for_change(self, request: Request, topic: Topic, index: str, seconds: float) -> None:
         """Wait until `topic` has a change after `index`, for `seconds` at most.
 
-        Raises TooManySubscribers, ClientDisconnected.
+        The caller is judged again when keys or grants change, and once a minute. Raises TooManySubscribers,
+        ClientDisconnected, and as `authenticate`.
         """
         pk = await self.place(index, topic)
         if pk is not None:
@@ -59,7 +63,8 @@ class BlockingReads:
             with self.limits.wait("read"):
                 until = now() + with_jitter(seconds)
                 while subscriber.position == pk and not subscriber.end_reason and now() < until:
-                    await subscriber.wait(until - now())
+                    identity = await self.authenticator.authenticate(request, LIST_SERVICES)
+                    await subscriber.wait(min(until - now(), identity.seconds_to_judgement))
         finally:
             watching_client.cancel()
             self.hub.subscribers.unsubscribe(subscriber)

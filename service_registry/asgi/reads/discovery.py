@@ -41,14 +41,14 @@ class Discovery:
         self.cache = cache
 
     async def __call__(self, request: Request) -> Response:
-        identity = await self.authenticator.authenticate(request, LIST_SERVICES)
+        await self.authenticator.authenticate(request, LIST_SERVICES)
         parameters = request.query()
         request.log.service_name = request.path_parameter
         request.log.namespace = parameters.get("namespace")
         query = validate_query(DiscoveryQuery, parameters, name=request.path_parameter)
         if query.index:
             await self.wait(request, query, query.index)
-            await self.authenticator.revalidate(request, LIST_SERVICES, identity)
+            await self.authenticator.authenticate(request, LIST_SERVICES)
         replica = await self.hub.current_replica()
         if replica is None or query.at:
             return await self.read_database(request, query)

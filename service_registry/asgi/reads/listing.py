@@ -61,7 +61,7 @@ class Listing:
         self.builder_thread = ThreadPoolExecutor(1, thread_name_prefix="list")
 
     async def __call__(self, request: Request) -> Response:
-        identity = await self.authenticator.authenticate(request, LIST_SERVICES)
+        await self.authenticator.authenticate(request, LIST_SERVICES)
         parameters = request.query()
         request.log.namespace = parameters.get("namespace")
         query = validate_query(ListQuery, parameters)
@@ -70,7 +70,7 @@ class Listing:
         if query.index:
             await self.blocking.catch_up_with(query.index)
             await self.blocking.wait_for_change(request, ALL_CHANGES, query.index, query.wait)
-            await self.authenticator.revalidate(request, LIST_SERVICES, identity)
+            await self.authenticator.authenticate(request, LIST_SERVICES)
         if after:
             await self.blocking.catch_up_with(after.index)
         replica = await self.hub.current_replica()

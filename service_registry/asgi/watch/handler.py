@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from service_registry.asgi import transport
-from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits
 from service_registry.asgi.request import Request
@@ -17,6 +17,7 @@ from service_registry.asgi.waiting import end_on_disconnect
 from service_registry.asgi.watch.long_poll import long_poll
 from service_registry.asgi.watch.sse import EventStream
 from service_registry.asgi.watch.subscription import Subscription
+from service_registry.http.callers import Identity
 from service_registry.http.request_log import SLOW_CLIENT
 from service_registry.http.responses import Response
 from service_registry.http.validation import validate_watch_query
@@ -61,7 +62,7 @@ class Watch:
             self.attach(subscription)
             await subscription.begin()
             if not streams:
-                return await long_poll(request, identity, query, subscription, self.authenticator)
+                return await long_poll(request, query, subscription, self.authenticator)
             await self.stream(request, EventStream(request, identity, subscription, self.authenticator))
             return None
 

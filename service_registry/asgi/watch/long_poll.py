@@ -6,13 +6,14 @@ which it has looked; without an index it answers at once.
 
 from collections.abc import Sequence
 
-from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.headers import replica_headers
 from service_registry.asgi.request import ClientDisconnected, Request
 from service_registry.asgi.waiting import now, with_jitter
 from service_registry.asgi.watch.subscription import Subscription
 from service_registry.changelog import CHANGES_PER_PAGE
 from service_registry.exceptions import IndexGone
+from service_registry.http.callers import Identity
 from service_registry.http.responses import Response
 from service_registry.permissions import WATCH
 from service_registry.replica.events import ChangeEvent
@@ -21,23 +22,19 @@ from service_registry.schemas import WatchQuery
 
 
 async def long_poll(
-    request: Request,
-    identity: Identity,
-    query: WatchQuery,
-    subscription: Subscription,
-    authenticator: Authenticator,
+    request: Request, query: WatchQuery, subscription: Subscription, authenticator: Authenticator
 ) -> Response:
     """Return the next changes, after a wait for some when the query has an index.
 
     Raises IndexGone, TooBusy, ClientDisconnected, and as `authenticate`.
     """
-    events = await next_events(query, subscription)
+    events = await next_events(request, query, subscription, authenticator)
     reason = subscription.subscriber.end_reason
     if reason is EndReason.RESYNC:
         raise IndexGone
     if reason is EndReason.DISCONNECTED:
         raise ClientDisconnected
-    identity = await authenticator.revalidate(request, WATCH, identity)
+    identity = await authenticator.authenticate(request, WATCH)
     body = render_changes(subscription, events, identity)
     headers = replica_headers(subscription.hub, subscription.replica.index)
     # Later changes are not for this poll, however long its client takes to read the response.
@@ -45,12 +42,19 @@ async def long_poll(
     return Response(200, body, headers)
 
 
-async def next_events(query: WatchQuery, subscription: Subscription) -> Sequence[ChangeEvent]:
+async def next_events(
+    request: Request, query: WatchQuery, subscription: Subscription, authenticator: Authenticator
+) -> Sequence[ChangeEvent]:
+    """Return the next events, none when the wait is over.
+
+    The caller is judged again when keys or grants change, and once a minute. Raises as `authenticate`.
+    """
     events = await subscription.next(CHANGES_PER_PAGE)
     if query.index:
         until = now() + with_jitter(query.wait)
         while not events and not subscription.subscriber.end_reason and now() < until:
-            await subscription.subscriber.wait(until - now())
+            identity = await authenticator.authenticate(request, WATCH)
+            await subscription.subscriber.wait(min(until - now(), identity.seconds_to_judgement))
             events = await subscription.next(CHANGES_PER_PAGE)
     return events
 

@@ -3,20 +3,22 @@
 It ends when the client leaves or has to start over.
 """
 
-from collections.abc import Sequence
-
-from django.db import Error
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service_registry import metrics
-from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ClientTooSlow, ClientWriter
 from service_registry.asgi.headers import Headers, common_headers, encode, replica_headers
 from service_registry.asgi.request import Request
 from service_registry.asgi.waiting import now
 from service_registry.asgi.watch.subscription import Subscription
-from service_registry.exceptions import IndexGone, RegistryError
-from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
+from service_registry.exceptions import IndexGone
+from service_registry.http.callers import Identity
+from service_registry.http.problems import problem_for_error
+from service_registry.json_text import dump_json
 from service_registry.permissions import WATCH
+from service_registry.replica.events import ChangeEvent
 from service_registry.replica.subscribers import EndReason
 
 SYNC_SECONDS = 15.0
@@ -29,7 +31,6 @@ HEADERS: Headers = [
     # nginx would buffer the response and delay events.
     (b"x-accel-buffering", b"no"),
 ]
-TOKEN_EXPIRED_EVENT = b'event: expired\ndata: {"code":"token_invalid"}\n\n'
 RESYNC_EVENT = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 # The last event for each end reason. A client that was too slow or has disconnected gets none.
 LAST_EVENTS = {EndReason.RESYNC: RESYNC_EVENT, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
@@ -94,34 +95,37 @@ class EventStream:
     async def send_events(self) -> bytes | None:
         """Send events until no more will come, and return the last one.
 
-        Returns None when the client has gone.
+        Returns None when the client has gone. The caller is judged again before each write, when keys or grants change,
+        and once a minute.
         """
         try:
             while not self.subscriber.end_reason:
-                events = await self.next_events()
-                if not await self.is_still_allowed():
-                    return TOKEN_EXPIRED_EVENT
+                events = await self.subscription.next(EVENTS_PER_WRITE, WRITE_BYTES)
+                if refusal := await self.refusal():
+                    return refusal
                 await (self.write(events) if events else self.wait())
         except IndexGone:
             return RESYNC_EVENT
         return LAST_EVENTS.get(self.subscriber.end_reason)
 
-    async def next_events(self) -> list[bytes]:
-        """Return the next events for this caller; empty when all have been sent."""
-        caller = self.identity.caller
-        events = await self.subscription.next(EVENTS_PER_WRITE, WRITE_BYTES)
-        return [event.render(change_event, caller.may_read_actors(event.change.owners)) for event in events]
+    async def refusal(self) -> bytes | None:
+        """Judge the caller anew; return the last event when it may not go on.
 
-    async def is_still_allowed(self) -> bool:
-        """Authenticate again once the token has expired."""
+        While nobody can be judged the caller may go on until its token expires: an outage ends no stream.
+        """
         try:
-            self.identity = await self.authenticator.revalidate(self.request, WATCH, self.identity)
-        except (RegistryError, TokenInvalid, KeysUnavailable, Error):
-            return False
-        return True
+            self.identity = await self.authenticator.authenticate(self.request, WATCH)
+        except Exception as error:  # noqa: BLE001 - judged by its status
+            status, problem = problem_for_error(error, self.request.log.request_id)
+            if status in {401, 403}:
+                return refusal_event(status, problem)
+            return None if self.identity.seconds_left > 0 else refusal_event(401, {"code": "token_invalid"})
+        return None
 
-    async def write(self, events: Sequence[bytes]) -> None:
-        await self.writer.write(b"".join(events))
+    async def write(self, events: Sequence[ChangeEvent]) -> None:
+        caller = self.identity.caller
+        texts = [event.render(change_event, caller.may_read_actors(event.change.owners)) for event in events]
+        await self.writer.write(b"".join(texts))
         if self.caught_up:
             self.sync_at = now() + SYNC_SECONDS
 
@@ -132,7 +136,7 @@ class EventStream:
         """
         seconds = self.sync_at - now()
         if seconds > 0:
-            await self.subscriber.wait(min(seconds, max(self.identity.seconds_left, 0.05)))
+            await self.subscriber.wait(min(seconds, self.identity.seconds_to_judgement))
             return
         self.caught_up = True
         await self.writer.write(sync_event(self.subscription.index))
@@ -148,3 +152,12 @@ def sync_event(index: str) -> bytes:
     """Return the event with the index up to which a client has received everything."""
     text = index.encode()
     return b'id: %b\nevent: sync\ndata: {"index":"%b"}\n\n' % (text, text)
+
+
+def refusal_event(status: int, problem: Mapping[str, Any]) -> bytes:
+    """Return the last event for a caller that a new request would be refused.
+
+    It is `expired` where a new token helps (401), else `forbidden` (403).
+    """
+    data = {name: problem[name] for name in ("code", "permission", "reason") if name in problem}
+    return b"event: %b\ndata: %b\n\n" % (b"expired" if status == 401 else b"forbidden", dump_json(data).encode())

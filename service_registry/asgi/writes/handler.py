@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
-from service_registry.asgi.auth import Authenticator, Identity
+from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import with_connection
@@ -55,7 +55,7 @@ class WriteHandler(Generic[Item, Done]):
 
     async def __call__(self, request: Request) -> Response:
         """Refuse in the order of the contract: token, permission, query, media type, body."""
-        identity = await self.authenticator.authenticate(request, self.operation.action)
+        await self.authenticator.authenticate(request, self.operation.action)
         if request.scope["query_string"]:
             validate_query(EmptyQuery, request.query())
         if request.has_body:
@@ -64,8 +64,8 @@ class WriteHandler(Generic[Item, Done]):
             require_uncompressed(request.header(b"content-encoding"))
         body = await request.read_body()
         if body.lstrip().startswith(b"[") or len(body) > OBJECT_BYTES:
-            return await self.answer_array(request, identity, body)
-        identity = await self.authenticator.revalidate(request, self.operation.action, identity)
+            return await self.answer_array(request, body)
+        identity = await self.authenticator.authenticate(request, self.operation.action)
         document = parse_body(body) if body else {}
         request.log.note_body(document)
         item = validate_one(self.operation.model, document)
@@ -77,15 +77,16 @@ class WriteHandler(Generic[Item, Done]):
         outcomes = await self.on_thread(lambda: self.operation.run([submission.item], submission.caller))
         return outcomes[0]
 
-    async def answer_array(self, request: Request, identity: Identity, body: bytes) -> Response:
+    async def answer_array(self, request: Request, body: bytes) -> Response:
         """Parse and run an array on a thread: with 1 MiB both take milliseconds.
 
-        The token may have expired while the body arrived or while all threads were busy. A single object that is as
-        large as only an array may be is refused there, too.
+        The caller may have lost its access while the body arrived or while all threads were busy. A single object that
+        is as large as only an array may be is refused there, too.
         """
 
         def run() -> bytes:
-            caller = identity.caller if identity.seconds_left > 0 else authenticate(request.header(b"authorization"))
+            caller = authenticate(request.headers.get(b"authorization")).caller
+            self.operation.action.require(caller.granted)
             documents = parse_body(body)
             request.log.note_body(documents)
             return render(run_array(self.operation, documents, caller, request.log))
