@@ -29,7 +29,6 @@ OIDC_KEYS_MAX_AGE_SECONDS = env.integer("OIDC_KEYS_MAX_AGE_SECONDS", 86400, 300,
 OIDC_RP_CLIENT_ID = env.text("OIDC_RP_CLIENT_ID", "service-registry-admin" if DEBUG else "")
 OIDC_RP_CLIENT_SECRET = env.text("OIDC_RP_CLIENT_SECRET")
 OIDC_RP_SCOPES = "openid profile email"
-OIDC_USE_PKCE = True
 OIDC_STORE_ACCESS_TOKEN = False
 OIDC_STORE_ID_TOKEN = False
 
@@ -40,6 +39,8 @@ REGISTRY_PASSWORD_LOGIN = env.flag("REGISTRY_PASSWORD_LOGIN", default=DEBUG)
 AUTHENTICATION_BACKENDS = ["service_registry.identity.admin_login.AdminLoginBackend"]
 if REGISTRY_PASSWORD_LOGIN:
     AUTHENTICATION_BACKENDS.append("django.contrib.auth.backends.ModelBackend")
+# Groups are read at login: one that the provider removes has no effect after that time.
+REGISTRY_ADMIN_SESSION_SECONDS = env.integer("REGISTRY_ADMIN_SESSION_SECONDS", 36_000, 300, 86_400)
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 LOGOUT_REDIRECT_URL = "admin:login"

@@ -1,9 +1,13 @@
-"""The Django application, and the initial rows of every migrated database."""
+"""The Django application, the initial rows of every migrated database, and the end of sessions."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
+from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate
+from django.http import HttpRequest
 
 
 class ServiceRegistryConfig(AppConfig):
@@ -15,6 +19,7 @@ class ServiceRegistryConfig(AppConfig):
         from service_registry import checks  # noqa: F401, PLC0415 - registers the system checks
 
         post_migrate.connect(create_initial_rows, sender=self)
+        user_logged_in.connect(limit_session)
 
 
 def create_initial_rows(using: str, **_kwargs: Any) -> None:
@@ -30,3 +35,11 @@ def create_initial_rows(using: str, **_kwargs: Any) -> None:
     permissions.provide_role_groups(using)
     observation_window.create_state(using)
     changelog.start_log(using)
+
+
+def limit_session(request: HttpRequest, **_kwargs: Any) -> None:
+    """End the session of a finished login at a fixed time, whatever is saved in it until then.
+
+    Django sends this signal after every login, by provider or password. A number of seconds would count from each save.
+    """
+    request.session.set_expiry(timedelta(seconds=settings.REGISTRY_ADMIN_SESSION_SECONDS))

@@ -32,5 +32,5 @@ def prune_changes() -> None:
 
 @shared_task(name="service_registry.tasks.clear_sessions")
 def clear_sessions() -> None:
-    """Delete expired sessions of the admin. Each login that begins creates one."""
+    """Delete expired sessions of the admin."""
     SessionStore.clear_expired()

@@ -60,6 +60,7 @@ def test_password_login_exists_only_where_it_is_switched_on(changed: dict[str, s
 UNREADABLE = [
     ("REGISTRY_PASSWORD_LOGIN", "perhaps"),
     ("DEBUG", "maybe"),
+    ("REGISTRY_ADMIN_SESSION_SECONDS", "0"),
     ("OIDC_LEEWAY_SECONDS", "-1"),
     ("OIDC_KEYS_MAX_AGE_SECONDS", "1"),
     ("DATABASE_URL", "unset"),

@@ -1,34 +1,37 @@
 """Sign operators in to the admin by OpenID Connect, authorization code with PKCE.
 
-mozilla-django-oidc implements the flow. This module adds the checks that it does not make: it accepts an ID token of
+mozilla-django-oidc requests the token. This module adds the checks that it does not make: it accepts an ID token of
 any audience and issuer, raises an unhandled error for an expired one, and finds users by an unverified e-mail address.
+Its views keep logins in the session, which is a row for every visitor that begins one, so that they are not used.
 """
 
 import logging
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin, auth
-from django.contrib.auth import get_user_model
+from django.contrib.auth import REDIRECT_FIELD_NAME, get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import reverse
+from django.views import View
 from mozilla_django_oidc.auth import OIDCAuthenticationBackend
-from mozilla_django_oidc.utils import import_from_settings
-from mozilla_django_oidc.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
+from mozilla_django_oidc.utils import absolutify, generate_code_challenge
+from mozilla_django_oidc.views import get_next_url
 
+from service_registry.identity import pending_logins
 from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
 from service_registry.identity.id_tokens import trusted_issuer_of_logins, verify_id_token
 from service_registry.identity.issuer_client import FetchFailed, get_endpoint
 from service_registry.identity.key_provider import get_key_provider
 from service_registry.identity.login_endpoints import endpoints
 from service_registry.identity.operators import sign_in_operator
+from service_registry.identity.pending_logins import PendingLogin
 from service_registry.models import User
 
 logger = logging.getLogger(__name__)
-
-# Groups are read at login: a group that the provider removes has no effect after a working day at most.
-SESSION_SECONDS = 10 * 3600
 
 NOT_CONFIGURED = "Signing in with a company account is not configured: OIDC_RP_CLIENT_ID is missing."
 UNKNOWN_LOGIN = "This browser did not start this sign-in, or has already finished it."
@@ -73,63 +76,81 @@ class AdminLoginBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
         return user
 
 
-class SignInView(OIDCAuthenticationRequestView):  # type: ignore[misc]
-    """Redirects the browser to the issuer."""
+class SignInView(View):
+    """Redirects the browser to the issuer (OpenID Connect Core, 3.1.2.1)."""
 
-    @staticmethod
-    def get_settings(attr: str, *args: Any) -> Any:
-        """Read a setting for the library, which needs this endpoint in `__init__`.
-
-        `get` finds it by discovery.
-        """
-        return None if attr == "OIDC_OP_AUTHORIZATION_ENDPOINT" else import_from_settings(attr, *args)
+    http_method_names = ("get",)
 
     def get(self, request: HttpRequest) -> HttpResponse:
         if not settings.OIDC_RP_CLIENT_ID:
             return render_refusal(request, 503, NOT_CONFIGURED)
         try:
-            self.OIDC_OP_AUTH_ENDPOINT = get_endpoint(endpoints.metadata(), "authorization_endpoint")
+            endpoint = get_endpoint(endpoints.metadata(), "authorization_endpoint")
         except FetchFailed as error:
             return render_refusal(request, 503, PROVIDER_UNAVAILABLE, error)
-        response: HttpResponse = super().get(request)
+        login = pending_logins.begin_login(get_next_url(request, REDIRECT_FIELD_NAME))
+        response = HttpResponseRedirect(f"{endpoint}?{urlencode(authorization_request(request, login))}")
+        pending_logins.save_login(login, request, response)
         return response
 
 
-class CallbackView(OIDCAuthenticationCallbackView):  # type: ignore[misc]
+class CallbackView(View):
     """Receives the browser back from the issuer. Unknown parameters are ignored."""
 
-    user: User | None = None
+    http_method_names = ("get",)
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        if request.GET.get("state") not in request.session.get("oidc_states", {}):
+        login = pending_logins.find_login(request)
+        if login is None:
             return render_refusal(request, 400, UNKNOWN_LOGIN)
-        # RFC 9207: an answer of another issuer must not be accepted.
-        if request.GET.get("iss", settings.OIDC_ISSUER) != settings.OIDC_ISSUER:
-            return render_refusal(request, 400, OTHER_ISSUER)
-        try:
-            response: HttpResponse = super().get(request)
-        except (FetchFailed, KeysUnavailable) as error:
-            return render_refusal(request, 503, PROVIDER_UNAVAILABLE, error)
-        except TokenInvalid as error:
-            return render_refusal(request, 403, TOKEN_REFUSED, error)
+        response = finish_login(request, login)
+        pending_logins.delete_login(login, response)
         return response
 
-    def login_success(self) -> HttpResponse:
-        """Start the session, and redirect to the admin.
 
-        Users without admin access get a page: a redirect would lead back to the sign-in page in a loop.
-        """
-        if self.user is None or not self.user.is_staff:
-            auth.logout(self.request)
-            return render_refusal(self.request, 403, NO_PERMISSION)
-        # `login` empties a session of another user, and with it the address to redirect to.
-        target = self.success_url
-        auth.login(self.request, self.user)
-        self.request.session.set_expiry(SESSION_SECONDS)
-        return HttpResponseRedirect(target)
+def authorization_request(request: HttpRequest, login: PendingLogin) -> dict[str, str]:
+    return {
+        "response_type": "code",
+        "scope": settings.OIDC_RP_SCOPES,
+        "client_id": settings.OIDC_RP_CLIENT_ID,
+        "redirect_uri": absolutify(request, reverse("oidc_authentication_callback")),
+        "state": login.state,
+        "nonce": login.nonce,
+        "code_challenge": generate_code_challenge(login.code_verifier, "S256"),
+        "code_challenge_method": "S256",
+    }
 
-    def login_failure(self) -> HttpResponse:
-        return render_refusal(self.request, 403, DEACTIVATED if self.user else PROVIDER_REFUSED)
+
+def finish_login(request: HttpRequest, login: PendingLogin) -> HttpResponse:
+    """Exchange the code, and sign the operator in. Every refusal is a page."""
+    # RFC 9207: an answer of another issuer must not be accepted.
+    if request.GET.get("iss", settings.OIDC_ISSUER) != settings.OIDC_ISSUER:
+        return render_refusal(request, 400, OTHER_ISSUER)
+    if "error" in request.GET:
+        return render_refusal(request, 403, PROVIDER_REFUSED)
+    try:
+        user = auth.authenticate(request, nonce=login.nonce, code_verifier=login.code_verifier)
+    except (FetchFailed, KeysUnavailable) as error:
+        return render_refusal(request, 503, PROVIDER_UNAVAILABLE, error)
+    except TokenInvalid as error:
+        return render_refusal(request, 403, TOKEN_REFUSED, error)
+    if user is None:
+        return render_refusal(request, 403, PROVIDER_REFUSED)
+    return start_session(request, user, login)
+
+
+def start_session(request: HttpRequest, user: User, login: PendingLogin) -> HttpResponse:
+    """Start the session of a user, and redirect to the page for which the login began.
+
+    Users without admin access get a page: a redirect would lead back to the sign-in page in a loop.
+    """
+    if not user.is_active:
+        return render_refusal(request, 403, DEACTIVATED)
+    if not user.is_staff:
+        auth.logout(request)
+        return render_refusal(request, 403, NO_PERMISSION)
+    auth.login(request, user)
+    return HttpResponseRedirect(login.next_url or reverse(settings.LOGIN_REDIRECT_URL))
 
 
 def render_refusal(request: HttpRequest, status: int, reason: str, error: Exception | None = None) -> HttpResponse:

@@ -1,11 +1,14 @@
 """Login to the admin with the development issuer."""
 
 import re
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.conf import settings as project
 from django.contrib.auth.models import Group
+from django.contrib.sessions.models import Session
+from django.db.models.functions import Now
 from pytest_django import Settings
 
 from registry_project.devstack.issuer import clients
@@ -168,6 +171,33 @@ def test_deactivated_user_loses_the_session_and_cannot_sign_in(browser: Browser)
     assert user("alice").is_active is False
 
 
-def test_session_expires_within_a_working_day(browser: Browser) -> None:
+def sign_in_by_provider(browser: Browser) -> None:
     browser.sign_in("alice")
-    assert browser.client.session.get_expiry_age() <= 10 * 3600
+
+
+def sign_in_by_password(browser: Browser) -> None:
+    User.objects.create_superuser("root", password="a long password")
+    browser.client.post("/admin/login/", {"username": "root", "password": "a long password"})
+
+
+@pytest.mark.parametrize("sign_in", [sign_in_by_provider, sign_in_by_password])
+def test_session_ends_at_a_fixed_time_after_its_login(browser: Browser, sign_in: Callable[[Browser], None]) -> None:
+    sign_in(browser)
+    ends_at = Session.objects.get().expire_date
+    session = browser.client.session
+    assert 0 < session.get_expiry_age() <= 10 * 3600
+    browser.begin()
+    session["note"] = "saved later"
+    session.save()
+    assert Session.objects.get().expire_date == ends_at
+    Session.objects.update(expire_date=Now())
+    assert browser.get("/admin/").status_code == 302
+
+
+def test_login_while_signed_in_that_fails_leaves_the_session_as_it_is(browser: Browser) -> None:
+    browser.sign_in("alice")
+    ends_at = Session.objects.get().expire_date
+    browser.get(CALLBACK, error="access_denied", state=browser.begin()["state"])
+    assert browser.client.post("/admin/login/", {"username": "alice", "password": "wrong"}).status_code == 200
+    assert Session.objects.get().expire_date == ends_at
+    assert browser.get("/admin/").status_code == 200
