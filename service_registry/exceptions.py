@@ -73,12 +73,13 @@ class NotOwner(RegistryError):
 
 
 class QuotaExceeded(RegistryError):
-    """The service, or one of its owners, has reached its limit of instances."""
+    """A service or an owner has reached a limit. The detail names its setting."""
 
     code = "quota_exceeded"
 
-    def __init__(self, subject: str, limit: int) -> None:
-        super().__init__(f"The {subject} has {limit} instances, which is the limit.")
+    def __init__(self, subject: str, limit: int, things: str, setting: str | None = None) -> None:
+        source = f" ({setting})" if setting else ""
+        super().__init__(f"The {subject} has {limit} {things}, which is the limit{source}.")
 
 
 class ClockIsWrong(RegistryError):

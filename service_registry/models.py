@@ -1,7 +1,7 @@
 """The registry's tables.
 
 States are QuerySet methods, invariants are named constraints. Only `manager`, `expiry` and `changelog` write rows of
-`Service`, `Instance`, `Lease`, `Override` and `Change`.
+`Service`, `Instance`, `Lease`, `Override`, `OwnerUsage` and `Change`.
 """
 
 from django.contrib.auth.models import AbstractUser
@@ -231,6 +231,24 @@ class Reservation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name} until {self.until}"
+
+
+class OwnerUsage(models.Model):
+    """An upper bound of the instances and services of an owner (`manager.owner_usage`).
+
+    `counted` is False when it may be too low.
+    """
+
+    owner = models.TextField(primary_key=True, db_collation="C")
+    instances = models.BigIntegerField()
+    services = models.BigIntegerField()
+    counted = models.BooleanField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.owner
 
 
 class ChangeQuerySet(QuerySet["Change"]):

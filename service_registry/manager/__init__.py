@@ -3,8 +3,8 @@
 Each takes a batch of items and a caller, and returns one outcome per item: a result or a RegistryError. Those named
 `..._for_callers` take a batch of many callers.
 
-One lock order holds in all operations and in the sweep: services by name, instances by key, leases by key, overrides by
-key, then the change lock, after which nothing is locked.
+One lock order holds in all operations and in the sweep: services by name, instances by key, leases by key, the usage of
+owners by name, overrides by key, then the change lock, after which nothing is locked.
 """
 
 from service_registry.manager.deregister import Deregistered, deregister

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
@@ -12,7 +13,15 @@ from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
-from service_registry.exceptions import InvalidInput, NotOwner, PermissionMissing, RegistryError, ServiceNotFound
+from service_registry.exceptions import (
+    InvalidInput,
+    NotOwner,
+    PermissionMissing,
+    QuotaExceeded,
+    RegistryError,
+    ServiceNotFound,
+)
+from service_registry.manager import owner_usage
 from service_registry.manager.batch import key_of, run_batch
 from service_registry.manager.locking import lock_instances
 from service_registry.models import Override
@@ -35,14 +44,15 @@ class Overridden:
 class LockedRow:
     """An item's service and instance, as locked.
 
-    `until_ahead` is False for a time that has passed; `by_operator` is True for an override that an operator has set.
+    `until_ahead` is False for a time that has passed; `by_operator` is True for an override that an operator has set,
+    None where there is no override.
     """
 
     service_pk: int
     owners: list[str]
     instance_pk: int | None
     until_ahead: bool
-    by_operator: bool
+    by_operator: bool | None
 
 
 LOCK = f"""
@@ -65,7 +75,7 @@ wanted AS MATERIALIZED (
 ),
 {lock_instances("NO KEY UPDATE")}
 SELECT item.position - 1, service.id, service.owners, leased.instance_id,
-    COALESCE(item.until > statement_timestamp(), true), COALESCE(current.by_operator, false)
+    COALESCE(item.until > statement_timestamp(), true), current.by_operator
 FROM item
 JOIN service ON service.namespace = item.namespace AND service.name = item.service_name
 LEFT JOIN locked ON locked.service_id = service.id AND locked.instance_id = item.instance_id
@@ -106,8 +116,8 @@ def override(items: Sequence[InstanceOverride], caller: Caller) -> list[Overridd
     """Set the overrides of instances, or clear those of items whose `status` is None.
 
     An override belongs to a service and an instance id; the instance need not exist. Other outcomes: ServiceNotFound,
-    NotOwner, PermissionMissing (an operator has set the override), InvalidInput (a time that has passed, a repeated
-    key).
+    NotOwner, PermissionMissing (an operator has set the override), QuotaExceeded, InvalidInput (a time that has passed,
+    a repeated key).
     """
     return run_batch(items, lambda distinct: override_distinct(distinct, caller))
 
@@ -116,16 +126,19 @@ def override_distinct(items: Sequence[InstanceOverride], caller: Caller) -> list
     """Set and clear overrides in one transaction.
 
     1. Lock services against deletion, then instances and leases, so that registrations and heartbeats wait.
-    2. Set overrides, then clear others. Of two callers who set the same one the later commit stays. A batch that does
+    2. Refuse an owner's new overrides above the limit, under the lock of its usage.
+    3. Set overrides, then clear others. Of two callers who set the same one the later commit stays. A batch that does
        both locks two ordered sets, and so can deadlock with another over instances that do not exist; it is retried
        then. The front ends send batches that set or clear.
-    3. Read what is in force, and append what changed.
+    4. Read what is in force, and append what changed.
     """
     with write_transaction(lock_timeout="3s"):
         rows = lock_rows(items, caller)
         outcomes: list[Overridden | RegistryError | None] = [
             check_item(rows.get(position), caller) for position in range(len(items))
         ]
+        if not caller.may("operate_instance"):
+            refuse_over_quota(items, rows, outcomes)
         accepted = {position: rows[position] for position, outcome in enumerate(outcomes) if outcome is None}
         changed = set_overrides(items, accepted, caller) | clear_overrides(items, accepted, caller)
         for position, overridden in zip(accepted, read_overridden(items, accepted), strict=True):
@@ -160,6 +173,35 @@ def check_item(row: LockedRow | None, caller: Caller) -> RegistryError | None:
     if row.by_operator and not caller.may("operate_instance"):
         return PermissionMissing("operate_instance")
     return None
+
+
+def refuse_over_quota(
+    items: Sequence[InstanceOverride], rows: dict[int, LockedRow], outcomes: list[Overridden | RegistryError | None]
+) -> None:
+    """Refuse new overrides of owners with too many for instances that are not registered.
+
+    One for a registered instance is refused only when its owner is above the limit already, which it can pass by
+    deregistering instances.
+    """
+    new = [
+        position
+        for position, outcome in enumerate(outcomes)
+        if outcome is None and items[position].status and rows[position].by_operator is None
+    ]
+    if not new:
+        return
+    limit = settings.REGISTRY_MAX_OVERRIDES_WITHOUT_INSTANCE
+    spare = owner_usage.count_spare_overrides(owner for position in new for owner in rows[position].owners)
+    for position in new:
+        row, added = rows[position], int(rows[position].instance_pk is None)
+        if any(spare[owner] + added > limit for owner in row.owners):
+            things, setting = (
+                "overrides of instances that are not registered",
+                "REGISTRY_MAX_OVERRIDES_WITHOUT_INSTANCE",
+            )
+            outcomes[position] = QuotaExceeded("service's owner", limit, things, setting)
+        else:
+            spare.update(dict.fromkeys(row.owners, added))
 
 
 # Service and instance id.

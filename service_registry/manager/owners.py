@@ -15,6 +15,7 @@ from service_registry.caller import Caller, is_ignored
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import with_retries, write_transaction
 from service_registry.exceptions import InvalidInput, RegistryError, ServiceNotEmpty, ServiceNotFound
+from service_registry.manager import owner_usage
 from service_registry.models import Reservation, Service
 from service_registry.schemas import ServiceOwners
 
@@ -60,15 +61,18 @@ def set_owners_in_transaction(item: ServiceOwners, caller: Caller) -> Owned:
 
     1. Lock the service, so that registrations of new instances wait and read the new owners.
     2. Where there is none, insert it. A rival that inserts the name is waited for, and its row is then locked.
+    3. Have the new owners counted again. No quota refuses what an operator gives them.
     """
     key = {"namespace": item.namespace, "name": item.name}
     with write_transaction(lock_timeout="3s"):
         service, created = Service.objects.select_for_update().get_or_create(**key, defaults={"owners": item.owners})
         if created:
             Reservation.objects.filter(**key).delete()
+            owner_usage.forget(item.owners)
             append(item, caller, ChangeKind.SERVICE_CREATED, {"owners": item.owners})
         elif service.owners != item.owners:
             Service.objects.filter(pk=service.pk).update(owners=item.owners)
+            owner_usage.forget(item.owners)
             append(item, caller, ChangeKind.OWNERS_CHANGED, {"owners": item.owners, "before": service.owners})
     return Owned(created, item.owners)
 

@@ -121,7 +121,7 @@ def register_in_transaction(
         if new:
             if not services_locked:
                 raise RowVanishedError
-            quota.refuse_over_quota(new)
+            quota.refuse_over_quota(new, created.keys())
             kept = claims.delete_empty_services(created, entries)
             check_failed_claims(entries, {key: created[key] for key in created.keys() - kept})
             created = kept

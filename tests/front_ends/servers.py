@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -69,18 +69,24 @@ def environment_of(database_url: str) -> dict[str, str]:
         "DEBUG": "true",
         "REGISTRY_DEFAULT_TTL_SECONDS": "86400",  # no instance may expire during a test
         "REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000",
+        "REGISTRY_MAX_SERVICES_PER_OWNER": "1000000",
     }
 
 
 @contextmanager
 def serving(
-    database_url: str, directory: Path, suffix: str = "", module: str | None = None
+    database_url: str,
+    directory: Path,
+    suffix: str = "",
+    module: str | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[FrontEnd, FrontEnd]]:
     """Start both front ends, and stop them at the end.
 
     Args:
         suffix: appended to the name of each front end for its namespace.
         module: a module to run instead of the servers; its arguments are the front end's name and port.
+        variables: environment variables of both.
     """
     ports = free_port(), free_port()
     commands: list[Sequence[str]] = [[*ASGI, f"--port={ports[0]}"], [*WSGI, str(ports[1])]]
@@ -88,11 +94,12 @@ def serving(
         commands = [("-m", module, name, str(port)) for name, port in zip(NAMES, ports, strict=True)]
     fronts = tuple(FrontEnd(name, name + suffix, port) for name, port in zip(NAMES, ports, strict=True))
     started: list[subprocess.Popen[bytes]] = []
+    environment = environment_of(database_url) | dict(variables or {})
     with ExitStack() as stack:
         output = stack.enter_context((directory / f"output{suffix}.log").open("ab"))
         for command, front in zip(commands, fronts, strict=True):
             process = subprocess.Popen(
-                [sys.executable, *command], env=environment_of(database_url), cwd=ROOT, stdout=output, stderr=output
+                [sys.executable, *command], env=environment, cwd=ROOT, stdout=output, stderr=output
             )
             started.append(process)
             stack.callback(process.wait)

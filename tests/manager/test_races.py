@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
+from pytest_django import Settings
 
 from service_registry import manager, metrics
 from service_registry.caller import Caller
 from service_registry.exceptions import InstanceNotFound, NotOwner
 from service_registry.expiry.sweep import sweep
-from service_registry.models import Change, Instance, Lease, RegistryState, Reservation, Service
+from service_registry.models import Change, Instance, Lease, Override, RegistryState, Reservation, Service
 from service_registry.schemas import Deregistration, Heartbeat, InstanceOverride, Registration, ServiceOwners
 from tests import ageing
 from tests.client import registration
@@ -335,3 +336,62 @@ def test_concurrent_overrides_in_any_order_never_deadlock() -> None:
 
     run_concurrently([partial(write, seed) for seed in range(6)])
     assert count_deadlocks() == deadlocks
+
+
+def test_concurrent_registrations_never_pass_the_quotas_of_their_owner(settings: Settings) -> None:
+    """40 trials of 6 arrays of 5 new instances in a new service each: 30 instances for 12, 6 services for 4."""
+    settings.REGISTRY_MAX_INSTANCES_PER_OWNER, settings.REGISTRY_MAX_SERVICES_PER_OWNER = 12, 4
+    for trial in range(40):
+        caller = Caller("owner", frozenset({f"team-{trial}"}), frozenset({"register_instance"}))
+        arrays = [[instance(f"i-{number}", f"{trial}-{place}") for number in range(5)] for place in range(6)]
+        outcomes = run_concurrently([partial(manager.register, array, caller) for array in arrays])
+        accepted = sum(isinstance(outcome, manager.Registered) for array in outcomes for outcome in array)
+        assert (accepted, Instance.objects.filter(service__owners=caller_owners(caller)).count()) == (12, 12)
+        assert Service.objects.filter(owners=caller_owners(caller)).count() <= 4
+
+
+def caller_owners(caller: Caller) -> list[str]:
+    return sorted(caller.groups)
+
+
+def test_concurrent_claims_never_pass_the_quota_of_services(settings: Settings) -> None:
+    settings.REGISTRY_MAX_SERVICES_PER_OWNER = 3
+    for trial in range(40):
+        caller = Caller("owner", frozenset({f"team-{trial}"}), frozenset({"register_instance"}))
+        claims = [partial(manager.register, [instance("i-1", f"{trial}-{place}")], caller) for place in range(6)]
+        outcomes = [outcome for (outcome,) in run_concurrently(claims)]
+        assert sum(isinstance(outcome, manager.Registered) for outcome in outcomes) == 3
+        assert Service.objects.filter(owners=caller_owners(caller)).count() == 3
+
+
+def test_concurrent_overrides_never_pass_the_quota_of_their_owner(settings: Settings) -> None:
+    settings.REGISTRY_MAX_OVERRIDES_WITHOUT_INSTANCE = 3
+    for trial in range(40):
+        team = f"team-{trial}"
+        caller = Caller("owner", frozenset({team}), frozenset({"override_status"}))
+        for place in range(6):
+            set_owners(f"{trial}-{place}", team)
+        orders = [
+            InstanceOverride(service_name=f"{trial}-{place}", instance_id="gone", status="DOWN", reason="test")
+            for place in range(6)
+        ]
+        outcomes = run_concurrently([partial(manager.override, [order], caller) for order in orders])
+        assert sum(isinstance(outcome, manager.Overridden) for (outcome,) in outcomes) == 3
+        assert Override.objects.filter(service__owners=[team]).count() == 3
+
+
+def test_handover_during_registrations_counts_for_the_new_owner(settings: Settings) -> None:
+    """An owner of 2 instances may have 4, and is given a service of 2 more while it registers the third."""
+    settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 4
+    for trial in range(40):
+        team = f"team-{trial}"
+        caller = Caller("owner", frozenset({team}), frozenset({"register_instance"}))
+        giver = Caller("giver", frozenset({f"giver-{trial}"}), frozenset({"register_instance"}))
+        manager.register([instance("i-1", f"given-{trial}"), instance("i-2", f"given-{trial}")], giver)
+        own = [instance(f"i-{number}", f"own-{trial}") for number in range(4)]
+        if trial % 2:
+            manager.register(own[:2], caller)
+        run_concurrently([partial(set_owners, f"given-{trial}", team), partial(manager.register, own[:2], caller)])
+        outcomes = manager.register(own, caller)
+        assert sum(isinstance(outcome, manager.Registered) for outcome in outcomes) == 2
+        assert Instance.objects.filter(service__owners=[team]).count() == 4

@@ -12,9 +12,8 @@ from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, QuotaExceeded
 from service_registry.expiry.sweep import sweep
 from service_registry.manager.batch import Submission
-from service_registry.manager.registration.quota import OwnerCounts
 from service_registry.models import Change, Instance, Lease, Reservation, Service
-from service_registry.schemas import Registration
+from service_registry.schemas import Registration, ServiceOwners
 from tests import ageing
 from tests.client import Api, registration
 
@@ -167,14 +166,31 @@ def test_register_of_a_new_name_where_provisioned_is_forbidden(payments: Api, se
     assert (answer.status, answer.code) == (403, "permission_denied")
 
 
-def test_owner_count_near_the_limit_is_read_from_the_database(payments: Api, settings: Settings) -> None:
-    settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 10
-    counts_of_another_process = OwnerCounts()
-    assert counts_of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
-    for number in range(8):
-        payments.register(instance_id=f"i-{number}")
-    assert counts_of_another_process.get({"team-payments": 1}) == {"team-payments": 0}
-    assert counts_of_another_process.get({"team-payments": 9}) == {"team-payments": 8}
+def test_quota_of_an_owner_is_counted_again_after_deregistrations_and_handovers(
+    payments: Api, settings: Settings
+) -> None:
+    settings.REGISTRY_MAX_INSTANCES_PER_OWNER = 2
+    for number in range(6):
+        assert payments.register(instance_id=f"i-{number}").status == 201
+        payments.deregister(instance_id=f"i-{number}")
+    foreign = Api("registry-services", "team-b")
+    assert [foreign.register("theirs", f"i-{number}").status for number in range(2)] == [201, 201]
+    given = ServiceOwners(namespace="default", name="theirs", owners=["team-payments"], reason=None)
+    manager.set_owners([given], Caller("admin", frozenset(), frozenset({"manage_service"})))
+    assert payments.register(instance_id="over").code == "quota_exceeded"
+    assert foreign.register("ours", "again").status == 201
+
+
+def test_register_over_the_quota_of_services_creates_none(payments: Api, settings: Settings) -> None:
+    settings.REGISTRY_MAX_SERVICES_PER_OWNER = 2
+    items = [registration(name, instance_id) for name in ("a", "b", "c") for instance_id in ("i-1", "i-2")]
+    statuses = [result["status"] for result in payments.post("/registry/register", items).json["results"]]
+    assert statuses == [201, 201, 201, 201, 403, 403]
+    refused = payments.register("d")
+    assert (refused.status, refused.code) == (403, "quota_exceeded")
+    assert "REGISTRY_MAX_SERVICES_PER_OWNER" in refused.json["detail"]
+    assert payments.register("a", "i-3").status == 201
+    assert {service.name for service in Service.objects.all()} == {"a", "b"}
 
 
 def test_register_over_the_quota_of_an_owner_is_forbidden(payments: Api, settings: Settings) -> None:

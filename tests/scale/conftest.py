@@ -19,7 +19,7 @@ def name_of(service: int) -> str:
 
 @pytest.fixture
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    variables = {"REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000"}
+    variables = {"REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000", "REGISTRY_MAX_SERVICES_PER_OWNER": "1000000"}
     with Registry(tmp_path_factory.mktemp("scale"), variables=variables) as registry:
         team = registry.caller("registry-services", "team-fleet")
         items = [
