@@ -38,7 +38,7 @@ AUTH_USER_MODEL = "service_registry.User"
 REGISTRY_PASSWORD_LOGIN = env.flag("REGISTRY_PASSWORD_LOGIN", default=DEBUG)
 AUTHENTICATION_BACKENDS = ["service_registry.identity.admin_login.AdminLoginBackend"]
 if REGISTRY_PASSWORD_LOGIN:
-    AUTHENTICATION_BACKENDS.append("django.contrib.auth.backends.ModelBackend")
+    AUTHENTICATION_BACKENDS.append("service_registry.identity.login_limits.PasswordBackend")
 # Groups are read at login: one that the provider removes has no effect after that time.
 REGISTRY_ADMIN_SESSION_SECONDS = env.integer("REGISTRY_ADMIN_SESSION_SECONDS", 36_000, 300, 86_400)
 LOGIN_URL = "admin:login"

@@ -14,6 +14,7 @@ PRODUCT = ("service_registry", "registry_project")
 # A package, or a module that stands alone, imports only from lower floors. So no two on one floor see each other:
 # the replica knows no HTTP, the ASGI handlers do not know the DRF views.
 FLOORS = (
+    {"rate_limit"},
     {"choices", "exceptions", "gc_tuning", "json_text", "logs", "registry_project.env"},
     {"models", "sql", "schemas", "database"},
     {"access_rules"},

@@ -53,7 +53,7 @@ def test_production_settings_pass_every_check() -> None:
 @pytest.mark.parametrize(("changed", "exists"), [({}, False), ({"REGISTRY_PASSWORD_LOGIN": "true"}, True)])
 def test_password_login_exists_only_where_it_is_switched_on(changed: dict[str, str], exists: bool) -> None:
     """Without the backend that hashes passwords no request can make the registry hash one."""
-    code = "from registry_project.settings import AUTHENTICATION_BACKENDS as b; print('ModelBackend' in ' '.join(b))"
+    code = "from registry_project.settings import AUTHENTICATION_BACKENDS as b; print('PasswordBackend' in ' '.join(b))"
     assert start("-c", code, **changed).stdout == f"{exists}\n"
 
 

@@ -15,6 +15,8 @@ from service_registry.database.outages import is_outage
 from service_registry.http.paths import decode_segment, routing_path
 from service_registry.http.request_log import REQUEST_ID_HEADER, record
 from service_registry.http.security_headers import SECURITY_HEADERS
+from service_registry.identity.admin_login import render_limit
+from service_registry.identity.exceptions import TooManyLogins
 
 PROBES = {"/livez", "/readyz", "/metrics"}
 
@@ -55,10 +57,12 @@ class RegistryMiddleware:
             parameters.update({name: decode_segment(value) for name, value in parameters.items()})
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer for an unreachable database where a view of Django's raises.
+        """Answer for an unreachable database, or a limited login, where a view of Django's raises.
 
         DRF's views raise nothing.
         """
+        if isinstance(error, TooManyLogins):
+            return render_limit(request, error)
         if not is_outage(error):
             return None
         log_entry(request).error = error

@@ -54,6 +54,7 @@ CODE_BY_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     421: "unknown_host",
+    429: "rate_limited",
     503: "unavailable",
 }
 

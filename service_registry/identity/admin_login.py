@@ -22,11 +22,12 @@ from mozilla_django_oidc.utils import absolutify, generate_code_challenge
 from mozilla_django_oidc.views import get_next_url
 
 from service_registry.identity import pending_logins
-from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
+from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid, TooManyLogins
 from service_registry.identity.id_tokens import trusted_issuer_of_logins, verify_id_token
 from service_registry.identity.issuer_client import FetchFailed, get_endpoint
 from service_registry.identity.key_provider import get_key_provider
 from service_registry.identity.login_endpoints import endpoints
+from service_registry.identity.login_limits import count_login_attempt
 from service_registry.identity.operators import sign_in_operator
 from service_registry.identity.pending_logins import PendingLogin
 from service_registry.models import User
@@ -84,6 +85,7 @@ class SignInView(View):
     def get(self, request: HttpRequest) -> HttpResponse:
         if not settings.OIDC_RP_CLIENT_ID:
             return render_refusal(request, 503, NOT_CONFIGURED)
+        count_login_attempt(request)
         try:
             endpoint = get_endpoint(endpoints.metadata(), "authorization_endpoint")
         except FetchFailed as error:
@@ -103,6 +105,7 @@ class CallbackView(View):
         login = pending_logins.find_login(request)
         if login is None:
             return render_refusal(request, 400, UNKNOWN_LOGIN)
+        count_login_attempt(request)
         response = finish_login(request, login)
         pending_logins.delete_login(login, response)
         return response
@@ -161,6 +164,13 @@ def render_refusal(request: HttpRequest, status: int, reason: str, error: Except
     logger.warning("the login of an operator failed: %s", error or reason)
     context = {**admin.site.each_context(request), "title": "Not signed in", "reason": reason}
     return render(request, "service_registry/sign_in_refused.html", context, status=status)
+
+
+def render_limit(request: HttpRequest, error: TooManyLogins) -> HttpResponse:
+    """Render a page that says when the client may try again."""
+    response = render_refusal(request, 429, str(error))
+    response["Retry-After"] = str(error.retry_after_seconds)
+    return response
 
 
 def add_password_login(_request: HttpRequest) -> dict[str, bool]:

@@ -18,3 +18,13 @@ class KeysUnavailable(Exception):
 
     def __init__(self) -> None:
         super().__init__("The signing keys of the token issuer are not loaded, or are too old; try again.")
+
+
+class TooManyLogins(Exception):
+    """The client has made too many login attempts, and may try again later."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(f"There were too many sign-in attempts. Please try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds

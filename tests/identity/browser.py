@@ -1,11 +1,13 @@
 """The browser of an operator who signs in."""
 
+import itertools
 from urllib.parse import parse_qsl, urlsplit
 
 import requests
 from django.http import HttpResponse
 from django.test import Client
 
+numbers = itertools.cycle(range(256))
 CALLBACK = "/oidc/callback/"
 
 
@@ -13,7 +15,8 @@ class Browser:
     """A browser at the registry that does not follow redirects."""
 
     def __init__(self) -> None:
-        self.client = Client(SERVER_NAME="127.0.0.1", raise_request_exception=False)
+        address = f"10.{next(numbers)}.0.1"  # each has its own limit of login attempts
+        self.client = Client(SERVER_NAME="127.0.0.1", REMOTE_ADDR=address, raise_request_exception=False)
 
     def get(self, path: str, **query: str) -> HttpResponse:
         return self.client.get(path, query)  # type: ignore[return-value]

@@ -1,5 +1,6 @@
 """Logins to the admin over real sockets: what they leave behind."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,17 @@ from service_registry.models import User
 User.objects.create_superuser("root", password="a long password")
 """
 
+numbers = itertools.count()
+
 
 class Visitor:
     """A browser with cookies that follows no redirect."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, network: str = "") -> None:
         self.address = f"http://127.0.0.1:{registry.ports[0]}"
         self.session = requests.Session()
+        # uvicorn trusts a proxy on loopback to name the client.
+        self.session.headers["X-Forwarded-For"] = network or f"10.{next(numbers)}.0.1"
 
     def get(self, path: str, **query: str) -> requests.Response:
         url = path if path.startswith("http") else self.address + path
@@ -111,3 +116,39 @@ def test_session_is_not_renewed_by_logins_that_are_not_finished(registry: Regist
     registry.execute(f"UPDATE django_session SET expire_date = clock_timestamp() {row}")
     visitor.begin()
     assert not visitor.is_signed_in()
+
+
+def test_password_guesses_are_limited_for_the_account_at_an_address(registry: Registry) -> None:
+    stranger = Visitor(registry)
+    guesses = [stranger.enter_password("root", f"wrong {number}") for number in range(7)]
+    assert [guess.status_code for guess in guesses] == [200] * 5 + [429] * 2
+    assert 0 < int(guesses[-1].headers["Retry-After"]) <= 60
+    assert "too many sign-in attempts" in guesses[-1].text
+    assert stranger.enter_password("root", "a long password").status_code == 429
+    assert stranger.enter_password("another", "wrong").status_code == 200
+    owner = Visitor(registry)
+    assert owner.enter_password("root", "a long password").status_code == 302
+
+
+def test_right_password_ends_the_limit_of_an_account(registry: Registry) -> None:
+    owner = Visitor(registry)
+    for _ in range(3):
+        assert [owner.enter_password("root", "wrong").status_code for _ in range(3)] == [200] * 3
+        assert owner.enter_password("root", "a long password").status_code == 302
+
+
+@pytest.mark.parametrize("network", ["192.0.2.{}", "2001:db8::{}"])
+def test_logins_at_the_provider_are_limited_by_address(registry: Registry, network: str) -> None:
+    same = network.format(1)
+    first = [Visitor(registry, same).get("/oidc/authenticate/").status_code for _ in range(30)]
+    statuses = [Visitor(registry, same).get("/oidc/authenticate/").status_code for _ in range(30)]
+    assert (first, 429 in statuses) == ([302] * 30, True)
+    limited = Visitor(registry, network.format(2)).get("/oidc/authenticate/").status_code
+    assert limited == (429 if ":" in network else 302)
+    assert Visitor(registry).get("/oidc/authenticate/").status_code == 302
+
+
+def test_address_that_the_client_claims_is_ignored_without_a_trusted_proxy(tmp_path: Path) -> None:
+    with Registry(tmp_path, variables={"FORWARDED_ALLOW_IPS": "192.0.2.1"}) as direct:
+        statuses = [Visitor(direct).get("/oidc/authenticate/").status_code for _ in range(60)]
+        assert 429 in statuses
