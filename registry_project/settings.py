@@ -200,9 +200,12 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"registry": {"()": "service_registry.logs.choose_formatter"}},
-    "filters": {"has_traceback": {"()": "service_registry.logs.HasTraceback"}},
+    "filters": {
+        "refusals": {"()": "service_registry.logs.RefusalLimit"},
+        "has_traceback": {"()": "service_registry.logs.HasTraceback"},
+    },
     "handlers": {
-        "stderr": {"()": "service_registry.logs.StderrHandler", "formatter": "registry"},
+        "stderr": {"()": "service_registry.logs.StderrHandler", "formatter": "registry", "filters": ["refusals"]},
         "nowhere": {"class": "logging.NullHandler"},
     },
     "root": {"handlers": ["stderr"], "level": "INFO"},

@@ -9,10 +9,16 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+from service_registry.rate_limit import RateLimit
+
+Refusal: TypeAlias = tuple[str, str, str | None, str | None]
 
 TEXT_CHARACTERS = 256
 TRACEBACK_CHARACTERS = 8_000
@@ -158,6 +164,50 @@ class StderrHandler(logging.StreamHandler[Any]):
     @property
     def stream(self) -> Any:
         return sys.stderr
+
+
+class RefusalLimit(logging.Filter):
+    """Limits lines about refused requests and warnings, which strangers can cause in any number.
+
+    A logger writes 10 lines a second for the same event, code and actor; a line with the number of the others follows
+    within a second. Lines about what was done, and errors, always pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = RateLimit(burst=10, interval_seconds=0.1)
+        self._suppressed: Counter[Refusal] = Counter()
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = refusal_of(record)
+        if key is None or self._limit.take(key) == 0:
+            return True
+        with self._lock:
+            first = not self._suppressed
+            self._suppressed[key] += 1
+        if first:
+            timer = threading.Timer(1, self.log_suppressed)
+            timer.daemon = True
+            timer.start()
+        return False
+
+    def log_suppressed(self) -> None:
+        """Log the number of lines that were suppressed since the last time."""
+        with self._lock:
+            suppressed, self._suppressed = self._suppressed, Counter()
+        for (name, event, code, actor), lines in suppressed.items():
+            fields = {"code": code, "actor": actor, "outcomes": {"suppressed": lines}}
+            log_event(logging.getLogger(name), logging.INFO, event, fields)
+
+
+def refusal_of(record: logging.LogRecord) -> Refusal | None:
+    """Return logger, event, code and actor of a record that is limited; None for others."""
+    fields = getattr(record, "fields", {})
+    refused = record.levelno == logging.WARNING or (fields.get("status") or 0) >= 400
+    if not refused or record.levelno >= logging.ERROR:
+        return None
+    return record.name, str(record.msg), fields.get("code"), fields.get("actor")
 
 
 class HasTraceback(logging.Filter):

@@ -17,7 +17,7 @@ def sign_in(*groups: str) -> Client:
     user = User.objects.create(username="oscar", is_staff=True)
     user.groups.set(Group.objects.filter(name__in=groups))
     client = Client()
-    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    client.force_login(user, "service_registry.identity.login_limits.PasswordBackend")
     return client
 
 

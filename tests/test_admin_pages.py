@@ -17,7 +17,7 @@ def admin(db: None) -> Client:
     user = User.objects.create(username="oscar", is_staff=True)
     user.groups.set(Group.objects.filter(name="registry-operators"))
     client = Client()
-    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    client.force_login(user, "service_registry.identity.login_limits.PasswordBackend")
     return client
 
 

@@ -151,7 +151,7 @@ def test_admin_action_logs_a_line_besides_its_request(payments: Api, read_lines:
     user = User.objects.create(username="oscar", is_staff=True)
     user.groups.set(Group.objects.filter(name="registry-operators"))
     client = Client()
-    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    client.force_login(user, "service_registry.identity.login_limits.PasswordBackend")
     read_lines()
     form = {"action": "remove", "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
     client.post("/admin/service_registry/instance/", form | {"confirmed": "yes", "reason": "gone"})
@@ -164,7 +164,7 @@ def test_admin_action_logs_a_line_besides_its_request(payments: Api, read_lines:
 def test_line_of_django_for_a_request_has_the_request_id(payments: Api, read_lines: Any) -> None:
     user = User.objects.create(username="oscar", is_staff=True)
     client = Client(enforce_csrf_checks=True)
-    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    client.force_login(user, "service_registry.identity.login_limits.PasswordBackend")
     client.post("/admin/service_registry/instance/", headers={"X-Request-Id": "find-me"})
     line = next(line for line in read_lines() if line["logger"] == "django.security.csrf")
     assert (line["level"], line["request_id"]) == ("warning", "find-me")

@@ -1,4 +1,4 @@
-"""Limit login attempts by the client's address, and by account and address (docs/decisions/0027)."""
+"""Limit login attempts by the client's address, and by account and address (docs/decisions/0028)."""
 
 import ipaddress
 import math

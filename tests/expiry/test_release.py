@@ -119,7 +119,7 @@ def signed_in(*groups: str) -> Client:
     user = User.objects.filter(username="ora").first() or User.objects.create_user("ora", is_staff=True)
     user.groups.set(Group.objects.filter(name__in=groups))
     client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    client.force_login(user, backend="service_registry.identity.login_limits.PasswordBackend")
     return client
 
 
