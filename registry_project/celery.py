@@ -30,6 +30,11 @@ app.conf.beat_schedule = settings.CELERY_BEAT_SCHEDULE | {
         "schedule": crontab(hour="3", minute="17"),
         "options": {"expires": 3600.0},
     },
+    "end_empty_services": {
+        "task": "service_registry.tasks.end_empty_services",
+        "schedule": crontab(minute="27"),
+        "options": {"expires": 600.0},
+    },
     "clear_sessions": {
         "task": "service_registry.tasks.clear_sessions",
         "schedule": crontab(minute="7"),

@@ -42,6 +42,8 @@ class Service(models.Model):
     name = models.TextField(db_collation="C")
     owners = ArrayField(models.TextField())
     created_at = models.DateTimeField(db_default=Now())
+    # Created by a registration, and by no operator: it ends when it has been empty for long.
+    claimed = models.BooleanField(db_default=False)
     # When an operator released the service: for 15 minutes no instance of it is protected.
     released_at = models.DateTimeField(null=True)
 

@@ -9,6 +9,7 @@ from django.contrib.sessions.backends.db import SessionStore
 
 from service_registry import logs
 from service_registry.changelog import prune
+from service_registry.expiry import empty_services
 from service_registry.expiry.sweep import sweep as sweep_once
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,14 @@ def prune_changes() -> None:
     pruned = sum(step.obsolete for step in prune.prune(plan))
     fields = {"actor": "system:prune", "outcomes": {"pruned": pruned}}
     logs.log_event(logger, logging.INFO, "prune", fields | {"duration_ms": round((time.monotonic() - begun) * 1000, 3)})
+
+
+@shared_task(name="service_registry.tasks.end_empty_services")
+def end_empty_services() -> None:
+    """End services that were empty for REGISTRY_EMPTY_SERVICE_DAYS, and log how many."""
+    if ended := empty_services.end_empty_services():
+        fields = {"actor": empty_services.ACTOR, "outcomes": {"ended": ended}}
+        logs.log_event(logger, logging.INFO, "empty services", fields)
 
 
 @shared_task(name="service_registry.tasks.clear_sessions")

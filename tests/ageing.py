@@ -6,7 +6,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from service_registry.models import Change, Instance, Lease, RegistryState
+from service_registry.models import Change, Instance, Lease, RegistryState, Service
 
 
 def age_leases(seconds: float, **which: str) -> None:
@@ -68,3 +68,10 @@ def age_suspension(seconds: float) -> None:
 def age_changes(seconds: float) -> None:
     """Move all changes so far into the past."""
     Change.objects.update(at=F("at") - timedelta(seconds=seconds))
+
+
+def age_services(days: float, **which: str) -> None:
+    """Move the creation of the services that match, and all changes, into the past."""
+    earlier = timedelta(days=days)
+    Service.objects.filter(**which).update(created_at=F("created_at") - earlier)
+    Change.objects.update(at=F("at") - earlier)

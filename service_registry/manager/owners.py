@@ -1,6 +1,6 @@
 """Owners: services are provisioned, handed over, and deleted when they are empty."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -61,11 +61,13 @@ def set_owners_in_transaction(item: ServiceOwners, caller: Caller) -> Owned:
 
     1. Lock the service, so that registrations of new instances wait and read the new owners.
     2. Where there is none, insert it. A rival that inserts the name is waited for, and its row is then locked.
-    3. Have the new owners counted again. No quota refuses what an operator gives them.
+    3. Keep the service from ending while it is empty: an operator wants it.
+    4. Have the new owners counted again. No quota refuses what an operator gives them.
     """
     key = {"namespace": item.namespace, "name": item.name}
     with write_transaction(lock_timeout="3s"):
         service, created = Service.objects.select_for_update().get_or_create(**key, defaults={"owners": item.owners})
+        Service.objects.filter(pk=service.pk, claimed=True).update(claimed=False)
         if created:
             Reservation.objects.filter(**key).delete()
             owner_usage.forget(item.owners)
@@ -100,7 +102,7 @@ def delete_service(namespace: str, name: str, reason: str | None, caller: Caller
             return ServiceNotEmpty()
         service.overrides.all().delete()
         service.delete()
-        reserve(service)
+        reserve([service])
         evidence = {"owners": service.owners}
         changelog.append_changes(
             [
@@ -112,11 +114,14 @@ def delete_service(namespace: str, name: str, reason: str | None, caller: Caller
     return None
 
 
-def reserve(service: Service) -> None:
-    """Reserve the name of a deleted service for its last owners."""
+def reserve(services: Iterable[Service]) -> None:
+    """Reserve the names of deleted services for their last owners."""
     until = Now() + timedelta(days=settings.REGISTRY_NAME_RESERVATION_DAYS)
     Reservation.objects.bulk_create(
-        [Reservation(namespace=service.namespace, name=service.name, owners=service.owners, until=until)],
+        [
+            Reservation(namespace=service.namespace, name=service.name, owners=service.owners, until=until)
+            for service in services
+        ],
         update_conflicts=True,
         unique_fields=["namespace", "name"],
         update_fields=["owners", "until"],

@@ -14,6 +14,7 @@ from pytest_django import Settings
 from service_registry import manager, metrics
 from service_registry.caller import Caller
 from service_registry.exceptions import InstanceNotFound, NotOwner
+from service_registry.expiry.empty_services import end_empty_services
 from service_registry.expiry.sweep import sweep
 from service_registry.models import Change, Instance, Lease, Override, RegistryState, Reservation, Service
 from service_registry.schemas import Deregistration, Heartbeat, InstanceOverride, Registration, ServiceOwners
@@ -395,3 +396,20 @@ def test_handover_during_registrations_counts_for_the_new_owner(settings: Settin
         outcomes = manager.register(own, caller)
         assert sum(isinstance(outcome, manager.Registered) for outcome in outcomes) == 2
         assert Instance.objects.filter(service__owners=[team]).count() == 4
+
+
+def test_register_while_an_empty_service_ends_keeps_the_instance() -> None:
+    """100 trials, in each of which a registration meets the end of its service."""
+    ended = 0
+    for trial in range(100):
+        name = f"service-{trial}"
+        register_one(name)
+        manager.deregister([Deregistration(service_name=name, instance_id="i-1")], OWNER)
+        ageing.age_services(8, name=name)
+        registered, count = run_concurrently([partial(register_one, name), end_empty_services])
+        assert isinstance(registered, manager.Registered)
+        assert Instance.objects.get(service__name=name).instance_id == "i-1"
+        assert kinds_of(name)[-1] == "registered"
+        assert ("service_deleted" in kinds_of(name)) == bool(count)
+        ended += count
+    assert 0 < ended <= 100

@@ -44,8 +44,8 @@ WITH admitted AS MATERIALIZED (
     ORDER BY claim.namespace, claim.name, claim.position
 ),
 created AS (
-    INSERT INTO {SERVICE} (namespace, name, owners)
-    SELECT namespace, name, ARRAY[owner] FROM admitted ORDER BY namespace, name
+    INSERT INTO {SERVICE} (namespace, name, owners, claimed)
+    SELECT namespace, name, ARRAY[owner], true FROM admitted ORDER BY namespace, name
     ON CONFLICT (namespace, name) DO NOTHING
     RETURNING namespace, name
 )
