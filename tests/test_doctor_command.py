@@ -174,3 +174,16 @@ def run_failing_doctor(address: str) -> dict[str, Any]:
     )
     assert (done.returncode, done.stderr) == (1, "")
     return {finding["check"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_doctor_counts_the_services_that_end_at_the_next_run(running: None, payments: Api, settings: Settings) -> None:
+    for name in ("old", "new"):
+        payments.register(name)
+        payments.deregister(name)
+        if name == "old":
+            ageing.age_services(8)
+    payments.register("used")
+    message = "2 services that registrations created are empty; beat ends {} of them at its next run"
+    assert findings_by_check()["empty"] == doctor.Finding("ok", message.format(1))
+    settings.REGISTRY_EMPTY_SERVICE_DAYS = 0
+    assert findings_by_check()["empty"] == doctor.Finding("ok", message.format(0))

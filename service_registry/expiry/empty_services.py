@@ -31,6 +31,17 @@ FOR UPDATE OF s SKIP LOCKED
 """
 CONFIRM = f"SELECT s.id FROM {SERVICE} s WHERE s.id = ANY (%(pks)s::bigint[]) AND {IS_OVER}"
 
+# Locks nothing.
+COUNT = f"SELECT count(*) FILTER (WHERE {IS_OVER}), count(*) FROM {SERVICE} s WHERE {IS_EMPTY}"
+
+
+def count_empty_services() -> tuple[int, int]:
+    """Return how many services the next run would delete, and how many may end later or then."""
+    with connection.cursor() as cursor:
+        cursor.execute(COUNT, {"days": settings.REGISTRY_EMPTY_SERVICE_DAYS})
+        due, empty = cursor.fetchone()
+    return due if settings.REGISTRY_EMPTY_SERVICE_DAYS else 0, empty
+
 
 def end_empty_services() -> int:
     """Delete the services that have been empty for too long, in batches; return how many.

@@ -25,6 +25,7 @@ IN_THE_DATABASE = {
     "sweep": registry.check_sweep,
     "suspension": registry.check_suspension,
     "protection": registry.check_protection,
+    "empty": registry.check_empty_services,
 }
 
 

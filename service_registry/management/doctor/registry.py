@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db.models import Count, Min
 from django.db.models.functions import Now
 
+from service_registry.expiry.empty_services import count_empty_services
 from service_registry.expiry.observation_window import OBSERVATION_GAP_SECONDS
 from service_registry.expiry.sweep import SWEEP_IS_LATE_SECONDS
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
@@ -76,6 +77,11 @@ def check_protection() -> Finding:
         f"since {found['first']:%Y-%m-%d %H:%M:%S} UTC; {most} of them of {namespace}/{name}",
         "manage.py sweep --dry-run shows by which rule and until when; release_service ends it where they are dead",
     )
+
+
+def check_empty_services() -> Finding:
+    due, empty = count_empty_services()
+    return ok(f"{empty} services that registrations created are empty; beat ends {due} of them at its next run")
 
 
 def format_duration(duration: timedelta) -> str:
