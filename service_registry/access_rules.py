@@ -1,4 +1,4 @@
-"""Keep this process's copy of what the database says about callers: the permissions of groups.
+"""Keep this process's copy of what the database says about callers: permissions of groups, and denials.
 
 The event loop of a web process reads the copy, which `asgi.process` refreshes every second. Other processes refresh it
 when they use it and it is older than MAX_AGE_SECONDS.
@@ -14,15 +14,22 @@ from django.db import Error
 from service_registry.database.outages import is_outage
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import NotMigrated
+from service_registry.models import Denial
 
 MAX_AGE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """The permissions of each Django group, by its name."""
+    """The permissions of each Django group, and the denials in force.
+
+    Attributes:
+        by_group: codenames of permissions by the group's name.
+        denied: denied callers, each as kind (`subject` or `client`), issuer and name.
+    """
 
     by_group: Mapping[str, frozenset[str]]
+    denied: frozenset[tuple[str, str, str]] = frozenset()
 
     def granted_to(self, groups: Iterable[str]) -> frozenset[str]:
         """Return the codenames that `groups`, names from a token, have together."""
@@ -31,6 +38,10 @@ class AccessRules:
     def is_role(self, group: str) -> bool:
         """Return whether `group` is a Django group with permissions: a role, not a team."""
         return group in self.by_group
+
+    def is_denied(self, issuer: str, subject: str, client: str | None = None) -> bool:
+        """Return whether an operator has denied this subject or client of the issuer."""
+        return not self.denied.isdisjoint({("subject", issuer, subject), ("client", issuer, client or "")})
 
 
 class AccessRulesCache:
@@ -96,4 +107,5 @@ def read_rules() -> AccessRules:
             granted.add(codename)
     if not by_group:
         raise NotMigrated
-    return AccessRules({name: frozenset(codenames) for name, codenames in by_group.items()})
+    denied = frozenset(Denial.objects.in_force().values_list("kind", "issuer", "name"))
+    return AccessRules({name: frozenset(codenames) for name, codenames in by_group.items()}, denied)

@@ -56,6 +56,21 @@ class PermissionMissing(RegistryError):
         self.permission = permission
 
 
+class CallerDenied(RegistryError):
+    """An operator has denied the caller, whose token is valid.
+
+    It is no 401 `invalid_token` (RFC 6750, 3.1): a client would fetch a new token and try again.
+    """
+
+    code = "permission_denied"
+    reason = "denied"
+    detail = "An operator of the registry has denied this caller; a new token does not help."
+
+    def __init__(self, actor: str) -> None:
+        super().__init__()
+        self.actor = actor
+
+
 class NotProvisioned(PermissionMissing):
     """The service does not exist, and a registration cannot create it here."""
 

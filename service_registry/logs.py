@@ -28,7 +28,7 @@ TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}[A-Za-z0-9_.-]*")
 # The fields of an event, in the order in which they are printed.
 FIELDS = (
     *("request_id", "method", "route", "status", "code", "actor", "namespace", "service_name", "instance_id"),
-    *("items", "outcomes", "duration_ms", "cause"),
+    *("denied", "reason", "until", "items", "outcomes", "duration_ms", "cause"),
 )
 
 

@@ -13,7 +13,9 @@ from service_registry.exceptions import PermissionMissing
 READ = frozenset({"view_service", "view_instance"})
 WRITE_OWN = frozenset({"register_instance", "heartbeat_instance", "deregister_instance"})
 
-OPERATE = frozenset({"operate_instance", "override_status", "view_override", "view_change"})
+OPERATE = frozenset(
+    {"operate_instance", "override_status", "view_override", "view_change", "deny_caller", "view_denial"}
+)
 
 ROLE_GROUPS: dict[str, frozenset[str]] = {
     "registry-readers": READ | {"view_metrics"},

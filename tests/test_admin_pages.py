@@ -1,12 +1,15 @@
 """Lists, details and confirmation pages of the admin."""
 
 import pytest
-from django.contrib.auth.models import Group
+from django.conf import settings
+from django.contrib.auth.models import Group, Permission
 from django.db import connection
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from service_registry.models import Change, Instance, User
+from service_registry.access_rules import access_rules
+from service_registry.models import Change, Denial, Instance, User
 from tests.client import Api, registration
 
 INSTANCES = "/admin/service_registry/instance/"
@@ -77,3 +80,50 @@ def test_confirmation_of_many_rows_reads_them_at_once(payments: Api, admin: Clie
         assert page.count("<li>default / web / web-") == size
         counts.append(len(captured))
     assert counts[0] == counts[1]
+
+
+DENIALS = "/admin/service_registry/denial/"
+
+
+def deny(admin: Client, **fields: str) -> str:
+    form = {"kind": "subject", "name": "mallory", "reason": "floods", "until_0": "", "until_1": ""} | fields
+    return admin.post(f"{DENIALS}add/", form, follow=True).content.decode()
+
+
+def test_denial_is_added_and_lifted_with_reasons_in_the_admin(admin: Client) -> None:
+    assert "was added successfully" in deny(admin)
+    denial = Denial.objects.get()
+    assert (denial.name, denial.actor, denial.issuer) == ("mallory", "admin:oscar", settings.OIDC_ISSUER)
+    form = {"action": "lift", "_selected_action": str(denial.pk), "confirmed": "yes", "reason": "mended"}
+    for outcome in ("1 of 1 done", "has ended already"):
+        assert outcome in admin.post(DENIALS, form, follow=True).content.decode()
+    page = admin.get(DENIALS).content.decode()
+    assert "mended" in page
+    assert "floods" in page
+    assert "mallory" not in admin.get(f"{DENIALS}?state=in_force").content.decode()
+
+
+@pytest.mark.parametrize("fields", [{"reason": " "}, {"until": "2001-01-01 00:00"}, {"name": ""}, {"kind": "all"}])
+def test_denial_with_a_wrong_field_is_not_added(admin: Client, fields: dict[str, str]) -> None:
+    assert "errorlist" in deny(admin, **fields)
+    assert not Denial.objects.exists()
+
+
+def test_operator_without_the_permission_cannot_deny(admin: Client) -> None:
+    Group.objects.get(name="registry-operators").permissions.remove(Permission.objects.get(codename="deny_caller"))
+    assert admin.get(f"{DENIALS}add/").status_code == 403
+    assert "lift" not in admin.get(DENIALS).content.decode()
+
+
+def test_session_of_a_denied_operator_is_refused_until_that_is_lifted(admin: Client) -> None:
+    User.objects.filter(username="oscar").update(issuer=settings.OIDC_ISSUER, subject="oscar")
+    denial = Denial.objects.create(
+        kind="subject", issuer=settings.OIDC_ISSUER, name="oscar", reason="left", actor="admin:alice"
+    )
+    access_rules.invalidate()
+    for path in ("/admin/", INSTANCES, "/registry/schema"):
+        assert admin.get(path).status_code == 403
+    assert "has denied you access" in admin.get("/admin/").content.decode()
+    Denial.objects.filter(pk=denial.pk).update(lifted_at=Now())
+    access_rules.invalidate()
+    assert admin.get("/admin/").status_code == 200

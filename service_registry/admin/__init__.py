@@ -1,5 +1,5 @@
 """The Django admin for operators. Django's autodiscovery imports this package."""
 
-from service_registry.admin import site
+from service_registry.admin import denials, site
 
-__all__ = ["site"]
+__all__ = ["denials", "site"]

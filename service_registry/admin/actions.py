@@ -98,6 +98,15 @@ class ClearOverrideForm(ActionForm):
         return manager.override([InstanceOverride(**instance_key(row), **self.cleaned_data) for row in rows], caller)
 
 
+class LiftForm(ActionForm):
+    title = "Lift denials"
+    effect = "The callers may use the registry again within seconds, unless another denial of them is in force."
+    operation = "lift_denial"
+
+    def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
+        return manager.lift(rows, caller, self.cleaned_data["reason"])
+
+
 class ReleaseForm(ActionForm):
     title = "Release services"
     effect = (

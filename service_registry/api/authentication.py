@@ -5,8 +5,9 @@ from typing import Any, cast
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
+from service_registry.api.request_log import log_entry
 from service_registry.caller import Caller
-from service_registry.exceptions import NotAuthenticated
+from service_registry.exceptions import CallerDenied, NotAuthenticated
 from service_registry.http.authentication import authenticate
 
 
@@ -16,10 +17,13 @@ class BearerAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, None] | None:
         """Return the caller, or None for a request without an Authorization header.
 
-        Raises TokenInvalid, KeysUnavailable, ClockIsWrong.
+        Raises TokenInvalid, CallerDenied, KeysUnavailable, ClockIsWrong.
         """
         try:
             return authenticate(read_header(request)).caller, None
+        except CallerDenied as denied:
+            log_entry(request).actor = denied.actor
+            raise
         except NotAuthenticated:
             return None  # another scheme may apply: the documentation takes an admin's session as well
 

@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware
+from django.shortcuts import render
 
+from service_registry.access_rules import access_rules
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
 from service_registry.api.request_log import complete, log_entry
 from service_registry.database.outages import is_outage
@@ -81,6 +84,24 @@ def routing_path_of(request: HttpRequest) -> str:
         sent = str(request.META.get("REQUEST_URI") or request.META.get("RAW_URI") or "").encode("latin-1")
     prefix = request.META["SCRIPT_NAME"].encode()
     return routing_path(request.path_info, sent.removeprefix(prefix))
+
+
+class DeniedSessionMiddleware:
+    """Refuse the sessions of denied operators. It comes after Django's authentication."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if settings.SESSION_COOKIE_NAME in request.COOKIES and is_denied(request.user):
+            context = {"title": "Not signed in", "reason": "An operator has denied you access to this registry."}
+            return render(request, "service_registry/sign_in_refused.html", context, status=403)
+        return self.get_response(request)
+
+
+def is_denied(user: Any) -> bool:
+    """Return whether the user of a session is denied, as the subject of its issuer."""
+    return bool(getattr(user, "subject", None)) and access_rules.current().is_denied(user.issuer, user.subject)
 
 
 class HostMiddleware(CommonMiddleware):

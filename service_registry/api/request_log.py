@@ -49,7 +49,7 @@ def complete(request: HttpRequest, response: HttpResponseBase) -> RequestLogEntr
     in_path = match.kwargs if match else {}
     entry.operation = operation_of(request)
     entry.route = readable_route(match.route) if match else None
-    entry.actor = actor_of(request)
+    entry.actor = actor_of(request) or entry.actor
     entry.namespace = entry.namespace or namespace_of(request)
     entry.service_name = in_path.get("service_name") or in_path.get("name") or entry.service_name
     entry.instance_id = in_path.get("instance_id") or entry.instance_id

@@ -5,6 +5,7 @@ A thread is used only where a key or the access rules must be fetched.
 
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import ReadThreads
+from service_registry.exceptions import CallerDenied
 from service_registry.http.authentication import authenticate, authenticate_at_once
 from service_registry.http.callers import Identity
 from service_registry.permissions import Action
@@ -25,12 +26,17 @@ class Authenticator:
         Raises:
             NotAuthenticated, TokenInvalid: no token, or one that is not accepted.
             KeysUnavailable, ClockIsWrong, NotMigrated, django.db.Error: no token can be verified now.
+            CallerDenied: an operator has denied the caller.
             PermissionMissing: the caller may not try the action.
         """
         authorization = request.headers.get(b"authorization")
-        identity = authenticate_at_once(authorization)
-        if identity is None:
-            identity = await self.threads.run(lambda: authenticate(authorization))
+        try:
+            identity = authenticate_at_once(authorization)
+            if identity is None:
+                identity = await self.threads.run(lambda: authenticate(authorization))
+        except CallerDenied as denied:
+            request.log.actor = denied.actor
+            raise
         request.log.actor = identity.caller.actor
         action.require(identity.caller.granted)
         return identity

@@ -20,11 +20,13 @@ def authenticate(authorization: bytes | None) -> Identity:
 
     Raises:
         NotAuthenticated, TokenInvalid: no token, or one that is not accepted.
+        CallerDenied: an operator has denied the caller.
         KeysUnavailable, ClockIsWrong, NotMigrated, django.db.Error: no token can be verified now.
     """
     authorization, token = read_token(authorization)
     rules = access_rules.current()
-    return recall(authorization, rules) or judge(authorization, verify_access_token(token), rules)
+    identity = recall(authorization, rules) or judge(authorization, verify_access_token(token), rules)
+    return identity.admit()
 
 
 def authenticate_at_once(authorization: bytes | None) -> Identity | None:
@@ -33,15 +35,15 @@ def authenticate_at_once(authorization: bytes | None) -> Identity | None:
     Only for a process that calls `renew_generation` every second.
     """
     if identity := callers.find(authorization):
-        return identity
+        return identity.admit()
     authorization, token = read_token(authorization)
     rules = access_rules.latest
     if rules is None:
         return None
     if identity := recall(authorization, rules):
-        return identity
+        return identity.admit()
     principal = verify_access_token_at_once(token)
-    return judge(authorization, principal, rules) if principal else None
+    return judge(authorization, principal, rules).admit() if principal else None
 
 
 def renew_generation() -> Generation | None:
@@ -96,6 +98,7 @@ def judge(authorization: bytes, principal: Principal, rules: AccessRules) -> Ide
         principal,
         principal.expires_at + settings.OIDC_LEEWAY_SECONDS,
         callers.begin_generation(principal.key_set, rules),
+        rules.is_denied(principal.issuer, principal.subject, principal.client),
     )
     callers.put(authorization, identity)
     return identity

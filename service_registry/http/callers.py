@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from service_registry.access_rules import AccessRules
 from service_registry.caller import Caller
+from service_registry.exceptions import CallerDenied
 from service_registry.identity.key_set import KeySet
 from service_registry.identity.principal import Principal
 
@@ -39,6 +40,13 @@ class Identity:
     principal: Principal
     expires_at: float
     generation: Generation
+    is_denied: bool = False
+
+    def admit(self) -> "Identity":
+        """Return the identity itself. Raises CallerDenied."""
+        if self.is_denied:
+            raise CallerDenied(self.caller.actor)
+        return self
 
     @property
     def seconds_left(self) -> float:

@@ -21,6 +21,7 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     exceptions.OwnerRequired: 400,
     exceptions.NotAuthenticated: 401,
     TokenInvalid: 401,
+    exceptions.CallerDenied: 403,
     exceptions.PermissionMissing: 403,
     exceptions.NotProvisioned: 403,
     exceptions.NotOwner: 403,

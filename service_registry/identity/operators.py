@@ -19,7 +19,7 @@ from service_registry.models import User
 
 # The permissions that open the admin: those of operators, and those for Django's own tables. The permissions to read
 # services and to register instances are for the API.
-ADMIN_PERMISSIONS = Q(codename__in=["operate_instance", "manage_service", "view_change"]) | ~Q(
+ADMIN_PERMISSIONS = Q(codename__in=["operate_instance", "manage_service", "view_change", "deny_caller"]) | ~Q(
     content_type__app_label="service_registry"
 )
 

@@ -17,9 +17,15 @@ from service_registry.schemas.errors import describe_refusal, to_invalid_input
 Model = TypeVar("Model", bound=BaseModel)
 
 # The caller of every command: a user who may run manage.py may do all of this.
-OPERATOR = Caller("system:command", frozenset(), frozenset({"operate_instance", "manage_service"}))
+OPERATOR = Caller("system:command", frozenset(), frozenset({"operate_instance", "manage_service", "deny_caller"}))
 
-FLAGS = {"name": "NAME", "owners": "--owner", "service_name": "--service", "silent_for_seconds": "--silent-for"}
+FLAGS = {
+    "name": "NAME",
+    "until": "--until",
+    "owners": "--owner",
+    "service_name": "--service",
+    "silent_for_seconds": "--silent-for",
+}
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_DAYS = 3650  # PostgreSQL's timestamps begin in 4713 BC: a longer interval may leave their range.

@@ -7,6 +7,7 @@ One lock order holds in all operations and in the sweep: services by name, insta
 owners by name, overrides by key, then the change lock, after which nothing is locked.
 """
 
+from service_registry.manager.deny import deny, lift
 from service_registry.manager.deregister import Deregistered, deregister
 from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_for_callers
 from service_registry.manager.override import Overridden, override
@@ -25,9 +26,11 @@ __all__ = [
     "Selected",
     "Selection",
     "delete_service",
+    "deny",
     "deregister",
     "heartbeat",
     "heartbeat_for_callers",
+    "lift",
     "override",
     "preview",
     "register",

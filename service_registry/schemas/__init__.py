@@ -14,6 +14,7 @@ from service_registry.schemas.queries import (
     WatchQuery,
 )
 from service_registry.schemas.requests import (
+    CallerDenial,
     Deregistration,
     Deregistrations,
     Heartbeat,
@@ -48,6 +49,7 @@ from service_registry.schemas.responses import (
 
 __all__ = [
     "ARRAY_LIMIT",
+    "CallerDenial",
     "Change",
     "ChangePage",
     "ChangesQuery",

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from pydantic import (
@@ -142,6 +142,15 @@ class ReleaseRequest(Shape):
 
 class ServiceRelease(ReleaseRequest, ServiceKey):
     """A service to release."""
+
+
+class CallerDenial(Shape):
+    """The denial of a subject or of an OAuth client."""
+
+    kind: Literal["subject", "client"] = "subject"
+    name: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    reason: Reason
+    until: datetime | None = None
 
 
 class Registrations(RootModel[Registration | Annotated[list[Registration], Field(max_length=ARRAY_LIMIT)]]):

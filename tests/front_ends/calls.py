@@ -11,6 +11,7 @@ PERMISSIONS = frozenset(
     {
         *("view_service", "view_instance", "register_instance", "heartbeat_instance", "deregister_instance"),
         *("operate_instance", "override_status", "view_override", "view_change", "manage_service", "view_metrics"),
+        *("deny_caller", "view_denial"),
     }
 )
 ROLES = {
@@ -24,7 +25,7 @@ ROLES = {
     "registry-operators": frozenset(
         {
             *("view_service", "view_instance", "view_metrics", "view_override", "view_change"),
-            *("operate_instance", "override_status"),
+            *("operate_instance", "override_status", "deny_caller", "view_denial"),
         }
     ),
     "registry-admins": PERMISSIONS,

@@ -245,7 +245,7 @@ def faults_of_document(answer: Answer) -> Iterator[str]:
     if not problem["detail"]:
         yield "there is no detail"
     for of_code, member in MEMBER_OF.items():
-        if (member in problem) != (code == of_code):
+        if (member in problem) != (code == of_code) and problem.get("reason") != "denied":
             yield f"{member} is {problem.get(member)}"
 
 

@@ -4,10 +4,13 @@ Two web processes, and an issuer of the test's own, which can withdraw a key.
 """
 
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from tests.client import Answer
 from tests.identity.issuer_server import AUDIENCE, Issuer, jwk
 from tests.server.event_stream import BackgroundStream, EventStream
-from tests.server.registry import Caller, Registry
+from tests.server.registry import ROOT, Caller, Registry
 from tests.waiting import wait_for
 
 # Far less than the minute after which everything that waits is judged again, and more than any delay.
@@ -119,6 +122,14 @@ def bystander(registry: Registry, issuer: Issuer) -> Iterator[None]:
         assert not stream.ended.is_set()
 
 
+def may_read(caller: Caller) -> bool:
+    return caller.call("GET", "/registry/services").status == 200
+
+
+def run_command(registry: Registry, *arguments: str) -> None:
+    subprocess.run([sys.executable, "manage.py", *arguments], env=registry.environment, cwd=ROOT, check=True)
+
+
 def test_caller_whose_permission_is_taken_away_loses_what_it_has_open(
     registry: Registry, issuer: Issuer, role: str
 ) -> None:
@@ -143,6 +154,36 @@ def test_caller_who_keeps_what_it_needs_goes_on(registry: Registry, issuer: Issu
         registry.caller_with_token(issuer.token(groups=["registry-services", "team"])).register(service)
         assert next(each.stream.changes())["service_name"] == service
         assert (each.poll.receive().status, each.read.receive().status) == (200, 200)
+
+
+@pytest.mark.parametrize(("flags", "claims"), [([], {}), (["--client"], {"azp": "mallory"})], ids=["subject", "client"])
+def test_caller_who_is_denied_loses_what_it_has_open_until_that_is_lifted(
+    registry: Registry, issuer: Issuer, flags: list[str], claims: dict[str, str]
+) -> None:
+    subject = "of-a-client" if flags else "mallory"
+    bearer = issuer.token(sub=subject, groups=["registry-services", "team"], **claims)
+    refusal = {"code": "permission_denied", "reason": "denied"}
+    with bystander(registry, issuer), at_both_processes(registry, bearer) as opened:
+        run_command(registry, "deny_caller", "mallory", *flags, "--reason", "floods the registry", "--for", "1h")
+        for each in opened:
+            assert each.last_event() == ("forbidden", refusal)
+            found = [(answer.status, answer.json.get("code"), answer.json.get("reason")) for answer in each.answers()]
+            assert found == [(403, "permission_denied", "denied")] * 3
+    run_command(registry, "deny_caller", "mallory", *flags, "--lift", "--reason", "it was mended")
+    for caller in [registry.caller_with_token(bearer, place) for place in PLACES]:
+        wait_for(partial(may_read, caller))
+
+
+def test_denial_stays_in_force_while_the_database_is_away(registry: Registry, issuer: Issuer) -> None:
+    caller = registry.caller_with_token(issuer.token(sub="cut-off", groups=["registry-readers"]))
+    other = registry.caller_with_token(issuer.token(sub="other", groups=["registry-readers"]))
+    run_command(registry, "deny_caller", "cut-off", "--reason", "abuse")
+    wait_for(lambda: caller.call("GET", "/registry/services").status == 403)
+    with registry.stopped_postgres():
+        # The list is read again, and fails to be, before the age of the replica shows.
+        wait_for(lambda: "x-registry-stale" in other.call("GET", "/registry/services").headers)
+        assert caller.call("GET", "/registry/services").status == 403
+    run_command(registry, "deny_caller", "cut-off", "--lift", "--reason", "over")
 
 
 def test_caller_whose_key_is_withdrawn_loses_what_it_has_open(registry: Registry, issuer: Issuer) -> None:
