@@ -25,6 +25,7 @@ from registry_project.devstack.postgres import Server
 
 ROOT = Path(__file__).parents[1]
 APPLICATION = "registry_project.asgi:application"
+CONNECTION = "registry_project.asgi:Connection"
 EMPTY_APPLICATION = "benchmarks.empty_app:application"
 AUDIENCE = "service-registry"
 TOKEN_SECONDS = 7200
@@ -133,7 +134,7 @@ class Registry:
         self.stop_web()
         self.ports = [processes.free_port() for _ in range(web_processes)]
         self.environment["WEB_THREADS"] = str(threads)
-        server = ("-m", "uvicorn", application, "--no-access-log", "--log-level=warning")
+        server = ("-m", "uvicorn", application, f"--http={CONNECTION}", "--no-access-log", "--log-level=warning")
         self.webs = [self.start(*server, f"--port={port}") for port in self.ports]
         for port in self.ports:
             self.wait_until_ready(port)

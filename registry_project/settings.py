@@ -235,4 +235,7 @@ if not PROMETHEUS_MULTIPROC_DIR:
 
 # --- Processes ------------------------------------------------------------------------------------------------------
 
+REGISTRY_KEEP_ALIVE_SECONDS = env.integer("REGISTRY_KEEP_ALIVE_SECONDS", 75, 1, 3600)
+REGISTRY_MAX_CONNECTIONS = env.integer("REGISTRY_MAX_CONNECTIONS", 6000, 100, 1_000_000)
+REGISTRY_MAX_CONNECTIONS_PER_ADDRESS = env.integer("REGISTRY_MAX_CONNECTIONS_PER_ADDRESS", 2000, 0, 1_000_000)
 WEB_THREADS = env.integer("WEB_THREADS", 2, 1, 64)

@@ -231,6 +231,39 @@ class RequestTimeout(RegistryError):
         super().__init__(f"The body did not arrive within {seconds:g} s.")
 
 
+class HeadTimeout(RegistryError):
+    """The headers of the request did not arrive in time."""
+
+    code = "request_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The headers did not arrive within {seconds:g} s.")
+
+
+class HeadersTooLarge(RegistryError):
+    """The request has too many headers, or too many bytes of them."""
+
+    code = "headers_too_large"
+    detail = "The request line and all headers together may have 32 KiB, and there may be 100 headers."
+
+
+class MalformedRequest(RegistryError):
+    """The request breaks the syntax of HTTP/1.1."""
+
+    code = "invalid"
+    detail = "The request breaks the syntax of HTTP/1.1 (RFC 9112)."
+
+
+class TooManyConnections(RegistryError):
+    """This process has as many open connections as it takes."""
+
+    code = "unavailable"
+    retry_after_seconds = 5
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"This process has too many open connections {where}; try again.")
+
+
 class BodyTooLarge(RegistryError):
     """The body exceeds the limit for a body, or for a single object."""
 

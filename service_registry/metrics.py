@@ -64,6 +64,15 @@ subscriber_wakeups = Counter("registry_subscriber_wakeups_total", "Subscribers t
 slow_clients = Counter(
     "registry_slow_clients_disconnected_total", "Clients that were disconnected because they did not read the response."
 )
+connections = Gauge(
+    "registry_connections",
+    "Open connections of clients: active (a request is under way) and idle.",
+    ["state"],
+    multiprocess_mode="livesum",
+)
+connections_closed = Counter(
+    "registry_connections_closed_total", "Connections that were closed by a limit, by reason.", ["reason"]
+)
 replica_age = Gauge(
     "registry_replica_age_seconds",
     "Time since the replica was last known to be current, of the oldest replica on this machine.",

@@ -87,6 +87,9 @@ UNREADABLE = [
     ("REGISTRY_MAX_OVERRIDES_WITHOUT_INSTANCE", "-1"),
     ("REGISTRY_NAME_RESERVATION_DAYS", "-1"),
     ("REGISTRY_EMPTY_SERVICE_DAYS", "-1"),
+    ("REGISTRY_KEEP_ALIVE_SECONDS", "0"),
+    ("REGISTRY_MAX_CONNECTIONS", "99"),
+    ("REGISTRY_MAX_CONNECTIONS_PER_ADDRESS", "-1"),
     ("WEB_THREADS", "\u0661"),
     ("WEB_THREADS", "9" * 5000),
 ]
@@ -107,7 +110,7 @@ def test_command_with_a_wrong_value_prints_the_failed_check() -> None:
 
 
 SERVERS = [
-    ("-m", "uvicorn", "registry_project.asgi:application", "--port=0"),
+    ("-m", "uvicorn", "registry_project.asgi:application", "--http=registry_project.asgi:Connection", "--port=0"),
     ("-c", "import registry_project.wsgi"),
     ("-m", "celery", "--app=registry_project", "worker", "--pool=solo"),
     ("-m", "celery", "--app=registry_project", "beat", "--scheduler=celery.beat:Scheduler", "--pidfile="),

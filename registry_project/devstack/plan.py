@@ -109,12 +109,10 @@ def plan_web(bind: str, port: int, web_processes: int) -> Command:
     return Command(
         "web",
         [
-            *("-m", "uvicorn", "registry_project.asgi:application"),
+            *("-m", "uvicorn", "registry_project.asgi:application", "--http", "registry_project.asgi:Connection"),
             *("--host", bind, "--port", str(port)),
             *("--workers", str(web_processes), "--lifespan", "on"),
             *("--timeout-graceful-shutdown", str(GRACEFUL_SECONDS), "--no-access-log", "--log-level", "warning"),
-            # Longer than load balancers keep their connections, and than clients pause between two heartbeats.
-            *("--timeout-keep-alive", "75"),
             # For uvicorn's parent of several web processes, which does not load the settings.
             *("--log-config", "registry_project/uvicorn_logging.json"),
         ],

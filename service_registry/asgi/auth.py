@@ -3,6 +3,7 @@
 A thread is used only where a key or the access rules must be fetched.
 """
 
+from service_registry.asgi import transport
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import ReadThreads
 from service_registry.exceptions import CallerDenied
@@ -38,5 +39,6 @@ class Authenticator:
             request.log.actor = denied.actor
             raise
         request.log.actor = identity.caller.actor
+        transport.note_accepted_token(request.send)
         action.require(identity.caller.granted)
         return identity

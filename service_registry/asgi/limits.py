@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.conf import settings
+
 from service_registry import metrics
 from service_registry.exceptions import TooManySubscribers
 
 WATCHES_PER_CALLER = 50
 SUBSCRIBERS_PER_PROCESS = 5_000
-# File descriptors beside those of subscribers: files, the database, and callers that are answered at once.
+# File descriptors beside those of connections: files, the database, and connections that are refused.
 OTHER_FILES = 1_000
 
 
@@ -53,12 +55,12 @@ class SubscriberLimits:
 
 
 def raise_file_limit() -> None:
-    """Allow this process a file descriptor for every subscriber, up to its hard limit.
+    """Allow this process a file descriptor for every connection, up to its hard limit.
 
     Shells and service managers give 1,024 by default, and a process that has none left accepts no connection at all.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = SUBSCRIBERS_PER_PROCESS + OTHER_FILES
+    needed = settings.REGISTRY_MAX_CONNECTIONS + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

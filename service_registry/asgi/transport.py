@@ -1,14 +1,14 @@
 """The connection beneath a response: what ASGI does not offer.
 
-uvicorn keeps it in private attributes. This is the only module that knows them. `tests/asgi/test_transport.py` fails
-when uvicorn changes them. With another server nothing is known of the connection: responses are sent, but a client that
+`asgi/server/` has it. With another server nothing is known of the connection: responses are sent, but a client that
 stalls is not disconnected at once.
 """
 
 import asyncio
-from typing import Any
 
 from asgiref.typing import ASGISendCallable
+
+from service_registry.asgi.server.exchange import Exchange
 
 FLUSH_POLL_SECONDS = 0.05
 
@@ -18,15 +18,20 @@ def abort(send: ASGISendCallable) -> None:
 
     A client that reads nothing would hold it.
     """
-    transport = transport_of(send)
-    if transport is not None:
-        transport.abort()
+    if (exchange := exchange_of(send)) is not None:
+        exchange.transport.abort()
 
 
 def unsent_bytes(send: ASGISendCallable) -> int:
     """Return how many bytes of the response are still in the server's buffer."""
-    transport = transport_of(send)
-    return 0 if transport is None else int(transport.get_write_buffer_size())
+    exchange = exchange_of(send)
+    return 0 if exchange is None else exchange.transport.get_write_buffer_size()
+
+
+def note_accepted_token(send: ASGISendCallable) -> None:
+    """Keep the connection when others must be closed: its client has shown an accepted token."""
+    if (exchange := exchange_of(send)) is not None:
+        exchange.connection.has_accepted_token = True
 
 
 async def flush(send: ASGISendCallable) -> None:
@@ -43,10 +48,11 @@ def is_superseded(send: ASGISendCallable) -> bool:
 
     Both use one connection. Closing the connection then would cut off the other request's response.
     """
-    cycle: Any = getattr(send, "__self__", None)
-    return getattr(cycle, "response_complete", False) and cycle.transport.get_protocol().cycle is not cycle
+    exchange = exchange_of(send)
+    return exchange is not None and exchange.is_superseded
 
 
-def transport_of(send: ASGISendCallable) -> Any:
-    """Return uvicorn's transport: its `send` is a method of the object that has it."""
-    return getattr(getattr(send, "__self__", None), "transport", None)
+def exchange_of(send: ASGISendCallable) -> Exchange | None:
+    """Return the exchange whose method `send` is; None with another server."""
+    exchange = getattr(send, "__self__", None)
+    return exchange if isinstance(exchange, Exchange) else None

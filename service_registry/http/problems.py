@@ -18,6 +18,7 @@ UNAVAILABLE = "The registry cannot reach its database, or it is too busy; try ag
 
 STATUS_BY_ERROR: dict[type[Exception], int] = {
     exceptions.InvalidInput: 400,
+    exceptions.MalformedRequest: 400,
     exceptions.OwnerRequired: 400,
     exceptions.NotAuthenticated: 401,
     TokenInvalid: 401,
@@ -29,6 +30,7 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     exceptions.ServiceNotFound: 404,
     exceptions.InstanceNotFound: 404,
     exceptions.MethodNotAllowed: 405,
+    exceptions.HeadTimeout: 408,
     exceptions.RequestTimeout: 408,
     exceptions.AmbiguousInstance: 409,
     exceptions.ServiceNotEmpty: 409,
@@ -40,9 +42,11 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     exceptions.UnsupportedMediaType: 415,
     exceptions.UnknownHost: 421,
     exceptions.TooManySubscribers: 429,
+    exceptions.HeadersTooLarge: 431,
     KeysUnavailable: 503,
     exceptions.ClockIsWrong: 503,
     exceptions.TooBusy: 503,
+    exceptions.TooManyConnections: 503,
     exceptions.NotMigrated: 503,
     exceptions.NotLoaded: 503,
 }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from django.conf import settings
 
 from service_registry.asgi.limits import (
     OTHER_FILES,
@@ -57,8 +58,8 @@ def low_file_limit() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_file_limit_is_raised_to_the_number_of_subscribers(low_file_limit: int) -> None:
-    needed = SUBSCRIBERS_PER_PROCESS + OTHER_FILES
+def test_file_limit_is_raised_to_the_number_of_connections(low_file_limit: int) -> None:
+    needed = settings.REGISTRY_MAX_CONNECTIONS + OTHER_FILES
     raise_file_limit()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert (soft, hard) == (needed if low_file_limit == resource.RLIM_INFINITY else min(needed, hard), low_file_limit)

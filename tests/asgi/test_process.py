@@ -10,6 +10,7 @@ from asgiref.typing import ASGISendEvent
 from service_registry.asgi.app import Application
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SHUTDOWN_WRITE_SECONDS, ClientWriter
 from service_registry.asgi.process import call_on_signals
+from service_registry.asgi.server.exchange import Exchange
 from service_registry.asgi.waiting import now
 from service_registry.exceptions import TooBusy
 from service_registry.http import memory_budget, readiness
@@ -18,11 +19,12 @@ from service_registry.replica.store import Replica
 from service_registry.replica.subscribers import EndReason, Subscriber
 
 
-class StalledConnection:
-    """A connection whose client reads nothing, with what `asgi.transport` needs of uvicorn's."""
+class StalledExchange(Exchange):
+    """An exchange whose client reads nothing, with its own transport."""
 
     def __init__(self) -> None:
-        self.transport = self
+        self.transport = self  # type: ignore[assignment] # with the methods below
+        self.is_answered = False
 
     async def send(self, _message: ASGISendEvent) -> None:
         """Leave the message in the buffer."""
@@ -49,7 +51,7 @@ def test_memory_budget_refuses_on_a_thread_and_disconnects_stalled_clients(appli
 
     async def fill() -> None:
         process.feed = Feed(process.hub, asyncio.get_running_loop())
-        stalled = ClientWriter(StalledConnection().send, responses)
+        stalled = ClientWriter(StalledExchange().send, responses)
         assert responses.reserve(stalled, MAX_IN_FLIGHT_BYTES)
         stalled.progress_at = now() - 60
         with pytest.raises(TooBusy):

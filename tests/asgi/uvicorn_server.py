@@ -1,4 +1,4 @@
-"""uvicorn in a thread of the test, as production runs it: with the protocol implementation httptools."""
+"""uvicorn in a thread of the test, as production runs it: with connections of the class that it uses."""
 
 import socket
 import threading
@@ -22,7 +22,7 @@ def serve(application: ASGI3Application) -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
             application,
-            http="httptools",
+            http="service_registry.asgi.server.connection:Connection",
             lifespan="off",
             log_level="critical",
             # Another test may compare the loggers' configuration.

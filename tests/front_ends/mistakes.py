@@ -150,7 +150,14 @@ def serve_asgi(port: int) -> None:
         else:
             await application(scope, receive, send)
 
-    uvicorn.run(mistaken, port=port, lifespan="on", access_log=False, log_level="warning")
+    uvicorn.run(
+        mistaken,
+        port=port,
+        http="registry_project.asgi:Connection",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+    )
 
 
 def serve_wsgi(port: int) -> None:

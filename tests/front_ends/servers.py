@@ -18,7 +18,10 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).parents[2]
 
 # As `make run` starts it, with one process and the default log format.
-ASGI = ("-m", "uvicorn", "registry_project.asgi:application", "--lifespan=on", "--no-access-log", "--log-level=warning")
+ASGI = (
+    *("-m", "uvicorn", "registry_project.asgi:application", "--http=registry_project.asgi:Connection"),
+    *("--lifespan=on", "--no-access-log", "--log-level=warning"),
+)
 NAMES = "asgi", "wsgi"
 WSGI = ("-m", "tests.front_ends.wsgi_server")
 

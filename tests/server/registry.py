@@ -22,6 +22,7 @@ from registry_project.devstack.processes import free_port
 from tests.client import Answer, registration, token
 from tests.waiting import wait_for
 
+# A caller of a slow machine may pause for long between two requests.
 KEEP_ALIVE_SECONDS = 300
 JSON_HEADER = {"Content-Type": "application/json"}
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,9 @@ class Registry:
         self.postgres.start()
         if self.migrated:
             self.execute(RENEW_INITIAL_ROWS)
-        self.environment = environment_for(self.postgres) | self.variables
+        self.environment = (
+            environment_for(self.postgres) | {"REGISTRY_KEEP_ALIVE_SECONDS": str(KEEP_ALIVE_SECONDS)} | self.variables
+        )
         self.ports = [free_port() for _ in range(self.web_processes)]
         self.web = [self.start_web(port) for port in self.ports]
         self.celery = (
@@ -134,10 +137,8 @@ class Registry:
 
     def start_web(self, port: int) -> subprocess.Popen[bytes]:
         return self.start(
-            *("-m", "uvicorn", "registry_project.asgi:application", f"--port={port}", "--no-access-log"),
-            "--log-level=warning",
-            # A caller of a slow machine may pause for longer than uvicorn's five seconds between two requests.
-            f"--timeout-keep-alive={KEEP_ALIVE_SECONDS}",
+            *("-m", "uvicorn", "registry_project.asgi:application", "--http=registry_project.asgi:Connection"),
+            *(f"--port={port}", "--no-access-log", "--log-level=warning"),
         )
 
     def start_wsgi(self) -> int:

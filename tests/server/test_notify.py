@@ -21,7 +21,8 @@ import uvicorn
 from registry_project.asgi import application
 from service_registry.replica import feed
 feed.POLL_SECONDS = {POLL_SECONDS}
-uvicorn.run(application, port=int(sys.argv[1]), access_log=False, log_level="warning")
+http = "registry_project.asgi:Connection"
+uvicorn.run(application, port=int(sys.argv[1]), http=http, access_log=False, log_level="warning")
 """
 
 

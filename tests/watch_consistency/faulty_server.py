@@ -56,4 +56,10 @@ FAULTS = (index_read_after_the_data, skip_after_reconnecting, duplicates_after_r
 
 if __name__ == "__main__":
     next(fault for fault in FAULTS if fault.__name__ == sys.argv[1])()
-    uvicorn.run(asgi.application, port=int(sys.argv[2]), access_log=False, log_level="warning", timeout_keep_alive=5)
+    uvicorn.run(
+        asgi.application,
+        port=int(sys.argv[2]),
+        http="registry_project.asgi:Connection",
+        access_log=False,
+        log_level="warning",
+    )
