@@ -66,10 +66,9 @@ def role(registry: Registry) -> str:
 
 @dataclass
 class OpenRequests:
-    """A stream, a long poll and a blocking read of one caller that wait at one web process."""
+    """A stream, and a long poll and a blocking read of a service that does not exist, at one web process."""
 
-    place: int
-    bearer: str
+    service: str
     stream: EventStream
     poll: Caller
     read: Caller
@@ -95,12 +94,13 @@ def open_requests(registry: Registry, bearer: str, place: int) -> Iterator[OpenR
     with ExitStack() as stack:
         stream = stack.enter_context(EventStream(port, bearer, timeout_seconds=TIMEOUT_SECONDS))
         index = writer.read_newest_index()
-        for caller, path in ((poll, "watch"), (read, "services")):
+        service = f"awaited-{next(numbers)}"  # the changes of other tests must not answer
+        for caller, path in ((poll, f"watch?service={service}&"), (read, f"services/{service}?")):
             stack.callback(caller.connection.close)
-            caller.connection.request("GET", f"/registry/{path}?index={index}&wait=5m", headers=caller.headers)
+            caller.connection.request("GET", f"/registry/{path}index={index}&wait=5m", headers=caller.headers)
         stack.callback(writer.connection.close)
         wait_for(lambda: registry.read_metric("registry_subscribers", place) >= before + 3)
-        yield OpenRequests(place, bearer, stream, poll, read, writer)
+        yield OpenRequests(service, stream, poll, read, writer)
 
 
 @contextmanager
@@ -124,6 +124,10 @@ def bystander(registry: Registry, issuer: Issuer) -> Iterator[None]:
 
 def may_read(caller: Caller) -> bool:
     return caller.call("GET", "/registry/services").status == 200
+
+
+def is_current(caller: Caller) -> bool:
+    return "x-registry-stale" not in caller.call("GET", "/registry/services").headers
 
 
 def run_command(registry: Registry, *arguments: str) -> None:
@@ -150,9 +154,8 @@ def test_caller_who_keeps_what_it_needs_goes_on(registry: Registry, issuer: Issu
     with open_requests(registry, bearer, 0) as each:
         registry.execute(TAKE_AWAY.format(role=role, permissions="register_instance"))
         wait_for(lambda: each.writer.call("POST", "/registry/register", []).status == 403)
-        service = f"goes-on-{next(numbers)}"
-        registry.caller_with_token(issuer.token(groups=["registry-services", "team"])).register(service)
-        assert next(each.stream.changes())["service_name"] == service
+        registry.caller_with_token(issuer.token(groups=["registry-services", "team"])).register(each.service)
+        assert each.service in (change["service_name"] for change in each.stream.changes())
         assert (each.poll.receive().status, each.read.receive().status) == (200, 200)
 
 
@@ -184,6 +187,8 @@ def test_denial_stays_in_force_while_the_database_is_away(registry: Registry, is
         wait_for(lambda: "x-registry-stale" in other.call("GET", "/registry/services").headers)
         assert caller.call("GET", "/registry/services").status == 403
     run_command(registry, "deny_caller", "cut-off", "--lift", "--reason", "over")
+    for reader in [registry.caller_with_token(issuer.token(groups=["registry-readers"]), place) for place in PLACES]:
+        wait_for(partial(is_current, reader))
 
 
 def test_caller_whose_key_is_withdrawn_loses_what_it_has_open(registry: Registry, issuer: Issuer) -> None:
