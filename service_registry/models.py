@@ -148,13 +148,15 @@ class Lease(models.Model):
     The table is narrow, its pages are half empty and its times have no index, so that every heartbeat is a HOT update.
     `beats` counts heartbeats in the current `epoch`; a lease without any is unproven. The deadline is not stored: it
     follows from `heartbeat_at`, `ttl_seconds` and `RegistryState.window_started_at`. `protected_by` is the rule of the
-    protection that began at `protected_at`, or of the last one.
+    protection that began at `protected_at`, or of the last one. `incarnation` is here and not in the instance, since a
+    heartbeat reads the newest version only of the row that it locks.
     """
 
     instance = models.OneToOneField(Instance, on_delete=models.CASCADE, primary_key=True, related_name="lease")
     heartbeat_at = models.DateTimeField()
     ttl_seconds = models.IntegerField()
     epoch = models.BigIntegerField()
+    incarnation = models.TextField(null=True)  # noqa: DJ001 (null: not stated)
     beats = models.BigIntegerField(default=0)
     expired_at = models.DateTimeField(null=True)
     protected_at = models.DateTimeField(null=True)

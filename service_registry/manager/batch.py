@@ -92,6 +92,14 @@ def join_column(values: Iterable[object]) -> str:
     return SEPARATOR.join(["" if value is None else str(value) for value in values])
 
 
+def join_optional_column(values: Sequence[object | None]) -> str:
+    """Return the parameter that `split_parameter` splits; without a value, that of an empty column.
+
+    `unnest` fills a short column with nulls.
+    """
+    return "" if all(value is None for value in values) else join_column(values)
+
+
 def join_columns(submissions: Sequence[Submission[Item]]) -> dict[str, str]:
     """Return the parameters of REQUESTED_SERVICES and ITEM_COLUMNS."""
     services: dict[tuple[str, str, frozenset[str]], int] = {}

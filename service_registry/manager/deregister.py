@@ -36,7 +36,7 @@ wanted AS MATERIALIZED (
     SELECT service_id, instance_id FROM found WHERE %s OR owners && %s::text[]
 ),
 {lock_instances("UPDATE")}
-SELECT found.position - 1, found.owners, leased.instance_id, leased.epoch
+SELECT found.position - 1, found.owners, leased.instance_id, leased.epoch, leased.incarnation
 FROM found
 LEFT JOIN locked ON locked.service_id = found.service_id AND locked.instance_id = found.instance_id
 LEFT JOIN leased ON leased.instance_id = locked.id
@@ -56,6 +56,7 @@ class LockedRow:
     owners: list[str]
     instance_pk: int | None
     epoch: int | None
+    incarnation: str | None
 
 
 def deregister(
@@ -64,7 +65,7 @@ def deregister(
     """Take instances off the list. `reason` is kept with the changes.
 
     A repeated call has the outcome of the first: every instance that the log has known is Deregistered. Other outcomes:
-    NotOwner, LeaseSuperseded (the epoch is not the current one), InstanceNotFound (`never_registered`).
+    NotOwner, LeaseSuperseded (the epoch or incarnation is not the current one), InstanceNotFound (`never_registered`).
     """
     return run_batch(items, lambda distinct: deregister_distinct(distinct, caller, reason))
 
@@ -107,7 +108,7 @@ def check_item(item: Deregistration, row: LockedRow | None, caller: Caller) -> D
         return NotOwner()
     if row.instance_pk is None:
         return None
-    if item.epoch not in {None, row.epoch}:
+    if item.epoch not in {None, row.epoch} or item.incarnation not in {None, row.incarnation}:
         return LeaseSuperseded()
     return Deregistered()
 

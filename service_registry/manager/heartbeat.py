@@ -15,8 +15,8 @@ from service_registry.manager.batch import (
     ITEM_COLUMNS,
     REQUESTED_SERVICES,
     Submission,
-    join_column,
     join_columns,
+    join_optional_column,
     key_of,
     run_batch,
     split_parameter,
@@ -43,13 +43,14 @@ RENEW = f"""
 -- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
 WITH {REQUESTED_SERVICES},
 item AS MATERIALIZED (
-    SELECT * FROM unnest({ITEM_COLUMNS}, {split_parameter("epochs")}::bigint[]) WITH ORDINALITY
-        AS item(service_number, instance_id, epoch, position)
+    SELECT * FROM unnest({ITEM_COLUMNS}, {split_parameter("epochs")}::bigint[], {split_parameter("incarnations")})
+        WITH ORDINALITY AS item(service_number, instance_id, epoch, incarnation, position)
 ),
 locked AS MATERIALIZED (
     SELECT item.position, l.instance_id, {EFFECTIVE_STATUS} AS status,
-        item.epoch IS NULL OR item.epoch = l.epoch AS current, l.expired_at IS NOT NULL AS expired,
-        l.protected_at IS NOT NULL AS protected, l.ttl_seconds, l.epoch
+        COALESCE(item.epoch, l.epoch) = l.epoch
+            AND COALESCE(item.incarnation, l.incarnation) IS NOT DISTINCT FROM l.incarnation AS current,
+        l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected, l.ttl_seconds, l.epoch
     FROM item
     JOIN requested_service s ON s.number = item.service_number
     JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_id
@@ -89,8 +90,8 @@ FROM common
 class LeaseRow(NamedTuple):
     """An item's row as it was just before this heartbeat.
 
-    All fields are None where the caller does not own the service. All but key and status are None where the epoch is
-    not the current one.
+    All fields are None where the caller does not own the service. All but key and status are None where the epoch or
+    the incarnation is not the current one.
     """
 
     instance_pk: int | None
@@ -172,9 +173,12 @@ def renew_and_report(
 
 def renew_leases(submissions: Sequence[Submission[Heartbeat]]) -> list[LeaseRow | None]:
     """Lock and renew the leases; return each item's row as it was before."""
-    epochs = join_column(submission.item.epoch for submission in submissions)
+    fences = {
+        "epochs": join_optional_column([submission.item.epoch for submission in submissions]),
+        "incarnations": join_optional_column([submission.item.incarnation for submission in submissions]),
+    }
     with connection.cursor() as cursor:
-        cursor.execute(RENEW, join_columns(submissions) | {"epochs": epochs})
+        cursor.execute(RENEW, join_columns(submissions) | fences)
         rows = cursor.fetchall()
     common = {row[5]: common_members(*row[5:]) for row in rows if row[0] is None}
     found: list[LeaseRow | None] = [None] * len(submissions)

@@ -188,7 +188,8 @@ def kind_of_change(entry: Entry) -> ChangeKind | None:
 def changed_members(entry: Entry) -> list[str]:
     """Return the members of the instance's document that differ for readers."""
     derived = {"reported_status": ["status"], "host": ["url"], "port": ["url"], "scheme": ["url"]}
-    members = [member for column in entry.changed for member in (column, *derived.get(column, []))]
+    shown = [column for column in entry.changed if column != "incarnation"]
+    members = [member for column in shown for member in (column, *derived.get(column, []))]
     if entry.moved:
         members += ["epoch", "registered_at"]
     return list(dict.fromkeys(members))

@@ -135,6 +135,11 @@ TtlSeconds = Annotated[
     int, Field(ge=5, le=86400, description="The TTL of the lease: seconds without a heartbeat until it can expire.")
 ]
 Epoch = Annotated[int, Field(ge=1, le=2**53, description="The epoch from the response to the registration.")]
+Incarnation = Annotated[
+    str,
+    StringConstraints(pattern=r"^[\x20-\x7e]{1,64}$"),
+    Field(description="A text that the process of the instance chooses once at its start, such as a UUID."),
+]
 
 
 def refuse_repeats(what: LiteralString) -> AfterValidator:

@@ -18,6 +18,7 @@ from service_registry.schemas.fields import (
     Epoch,
     GroupName,
     Host,
+    Incarnation,
     InstanceId,
     Metadata,
     Namespace,
@@ -66,12 +67,19 @@ class Registration(InstanceKey):
     owner: GroupName | None = Field(
         default=None, description="The caller's group that owns the service, when this registration creates it."
     )
+    incarnation: Incarnation | None = Field(
+        default=None,
+        description="A text that the process chooses once at its start, such as a UUID. Another one is another epoch.",
+    )
 
 
 class Heartbeat(InstanceKey):
     """A heartbeat, by which an instance renews its lease."""
 
     epoch: Epoch | None = Field(default=None, description="Refuse the heartbeat unless this is the current epoch.")
+    incarnation: Incarnation | None = Field(
+        default=None, description="Refuse the heartbeat unless this is the incarnation that is registered."
+    )
     status: Status | None = Field(default=None, description="A new status that the instance reports.")
 
 
@@ -79,6 +87,9 @@ class Deregistration(InstanceKey):
     """The deregistration of an instance by itself, its owner or an operator."""
 
     epoch: Epoch | None = Field(default=None, description="Refuse the deregistration unless this is the current epoch.")
+    incarnation: Incarnation | None = Field(
+        default=None, description="Refuse the deregistration unless this is the incarnation that is registered."
+    )
 
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)

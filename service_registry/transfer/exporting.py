@@ -22,6 +22,7 @@ INSTANCES = Instance.objects.listed().values(
     service_name=F("service__name"),
     ttl_seconds=F("lease__ttl_seconds"),
     status=F("reported_status"),
+    incarnation=F("lease__incarnation"),
 )
 OVERRIDES = Override.objects.filter(Q(until=None) | Q(until__gt=Now())).values(
     *("service_id", "instance_id", "status", "reason", "until"),

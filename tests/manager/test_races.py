@@ -2,8 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,25 +19,11 @@ from service_registry.models import Change, Instance, Lease, Override, RegistryS
 from service_registry.schemas import Deregistration, Heartbeat, InstanceOverride, Registration, ServiceOwners
 from tests import ageing
 from tests.client import registration
+from tests.manager.concurrency import run_concurrently
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OWNER = Caller("owner", frozenset({"team"}), frozenset({"register_instance", "deregister_instance"}))
-
-
-def run_concurrently(runs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run each function on a thread with its own connection, all at the same time. Raises what any of them raises."""
-    barrier = threading.Barrier(len(runs))
-
-    def run_one(run: Callable[[], Any]) -> Any:
-        try:
-            barrier.wait(30)
-            return run()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(runs)) as threads:
-        return [future.result(60) for future in [threads.submit(run_one, run) for run in runs]]
 
 
 def instance(instance_id: str, service_name: str = "web", **fields: Any) -> Registration:

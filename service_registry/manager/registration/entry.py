@@ -57,7 +57,7 @@ class Entry:
     @property
     def moved(self) -> bool:
         """Return whether another process has taken the id, so that the epoch grows."""
-        return not {"host", "port"}.isdisjoint(self.changed)
+        return not {"host", "port", "incarnation"}.isdisjoint(self.changed)
 
 
 def accepted(entries: Sequence[Entry]) -> list[Entry]:

@@ -15,7 +15,7 @@ NEXT_EPOCH = "nextval('service_registry_epoch')"
 
 # The columns that a registration states.
 REGISTERED_COLUMNS = (
-    *("host", "port", "scheme", "zone", "weight", "tags", "metadata", "reported_status", "ttl_seconds"),
+    *("host", "port", "scheme", "zone", "weight", "tags", "metadata", "reported_status", "ttl_seconds", "incarnation"),
 )
 
 LOCK = f"""
@@ -27,7 +27,7 @@ WITH wanted AS (
 SELECT wanted.position - 1, locked.id, leased.expired_at IS NOT NULL, leased.protected_at IS NOT NULL,
     locked.pending_status IS NOT NULL,
     locked.host, locked.port, locked.scheme, locked.zone, locked.weight, locked.tags, locked.metadata,
-    locked.reported_status, leased.ttl_seconds
+    locked.reported_status, leased.ttl_seconds, leased.incarnation
 FROM wanted
 JOIN locked ON locked.service_id = wanted.service_id AND locked.instance_id = wanted.instance_id
 JOIN leased ON leased.instance_id = locked.id
@@ -69,7 +69,7 @@ UPDATE = f"""
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(id bigint, differs boolean, moved boolean, host text, port int,
         scheme text, zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int,
-        actor text)
+        incarnation text, actor text)
 ),
 written AS (
     UPDATE {INSTANCE} i
@@ -82,6 +82,7 @@ written AS (
 UPDATE {LEASE} l
 SET heartbeat_at = clock_timestamp(), expired_at = NULL, protected_at = NULL,
     ttl_seconds = COALESCE(item.ttl_seconds, l.ttl_seconds),
+    incarnation = CASE WHEN item.differs THEN item.incarnation ELSE l.incarnation END,
     epoch = CASE WHEN item.moved THEN {NEXT_EPOCH} ELSE l.epoch END,
     beats = CASE WHEN item.moved THEN 0 ELSE l.beats END
 FROM item WHERE l.instance_id = item.id
@@ -108,7 +109,8 @@ INSERT = f"""
 -- The services are locked, so that no other transaction inserts into them.
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(service_id bigint, instance_id text, host text, port int, scheme text,
-        zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int, actor text)
+        zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int, incarnation text,
+        actor text)
 ),
 created AS (
     INSERT INTO {INSTANCE} (service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status,
@@ -118,8 +120,8 @@ created AS (
     RETURNING id, service_id, instance_id
 ),
 leased AS (
-    INSERT INTO {LEASE} (instance_id, heartbeat_at, ttl_seconds, epoch, beats)
-    SELECT created.id, clock_timestamp(), item.ttl_seconds, {NEXT_EPOCH}, 0
+    INSERT INTO {LEASE} (instance_id, heartbeat_at, ttl_seconds, epoch, incarnation, beats)
+    SELECT created.id, clock_timestamp(), item.ttl_seconds, {NEXT_EPOCH}, item.incarnation, 0
     FROM created JOIN item ON item.service_id = created.service_id AND item.instance_id = created.instance_id
 )
 SELECT service_id, instance_id, id FROM created
