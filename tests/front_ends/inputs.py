@@ -46,8 +46,12 @@ KEY_FIELDS: Fields = [
     ("bogus", None),
 ]
 EPOCHS: Fields = [("epoch", value) for value in (0, -1, "1", 1.0, True, 2**53 + 1, 2**64, [1])]
+INCARNATIONS: Fields = [
+    ("incarnation", value) for value in ("", "a" * 65, "é", "a\n", "a\u0000", "\u007f", LONE_SURROGATE, 7, True, ["a"])
+]
 REGISTRATION_FIELDS: Fields = [
     *KEY_FIELDS,
+    *INCARNATIONS,
     ("host", "127.1"),
     ("host", "0x7f.1"),
     ("host", "2130706433"),
@@ -123,8 +127,15 @@ REGISTRATION_FIELDS: Fields = [
     ("health_check", None),
     ("epoch", 1),
 ]
-HEARTBEAT_FIELDS: Fields = [*KEY_FIELDS, *EPOCHS, ("status", "GONE"), ("status", ""), ("host", "10.0.0.1")]
-DEREGISTRATION_FIELDS: Fields = [*KEY_FIELDS, *EPOCHS, ("status", "UP"), ("reason", "x")]
+HEARTBEAT_FIELDS: Fields = [
+    *KEY_FIELDS,
+    *EPOCHS,
+    *INCARNATIONS,
+    ("status", "GONE"),
+    ("status", ""),
+    ("host", "10.0.0.1"),
+]
+DEREGISTRATION_FIELDS: Fields = [*KEY_FIELDS, *EPOCHS, *INCARNATIONS, ("status", "UP"), ("reason", "x")]
 
 REASONS: Fields = [("reason", value) for value in ("", "   ", "a\u0000", "\u0085", "x" * 513, LONE_SURROGATE, 1)]
 OVERRIDE_FIELDS: Fields = [

@@ -1,13 +1,14 @@
 """Not found, conflict and not modified through every front end."""
 
-from tests.client import token
+from tests.client import registration, token
 from tests.front_ends.calls import CALLS, INSTANCE, KEY, OTHER_INSTANCE, SERVICE, TEAM
-from tests.front_ends.client import NAMESPACE, Request
+from tests.front_ends.client import NAMESPACE, FrontEnd, Request
 from tests.front_ends.running import Case, Run, expect, expect_items, request_of
 
 ADMIN_GROUPS = ("registry-admins", TEAM)
 ABSENT = KEY | {"instance_id": "absent"}
 LATER = KEY | {"epoch": 2**50}
+OTHER_START = KEY | {"incarnation": "of another process"}
 
 
 def test_call_for_an_unknown_name_is_not_found(run: Run) -> None:
@@ -56,19 +57,21 @@ def test_item_that_is_unknown_or_superseded_fails_alone(run: Run) -> None:
     }
     run.run(
         [
-            Case(name, Request("POST", f"/registry/{name}", [LATER, ABSENT, other], admin), expect_items(*items))
+            Case(name, Request("POST", f"/registry/{name}", [fenced, ABSENT, other], admin), expect_items(*items))
             for name, items in outcomes.items()
+            for fenced in (LATER, OTHER_START)
         ]
     )
     run.conclude()
 
 
-def test_write_with_another_epoch_is_superseded(run: Run) -> None:
+def test_write_with_another_epoch_or_incarnation_is_superseded(run: Run) -> None:
     admin = token(*ADMIN_GROUPS, subject="admin")
     run.run(
         [
-            Case(name, Request("POST", f"/registry/{name}", LATER, admin), expect(409, "lease_superseded"))
+            Case(name, Request("POST", f"/registry/{name}", fenced, admin), expect(409, "lease_superseded"))
             for name in ("heartbeat", "deregister")
+            for fenced in (LATER, OTHER_START)
         ],
         refused=True,
     )
@@ -129,3 +132,21 @@ def test_discovery_with_a_matching_etag_is_not_modified(run: Run) -> None:
         ]
     )
     run.conclude()
+
+
+def test_restart_at_the_same_address_supersedes_the_old_process(fronts: tuple[FrontEnd, FrontEnd]) -> None:
+    """Each front end fences what the other has registered."""
+    team = token("registry-services", TEAM, subject="restarting")
+    key = {"service_name": "restarted", "instance_id": "i-1"}
+    for old, new in (fronts, fronts[::-1]):
+        for front, start in ((old, "old"), (new, "new")):
+            body = registration(**key, incarnation=start)
+            assert front.ask(Request("POST", "/registry/register", body, team)).status in {200, 201}
+        for front in fronts:
+            late = [("heartbeat", {"status": "OUT_OF_SERVICE"}), ("deregister", {})]
+            for operation, more in late:
+                body = key | more | {"incarnation": "old"}
+                answer = front.ask(Request("POST", f"/registry/{operation}", body, team))
+                assert (answer.status, answer.code) == (409, "lease_superseded"), (front.name, operation)
+            answer = front.ask(Request("POST", "/registry/heartbeat", key | {"incarnation": "new"}, team))
+            assert (answer.status, answer.json["status"]) == (200, "UP")

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('service_registry', '0001_initial'),
+        ('service_registry', '0005_denials'),
     ]
 
     operations = [
