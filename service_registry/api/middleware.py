@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware
 from django.shortcuts import render
@@ -93,7 +94,14 @@ class DeniedSessionMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if settings.SESSION_COOKIE_NAME in request.COOKIES and is_denied(request.user):
+        try:
+            denied = settings.SESSION_COOKIE_NAME in request.COOKIES and is_denied(request.user)
+        except Error as error:  # reading the session is the first that fails without a database
+            if not is_outage(error):
+                raise
+            log_entry(request).error = error
+            return unavailable_page()
+        if denied:
             context = {"title": "Not signed in", "reason": "An operator has denied you access to this registry."}
             return render(request, "service_registry/sign_in_refused.html", context, status=403)
         return self.get_response(request)

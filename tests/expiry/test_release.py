@@ -106,7 +106,7 @@ def test_command_releases_the_service(protected: list[str]) -> None:
     [
         (["nowhere", "--reason=x"], "There is no service of this name"),
         (["small", "--reason="], "^--reason is not right"),
-        (["UPPER", "--reason=x"], "^NAME is not right"),
+        (["a..b", "--reason=x"], "^NAME is not right"),
         (["small", "--reason=x", "--namespace=other"], "There is no service of this name"),
     ],
 )
