@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import dj_database_url
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
+from psycopg.conninfo import conninfo_to_dict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 TRUE = {"1", "true", "yes", "on"}
@@ -67,14 +68,23 @@ def new_directory(name: str) -> str:
     return value
 
 
-def postgresql_url(name: str) -> str:
-    """Return the address of a PostgreSQL server, or nothing when `name` is not set."""
+def postgresql_url(name: str) -> dict[str, Any]:
+    """Return libpq's parameters of a PostgreSQL address; none when `name` is not set.
+
+    libpq parses the address, which may have several hosts. Its messages may quote the password, and are not shown.
+    """
     value = text(name)
-    if value and not value.startswith(POSTGRESQL):
+    try:
+        parameters: dict[str, Any] = conninfo_to_dict(value)
+    except psycopg.ProgrammingError:
+        parameters = {"port": "unknown"}
+    is_readable = value.startswith(POSTGRESQL) and re.fullmatch(r"[0-9,]*", str(parameters.get("port", "")), re.ASCII)
+    if value and not is_readable:
         raise ImproperlyConfigured(
-            f"{name} must be the address of a PostgreSQL database: postgresql://user:password@host/name."
+            f"{name} must be the address of a PostgreSQL database: postgresql://user:password@host/name; "
+            "options of libpq may follow a question mark."
         )
-    return value
+    return parameters
 
 
 def database(name: str, options: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -82,18 +92,14 @@ def database(name: str, options: Mapping[str, Any], **settings: Any) -> dict[str
 
     Arguments:
         options: connection options of libpq, unless the query of the address gives them.
-        settings: further members of the entry, in the spelling of dj_database_url.
+        settings: further members of the entry.
     """
-    url = postgresql_url(name)
-    if not url:
+    parameters = postgresql_url(name)
+    if not parameters:
         raise ImproperlyConfigured(f"{name} must be set: postgresql://user:password@host/name.")
-    try:
-        entry: dict[str, Any] = dict(dj_database_url.parse(url, **settings))
-    except ValueError as error:
-        raise ImproperlyConfigured(
-            f"{name} cannot be read; it must look like postgresql://user:password@host/name."
-        ) from error
-    return entry | {"OPTIONS": {**options, **entry.get("OPTIONS", {})}}
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    entry = {member: parameters.pop(parameter, "") for member, parameter in names.items()}
+    return entry | {"OPTIONS": {**options, **parameters}} | settings
 
 
 # --- The environment file -------------------------------------------------------------------------------------------

@@ -118,12 +118,22 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # Django's backend on connections with deadlines; it also counts statements and errors, and measures statements.
 ENGINE = "service_registry.database"
-# Without connect_timeout a connection attempt has no bound.
-OPTIONS = {"connect_timeout": CONNECT_SECONDS, "application_name": "service-registry"}
+# Without connect_timeout a connection attempt has no bound. A server in recovery, as a demoted primary is, is refused.
+OPTIONS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "application_name": "service-registry",
+    "target_session_attrs": "primary",
+}
 DATABASES = {
-    "default": env.database("DATABASE_URL", OPTIONS, engine=ENGINE, conn_max_age=600, conn_health_checks=True)
-    # A transaction pooler in front of the server keeps no prepared statements and no session state.
-    | {"DISABLE_SERVER_SIDE_CURSORS": True}
+    "default": env.database(
+        "DATABASE_URL",
+        OPTIONS,
+        ENGINE=ENGINE,
+        CONN_MAX_AGE=600,
+        CONN_HEALTH_CHECKS=True,
+        # A transaction pooler in front of the server keeps no prepared statements and no session state.
+        DISABLE_SERVER_SIDE_CURSORS=True,
+    )
 }
 # The address of the same database without the transaction pooler: a pooler does not deliver NOTIFY.
 DATABASE_DIRECT_URL = env.postgresql_url("DATABASE_DIRECT_URL")

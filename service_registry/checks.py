@@ -11,8 +11,6 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags
 from django.core.exceptions import ImproperlyConfigured
-from psycopg import Error as PsycopgError
-from psycopg.conninfo import make_conninfo
 
 from service_registry.expiry.protection import RECENT_EXPIRY_SECONDS
 from service_registry.identity.issuer_client import is_trustworthy
@@ -23,6 +21,7 @@ DEVELOPMENT_ISSUER_PATH = "/development-issuer"
 BROKER_SCHEMES = {"memory", "redis", "rediss", "amqp", "amqps"}
 # libpq parses these numbers when it connects, and not before.
 NUMERIC_OPTIONS = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+WRITABLE_SERVERS = ("primary", "read-write")
 SECRET_KEY_CHARACTERS, SECRET_KEY_DISTINCT_CHARACTERS = 50, 10
 # An instance has to be off the list within TTL + 10 % + 5 s, and a sweep can begin a second late.
 LONGEST_SWEEP_INTERVAL_SECONDS = 4
@@ -101,11 +100,12 @@ def check_database(database: dict[str, Any]) -> Iterator[CheckMessage]:
     options = database.get("OPTIONS", {})
     if not database["NAME"] and "service" not in options:
         yield Error("DATABASE_URL must name a database: postgresql://user:password@host/name.", id="registry.E008")
-    try:
-        make_conninfo("", **options)
-    except PsycopgError as error:
-        reason = " ".join(str(error).split())
-        yield Error(f"DATABASE_URL has an option that libpq does not know: {reason}.", id="registry.E009")
+    if options.get("target_session_attrs") not in WRITABLE_SERVERS:
+        yield Error(
+            f"DATABASE_URL must give target_session_attrs as {' or '.join(WRITABLE_SERVERS)}.",
+            hint="The registry writes, and what a standby says may be old.",
+            id="registry.E009",
+        )
     wrong = [name for name in NUMERIC_OPTIONS if name in options and not is_whole_number(options[name])]
     if wrong:
         yield Error(f"DATABASE_URL must give {', '.join(wrong)} as a whole number.", id="registry.E010")

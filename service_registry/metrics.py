@@ -197,16 +197,20 @@ def read_families() -> list[Metric]:
         protected = Lease.objects.filter(protected_at__isnull=False).values_list("protected_by")
         rules = dict(protected.annotate(count=Count("pk")))
         services = Service.objects.count()
-        state = RegistryState.objects.annotate(now=Now()).get()
-    return [instances(fleet), protected_instances(rules), *state_gauges(state, state.now, services)]
+        state = RegistryState.objects.annotate(now=Now()).first()  # missing until the first migration has ended
+    return [
+        instances(fleet),
+        protected_instances(rules),
+        GaugeMetricFamily("registry_services", "Services, including services without instances.", services),
+        *(state_gauges(state, state.now) if state else ()),
+    ]
 
 
-def state_gauges(state: RegistryState, now: datetime, services: int) -> Iterator[Metric]:
+def state_gauges(state: RegistryState, now: datetime) -> Iterator[Metric]:
     def age(moment: datetime | None) -> float:
         return (now - moment).total_seconds() if moment else 0
 
     suspended = bool(state.suspended_at and state.suspended_until and state.suspended_at <= now < state.suspended_until)
-    yield GaugeMetricFamily("registry_services", "Services, including services without instances.", services)
     yield GaugeMetricFamily("registry_sweep_age_seconds", "Time since the last sweep finished.", age(state.swept_at))
     yield GaugeMetricFamily(
         "registry_observation_age_seconds",

@@ -110,7 +110,7 @@ def test_settings_for_development_are_valid_with_debug_on(production: Settings, 
 
 DATABASES = [
     ("registry.E008", "", {}),
-    ("registry.E009", "registry", {"conect_timeout": "3"}),
+    ("registry.E009", "registry", {"target_session_attrs": "any"}),
     ("registry.E010", "registry", {"connect_timeout": "abc"}),
     ("registry.E010", "registry", {"keepalives_idle": "soon"}),
     ("registry.E010", "registry", {"keepalives_idle": "\u0661"}),
@@ -121,13 +121,18 @@ DATABASES = [
 
 @pytest.mark.parametrize(("check_id", "name", "options"), DATABASES)
 def test_wrong_database_is_an_error_that_names_the_setting(check_id: str, name: str, options: dict[str, str]) -> None:
-    (error,) = checks.check_database({"NAME": name, "OPTIONS": {"connect_timeout": 3, **options}})
+    (error,) = checks.check_database(
+        {"NAME": name, "OPTIONS": {"connect_timeout": 3, "target_session_attrs": "primary", **options}}
+    )
     assert error.id == check_id
     assert "DATABASE_URL" in error.msg
 
 
 def test_database_named_by_a_service_file_is_valid() -> None:
-    entry = {"NAME": "", "OPTIONS": {"connect_timeout": "10", "service": "registry"}}
+    entry = {
+        "NAME": "",
+        "OPTIONS": {"connect_timeout": "10", "target_session_attrs": "read-write", "service": "registry"},
+    }
     assert list(checks.check_database(entry)) == []
 
 

@@ -16,6 +16,7 @@ from service_registry import metrics
 from service_registry.choices import Rule
 from service_registry.expiry import observation_window
 from service_registry.expiry.sweep import sweep
+from service_registry.models import RegistryState
 from tests.ageing import age_suspension, interrupt_observation
 from tests.client import Api, registration
 from tests.commands import ROOT
@@ -119,6 +120,16 @@ def test_gauges_show_the_state_in_the_database(payments: Api) -> None:
     assert len([name for name, _labels in found if name == "registry_instances"]) == 12
     assert 0 <= value_of(found, "registry_sweep_age_seconds") < 3600
     assert 0 <= value_of(found, "registry_observation_age_seconds") < 3600
+
+
+def test_scrape_without_the_row_of_the_state_has_the_other_gauges(payments: Api) -> None:
+    payments.register()
+    RegistryState.objects.all().delete()
+    found = scrape()
+    assert value_of(found, "registry_database_up") == 1
+    assert value_of(found, "registry_services") == 1
+    assert value_of(found, "registry_instances", status="UP", state="live") == 1
+    assert "registry_sweep_age_seconds" not in {name for name, _labels in found}
 
 
 def test_protected_instances_are_counted_by_rule(

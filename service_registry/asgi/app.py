@@ -4,7 +4,6 @@ Every request that is not in it is Django's. A request in the table is parsed, a
 handler. Refusals are exceptions, which become problem documents here.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from service_registry.asgi.reads.discovery import Discovery
 from service_registry.asgi.reads.listing import Listing
 from service_registry.asgi.reads.response_cache import ResponseCache
 from service_registry.asgi.request import ClientDisconnected, Request
-from service_registry.asgi.threads import with_connection
 from service_registry.asgi.watch.handler import Watch
 from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.asgi.writes.micro_batch import MicroBatcher
@@ -30,7 +28,6 @@ from service_registry.exceptions import RequestTimeout
 from service_registry.http.operations import DEREGISTER, HEARTBEAT, REGISTER
 from service_registry.http.paths import decode_segment, routing_path
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, is_failure, problem_for_error
-from service_registry.http.readiness import readiness
 from service_registry.http.request_log import record
 from service_registry.http.responses import Response, render
 from service_registry.schemas import Heartbeat, Registration
@@ -124,9 +121,8 @@ class Application:
             self.record(request)
 
     async def readyz(self, _request: Request) -> Response:
-        """Answer whether this process may serve, by a thread that nothing else uses."""
-        loop = asyncio.get_running_loop()
-        status, checks = await loop.run_in_executor(self.process.probe_thread, with_connection(readiness))
+        """Answer whether this process may serve."""
+        status, checks = await self.process.probe.read()
         return Response(status, render(checks), {} if status == 200 else {"Retry-After": "1"})
 
     def problem(self, error: Exception, request: Request) -> Response:

@@ -17,6 +17,7 @@ from service_registry import gc_tuning, metrics, pulse
 from service_registry.access_rules import access_rules
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
+from service_registry.asgi.probe import ReadinessProbe
 from service_registry.asgi.threads import ReadThreads
 from service_registry.exceptions import NotMigrated
 from service_registry.http import memory_budget, readiness
@@ -41,7 +42,7 @@ class WebProcess:
             heartbeats, so the pulse takes the same way.
         django_threads: run Django, whose pages and logins must not delay writes.
         read_threads: verify tokens and read the log, apart from writes.
-        probe_thread: asks the database for /readyz. Busy pages must not remove a process from its load balancer.
+        probe: answers /readyz.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class WebProcess:
         # An issuer that hangs can block as many as may wait for it; pages have the others.
         self.django_threads = ThreadPoolExecutor(settings.WEB_THREADS + MAX_CONCURRENT, thread_name_prefix="django")
         self.read_threads = ReadThreads()
-        self.probe_thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
+        self.probe = ReadinessProbe()
         self.hub = Hub()
         self.responses = ResponsesInFlight()
         self.limits = SubscriberLimits()

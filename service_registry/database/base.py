@@ -46,6 +46,21 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in
     Database = driver
     SchemaEditorClass = SchemaEditor
 
+    def is_usable(self) -> bool:
+        """Return whether the connection is alive, and its server a primary.
+
+        Django asks at a connection's first use in a request, and closes it otherwise. A pooler may have replaced the
+        primary behind the connection by a standby, which would be read for as long as the connection lasts.
+        """
+        if self.connection is None:
+            return False
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute("SELECT pg_is_in_recovery()")
+                return bool(cursor.fetchone() == (False,))
+        except driver.Error:
+            return False
+
     @contextmanager
     def _nodb_cursor(self) -> Iterator[Any]:
         """Create databases without a deadline, too."""

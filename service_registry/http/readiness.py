@@ -1,6 +1,6 @@
 """Readiness of this process, and of what all processes share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.db import Error, connection
@@ -13,6 +13,8 @@ from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
 SWEEP_OVERDUE_SECONDS = 30
+# What fails for all processes at once must not remove all of them from a load balancer.
+SHARED_CHECKS = ("database", "sweep")
 
 # Further checks of this process, by name. Each returns `ok` or a reason.
 process_checks: dict[str, Callable[[], str]] = {}
@@ -21,22 +23,21 @@ process_checks: dict[str, Callable[[], str]] = {}
 class Migrations:
     """Knows whether the database has all migrations of this code.
 
-    Once it had them it is not asked again. A failure that all processes share must not remove all of them from a
-    load balancer.
+    Once it had them it is not asked again.
     """
 
     def __init__(self) -> None:
-        self._applied = False
+        self.were_applied = False
 
     def are_applied(self) -> bool:
         """Return whether the database has all migrations of this code.
 
         It may have more, as during a rolling update.
         """
-        if not self._applied:
+        if not self.were_applied:
             executor = MigrationExecutor(connection)
-            self._applied = not executor.migration_plan(executor.loader.graph.leaf_nodes())
-        return self._applied
+            self.were_applied = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+        return self.were_applied
 
 
 migrations = Migrations()
@@ -47,20 +48,39 @@ def readiness() -> tuple[int, dict[str, Any]]:
 
     `status` is `degraded` while something that all processes share fails.
     """
+    return describe(check_database())
+
+
+def describe(from_database: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+    """Return the status and the checks, with those that `check_database` has returned."""
     checks = {"keys": "ok" if get_key_provider().ready else "no signing keys loaded yet"}
     checks |= {name: check() for name, check in process_checks.items()}
     checks["clock"] = "differs from the database's" if observation_window.process_pulse().clock_is_wrong else "ok"
+    checks |= from_database
+    ready = all(check == "ok" for name, check in checks.items() if name not in SHARED_CHECKS)
+    healthy = all(checks[name] == "ok" for name in SHARED_CHECKS)
+    status = ("ok" if healthy else "degraded") if ready else "unavailable"
+    return 200 if ready else 503, {"status": status, "checks": checks}
+
+
+def check_database() -> dict[str, str]:
+    """Return the checks that need the database."""
     try:
-        checks["migrations"] = "ok" if migrations.are_applied() else "not applied yet: run manage.py migrate"
-        shared = {"database": "ok", "sweep": sweep_state() if migrations.are_applied() else "unknown"}
+        if not migrations.are_applied():
+            return {"migrations": "not applied yet: run manage.py migrate", "database": "ok", "sweep": "unknown"}
+        return {"migrations": "ok", "database": "ok", "sweep": sweep_state()}
     except Error as error:
         if not is_outage(error):
             raise
-        checks.setdefault("migrations", "unknown: the database does not answer")
-        shared = {"database": "does not answer", "sweep": "unknown"}
-    ready = all(check == "ok" for check in checks.values())
-    status = "ok" if all(check == "ok" for check in shared.values()) else "degraded"
-    return 200 if ready else 503, {"status": status if ready else "unavailable", "checks": checks | shared}
+        # libpq has no code for this refusal (`target_session_attrs`).
+        is_standby = any(phrase in str(error) for phrase in ("hot standby", "read-only"))
+        return database_failure("is a standby, or read-only" if is_standby else "does not answer")
+
+
+def database_failure(reason: str) -> dict[str, str]:
+    """Return the checks that need the database while it cannot be asked."""
+    applied = "ok" if migrations.were_applied else "unknown: the database does not answer"
+    return {"migrations": applied, "database": reason, "sweep": "unknown"}
 
 
 def sweep_state() -> str:

@@ -20,6 +20,10 @@ DJANGO_ONLY_PARAMETERS = {
 }
 
 
+class ServerInRecovery(psycopg.OperationalError):
+    """The server is a standby, whose copy of the log may be old or of a lost history."""
+
+
 class FeedConnection(Connection):
     """A connection that gives up sooner than a request's.
 
@@ -45,8 +49,15 @@ def connect() -> FeedConnection:
     pooler the next statement may run on another one.
     """
     fixed: dict[str, Any] = {"connect_timeout": 2, "application_name": "service-registry-feed"}
-    fixed |= {"autocommit": True, "prepare_threshold": None}
-    if settings.DATABASE_DIRECT_URL:
-        return FeedConnection.connect(settings.DATABASE_DIRECT_URL, **fixed)
-    given = connections["default"].get_connection_params()
+    fixed |= {"target_session_attrs": "primary", "autocommit": True, "prepare_threshold": None}
+    given = settings.DATABASE_DIRECT_URL or connections["default"].get_connection_params()
     return FeedConnection.connect("", **{name: given[name] for name in given.keys() - DJANGO_ONLY_PARAMETERS} | fixed)
+
+
+def require_primary(connection: FeedConnection) -> None:
+    """Raise ServerInRecovery when the connection has come to a standby.
+
+    A pooler may replace the server behind a connection, as after a failover.
+    """
+    if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+        raise ServerInRecovery("the server is a standby")

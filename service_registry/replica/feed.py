@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import select
@@ -16,7 +17,7 @@ from django.conf import settings
 
 from service_registry import gc_tuning
 from service_registry.changelog import CHANGES_PER_PAGE, commit_listeners
-from service_registry.replica.connection import FeedConnection, connect
+from service_registry.replica.connection import FeedConnection, connect, require_primary
 from service_registry.replica.hub import Hub
 from service_registry.replica.load import is_large, load_replica, read_changes
 
@@ -26,6 +27,7 @@ POLL_SECONDS = 0.1
 # The least time between two polls, and so between two NOTIFY of a process.
 SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
+PRIMARY_CHECK_SECONDS = 1.0
 LOAD_SPREAD_SECONDS = 2.0
 # The interval at which a thread that waits for the event loop checks whether the process ends.
 STOP_CHECK_SECONDS = 1.0
@@ -95,10 +97,15 @@ class Feed:
         """
         if self.direct:
             connection.execute(f"LISTEN {CHANNEL}")
+        checked_at = -math.inf
         while not self._stopped.is_set():
+            began = time.monotonic()
+            if self.at is None or began - checked_at >= PRIMARY_CHECK_SECONDS:
+                require_primary(connection)
+                checked_at = began
             if self.at is None:
                 self.load(connection)
-            began = time.monotonic()
+                began = time.monotonic()
             if self.read_page(connection, began) < CHANGES_PER_PAGE:
                 self.notify_other_processes(connection)
                 self.wait_for_hint(connection)

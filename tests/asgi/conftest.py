@@ -16,7 +16,7 @@ def application() -> Iterator[Application]:
     application = Application()
     yield application
     process = application.process
-    for threads in (process.write_threads, process.django_threads, process.probe_thread):
+    for threads in (process.write_threads, process.django_threads, process.probe.thread):
         threads.submit(connections.close_all)
         threads.shutdown()
     readiness.process_checks.clear()

@@ -1,11 +1,13 @@
-"""/readyz of a web process that lacks its tables or the issuer's keys."""
+"""/readyz of a web process that lacks tables or keys, or whose database is frozen."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from registry_project.devstack import issuer
 from registry_project.devstack.processes import free_port
 from tests.client import registration
-from tests.server.registry import Registry
+from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
 
@@ -30,3 +32,29 @@ def test_process_is_ready_once_it_has_migrations_and_keys(tmp_path: Path) -> Non
         assert int(refused.headers["retry-after"]) > 0
         registry.start("-m", "registry_project.devstack.issuer", f"--port={port}")
         wait_for(lambda: not read_failures())
+
+
+PROBES = 20
+FROZEN_SECONDS = 8.0
+
+
+def test_probes_of_a_frozen_database_are_200_and_degraded(tmp_path: Path) -> None:
+    """Many balancers probe at once. Were each probe to wait for the database, the last would wait for a minute."""
+    with Registry(tmp_path) as registry, ThreadPoolExecutor(PROBES) as threads:
+        team = registry.caller("registry-services", "team")
+        team.register("web")
+
+        def probe(_number: int) -> tuple[int, str]:
+            answer = Caller(registry.ports[0], None, timeout_seconds=10).call("GET", "/readyz", Connection="close")
+            return answer.status, answer.json["status"]
+
+        answers: list[tuple[int, str]] = []
+        with registry.frozen_postgres():
+            began = time.monotonic()
+            while time.monotonic() < began + FROZEN_SECONDS:
+                answers += threads.map(probe, range(PROBES))
+            read = team.call("GET", "/registry/services/web")
+        assert set(answers) == {(200, "degraded")}
+        assert (read.status, "x-registry-stale" in read.headers) == (200, True)
+        print(f"{len(answers)} probes in {FROZEN_SECONDS:g} s of a frozen database: all 200 and degraded")
+        wait_for(lambda: probe(0) == (200, "ok"))

@@ -13,47 +13,8 @@ from registry_project.devstack.postgres import Server, server_environment
 from tests.client import registration, token
 from tests.server.event_stream import BackgroundStream
 from tests.server.registry import Caller, Registry
+from tests.server.standby import Standby
 from tests.waiting import wait_for
-
-
-class Standby:
-    """An asynchronous streaming replica of a PostgreSQL server."""
-
-    def __init__(self, primary: Server, directory: Path) -> None:
-        self.primary = primary
-        self.server = Server(directory, durable=False)
-        directory.mkdir()
-        shutil.copy(primary.directory / "password", directory / "password")
-        self.server.change_owner(directory)
-        self.run("pg_basebackup", "--pgdata", str(self.server.cluster), "--write-recovery-conf", "--checkpoint=fast")
-        self.server.start()
-
-    def run(self, program: str, *arguments: str) -> None:
-        command = [
-            *self.server.account.prefix,
-            str(binaries.find_programs(self.primary.version()) / program),
-            *arguments,
-        ]
-        subprocess.run(
-            [*command, "--dbname", self.primary.url],
-            env=server_environment(),
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-
-    def has_all(self, registry: Registry) -> bool:
-        """Return whether all that the primary has written is replayed."""
-        query = "SELECT pg_current_wal_lsn() = replay_lsn FROM pg_stat_replication"
-        return registry.sql(query) == [(True,)]
-
-    def take_over(self, registry: Registry) -> None:
-        """Replace the dead primary at its address, with the commits that were received."""
-        registry.postgres.stop()
-        self.server.port = self.primary.port
-        registry.postgres = self.server
-        self.server.start()
-        assert registry.sql("SELECT pg_promote(true, 30)") == [(True,)]
 
 
 @pytest.fixture
