@@ -35,7 +35,7 @@ def find_kind(registry: Registry, call: str) -> RequestKind:
 
 def record_samples(registry: Registry, kind: RequestKind, connections: int, seconds: float, output: Path) -> None:
     """Write the samples to `output`, a line for each stack."""
-    options = ("--rate", str(SAMPLES_PER_SECOND), "--duration", str(round(seconds)), "--nonblocking")
+    options = ("--rate", str(SAMPLES_PER_SECOND), "--duration", str(round(seconds)), "--nonblocking", "--gil")
     py_spy = Path(sys.executable).with_name("py-spy")
     recording = subprocess.Popen(
         [py_spy, "record", "--pid", str(registry.webs[0].pid), *options, "--format", "raw", "--output", output],

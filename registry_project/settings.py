@@ -118,11 +118,18 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # Django's backend on connections with deadlines; it also counts statements and errors, and measures statements.
 ENGINE = "service_registry.database"
-# Without connect_timeout a connection attempt has no bound. A server in recovery, as a demoted primary is, is refused.
+# The address of the same database without the transaction pooler: a pooler does not deliver NOTIFY.
+DATABASE_DIRECT_URL = env.postgresql_url("DATABASE_DIRECT_URL")
+# A transaction pooler keeps no session state, and not every one keeps prepared statements.
+DATABASE_POOLED = env.flag("DATABASE_POOLED", default=bool(DATABASE_DIRECT_URL))
 OPTIONS = {
+    # Without it a connection attempt has no bound.
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "service-registry",
+    # A server in recovery, as a demoted primary is, is refused.
     "target_session_attrs": "primary",
+    # The number of executions before a statement is prepared; None: never.
+    "prepare_threshold": None if DATABASE_POOLED else 0,
 }
 DATABASES = {
     "default": env.database(
@@ -131,12 +138,9 @@ DATABASES = {
         ENGINE=ENGINE,
         CONN_MAX_AGE=600,
         CONN_HEALTH_CHECKS=True,
-        # A transaction pooler in front of the server keeps no prepared statements and no session state.
         DISABLE_SERVER_SIDE_CURSORS=True,
     )
 }
-# The address of the same database without the transaction pooler: a pooler does not deliver NOTIFY.
-DATABASE_DIRECT_URL = env.postgresql_url("DATABASE_DIRECT_URL")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 USE_TZ = True

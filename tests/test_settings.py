@@ -70,6 +70,7 @@ UNREADABLE = [
     ("DATABASE_URL", "postgresql://registry@host/registry?conect_timeout=3"),
     ("DATABASE_DIRECT_URL", "redis://127.0.0.1"),
     ("DATABASE_DIRECT_URL", "postgresql://registry@host:port/registry"),
+    ("DATABASE_POOLED", "perhaps"),
     ("REGISTRY_DEFAULT_TTL_SECONDS", "4"),
     ("REGISTRY_SWEEP_INTERVAL_SECONDS", "two"),
     ("REGISTRY_RETENTION_SECONDS", "1e3"),

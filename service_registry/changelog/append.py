@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from service_registry import metrics
 from service_registry.choices import ChangeKind
+from service_registry.database.base import prepared_cursor
 from service_registry.sql import CHANGE, INSTANCE, INSTANCE_DOCUMENT, INSTANCE_ROWS, SERVICE
 
 # Held from just before a change gets its id until its transaction ends, so that ids follow commit order.
@@ -83,7 +84,7 @@ def append_changes(changes: Sequence[NewChange]) -> None:
         {"position": position} | {name: getattr(change, name) for name in COLUMNS}
         for position, change in enumerate(changes)
     ]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(LOCK, [CHANGE_LOCK])
         cursor.execute(APPEND, [json.dumps(rows)])
         appended = cursor.fetchall()

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from django.db import connection
-
 from service_registry.choices import ChangeKind
+from service_registry.database.base import prepared_cursor
 from service_registry.exceptions import NotMigrated
 from service_registry.sql import CHANGE, NEWEST_FIRST, literals
 
@@ -23,7 +22,7 @@ def read_newest_index() -> str:
 
     Raises NotMigrated while the log has no first row.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(NEWEST_INDEX)
         row = cursor.fetchone()
     if row is None:
@@ -36,7 +35,7 @@ def read_newest_indexes(namespace: str, service_name: str) -> tuple[str, str | N
 
     The latter is None when it has none. Raises NotMigrated while the log has no first row.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(NEWEST_INDEXES, [namespace, service_name])
         newest, newest_of_service = cursor.fetchone()
     if newest is None:
@@ -66,6 +65,6 @@ def read_last_lifecycle_kinds(keys: Iterable[tuple[str, str, str]]) -> list[str 
     columns = [list(column) for column in zip(*keys, strict=True)]
     if not columns:
         return []
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(LAST_LIFECYCLE_KINDS, columns)
         return [kind for _position, kind in cursor.fetchall()]

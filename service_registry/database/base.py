@@ -3,16 +3,22 @@
 django-prometheus measures it.
 """
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Self, cast
 
-from django.db import Error
+import psycopg
+from django.db import Error, connection, connections
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
+from django.db.backends.utils import CursorWrapper
 from django_prometheus.db.backends.postgresql import base
+from django_prometheus.db.common import ExportingCursorWrapper
 
 from service_registry.database import driver
 from service_registry.database.connection import DEADLINE_SECONDS
+
+logger = logging.getLogger(__name__)
 
 
 class SchemaEditor(DatabaseSchemaEditor):
@@ -45,6 +51,23 @@ class SchemaEditor(DatabaseSchemaEditor):
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in the library
     Database = driver
     SchemaEditorClass = SchemaEditor
+    # Whether the next cursor binds parameters on the server, which planning a statement once requires.
+    binds_on_server = False
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        if not self.binds_on_server:
+            return super().create_cursor(name)
+        return ServerBindingCursor(self.connection)
+
+    @contextmanager
+    def prepared_cursor(self) -> Iterator[CursorWrapper]:
+        self.binds_on_server = True
+        try:
+            cursor = self.cursor()
+        finally:
+            self.binds_on_server = False
+        with cursor:
+            yield cursor
 
     def is_usable(self) -> bool:
         """Return whether the connection is alive, and its server a primary.
@@ -67,3 +90,21 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in
         with super()._nodb_cursor() as cursor:
             cursor.connection.deadline_seconds = None
             yield cursor
+
+
+ServerBindingCursor = ExportingCursorWrapper(psycopg.Cursor[Any], "default", DatabaseWrapper.vendor)
+
+
+def prepared_cursor() -> AbstractContextManager[CursorWrapper]:
+    """Open a cursor whose statements PostgreSQL plans once for each connection.
+
+    It is for statements that always have the same text: planning that of a micro-batch of heartbeats takes longer than
+    running it. Behind a transaction pooler (DATABASE_POOLED) they are planned each time.
+    """
+    return cast(DatabaseWrapper, connection).prepared_cursor()
+
+
+def stop_preparing() -> None:
+    """Prepare no more statements on new connections of this process: a transaction pooler loses them."""
+    logger.warning("The database loses prepared statements: set DATABASE_POOLED=true if a pooler is in front of it.")
+    connections.settings["default"]["OPTIONS"]["prepare_threshold"] = None

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection, reset_queries, transaction
 
+from service_registry.database.base import prepared_cursor, stop_preparing
 from service_registry.database.outages import is_lost_connection, sqlstate_of
 
 Result = TypeVar("Result")
@@ -31,20 +32,23 @@ def write_transaction(lock_timeout: str, synchronous_commit: str = "on") -> Iter
         lock_timeout: how long a statement waits for a lock, as PostgreSQL writes it ("1s").
         synchronous_commit: "off" where a crash may take the commit back.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute(TIMEOUTS, [lock_timeout, synchronous_commit])
         yield
 
 
 SERIALIZATION_FAILURES = {"40P01", "40001"}
+# A prepared statement that is not there, or there twice: the server changes between transactions.
+POOLER_FAILURES = {"26000", "42P05"}
 
 
 def with_retries(run: Callable[[], Result]) -> Result:
     """Run an idempotent transaction or a read, and repeat it after some errors.
 
-    It is repeated once on a lost connection, three times on a deadlock. When a backend is killed PostgreSQL ends
-    every other connection, so that each fails once; Django connects again at the next use. What exceeded the
-    deadline (DatabaseUnresponsive) is not repeated. Inside a transaction nothing is.
+    It is repeated once on a lost connection and where a transaction pooler loses prepared statements, three times on a
+    deadlock. When a backend is killed PostgreSQL ends every other connection, so that each fails once; Django connects
+    again at the next use. What exceeded the deadline (DatabaseUnresponsive) is not repeated. Inside a transaction
+    nothing is.
     """
     lost = failed = 0
     while True:
@@ -56,17 +60,25 @@ def with_retries(run: Callable[[], Result]) -> Result:
             if sqlstate_of(error) in SERIALIZATION_FAILURES and failed < 3:
                 failed += 1
                 time.sleep(random.uniform(0.01, 0.05) * failed)  # noqa: S311 (jitter)
-            elif is_lost_connection(error) and lost < 1:
+            elif (is_lost_connection(error) or sqlstate_of(error) in POOLER_FAILURES) and lost < 1:
                 lost += 1
+                if sqlstate_of(error) in POOLER_FAILURES:
+                    stop_preparing()
                 connection.close()
             else:
                 raise
 
 
-def prepare_thread_connection() -> None:
+def prepare_thread_connection(*, check: bool = True) -> None:
     """Prepare the thread's connection as Django does at the start of a request.
 
     Close a broken connection, and clear the DEBUG query log.
+
+    Args:
+        check: ask the server whether the connection works. `with_retries` repeats what meets a lost one, without a
+            round trip before each batch.
     """
     reset_queries()
     close_old_connections()
+    if not check:
+        connection.health_check_done = True  # type: ignore[attr-defined] # not in the stubs

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connection
-
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
+from service_registry.database.base import prepared_cursor
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager.batch import Keyed, key_of, run_batch
@@ -95,7 +94,7 @@ def lock_rows(items: Sequence[Deregistration], caller: Caller) -> dict[int, Lock
     Returns the rows of existing services, by the item's position.
     """
     keys = [list(column) for column in zip(*map(key_of, items), strict=True)]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(LOCK, [*keys, caller.may("operate_instance"), sorted(caller.groups)])
         return {position: LockedRow(*row) for position, *row in cursor.fetchall()}
 
@@ -116,7 +115,7 @@ def check_item(item: Deregistration, row: LockedRow | None, caller: Caller) -> D
 def delete_instances(instance_pks: list[int]) -> None:
     """Delete instances and their leases, which this transaction has locked."""
     if instance_pks:
-        with connection.cursor() as cursor:
+        with prepared_cursor() as cursor:
             cursor.execute(DELETE, [instance_pks, instance_pks])
 
 

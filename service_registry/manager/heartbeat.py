@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from django.db import connection
-
 from service_registry import changelog
 from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
+from service_registry.database.base import prepared_cursor
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InstanceNotFound, LeaseSuperseded, NotOwner, RegistryError
 from service_registry.manager import reported_status
@@ -177,7 +176,7 @@ def renew_leases(submissions: Sequence[Submission[Heartbeat]]) -> list[LeaseRow 
         "epochs": join_optional_column([submission.item.epoch for submission in submissions]),
         "incarnations": join_optional_column([submission.item.incarnation for submission in submissions]),
     }
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(RENEW, join_columns(submissions) | fences)
         rows = cursor.fetchall()
     common = {row[5]: common_members(*row[5:]) for row in rows if row[0] is None}

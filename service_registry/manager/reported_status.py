@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from django.db import connection
-
 from service_registry.choices import Status
+from service_registry.database.base import prepared_cursor
 from service_registry.manager.batch import ITEM_COLUMNS, REQUESTED_SERVICES, Submission, join_columns
 from service_registry.schemas import Heartbeat
 from service_registry.sql import INSTANCE, OVERRIDE, SERVICE
@@ -47,7 +46,7 @@ def lock_reporting(submissions: Sequence[Submission[Heartbeat]]) -> dict[int, Re
     reporting = [submission for submission in submissions if submission.item.status]
     if not reporting:
         return {}
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(LOCK, join_columns(reporting))
         return {pk: ReportHistory(*row) for pk, *row in cursor.fetchall()}
 
@@ -85,7 +84,7 @@ def apply_reports(histories: Mapping[int, ReportHistory], reports: Mapping[int, 
     ]
     if not rows:
         return {}
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(APPLY, [list(column) for column in zip(*rows, strict=True)])
         visible = dict(cursor.fetchall())
     return {pk: visible[pk] for pk, reported, *_ in rows if reported != histories[pk].reported}
@@ -138,6 +137,6 @@ def apply_pending(limit: int) -> list[AppliedStatus]:
 
     The caller's transaction appends the changes.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(APPLY_PENDING, [limit])
         return [AppliedStatus(*row) for row in cursor.fetchall()]

@@ -48,7 +48,7 @@ class Feed:
         self.at: tuple[str, int] | None = None
         # On the monotonic clock: when the last query that reached the end of the log was sent.
         self.read_at = 0.0
-        self.direct = bool(settings.DATABASE_DIRECT_URL)
+        self.direct = bool(settings.DATABASE_DIRECT_URL) or not settings.DATABASE_POOLED
         self.has_committed = False
         self.failing = False
         self.loaded_before = False

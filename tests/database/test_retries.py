@@ -1,10 +1,13 @@
 """Retries of transactions and reads."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from django.db import InternalError, OperationalError, connection
+from django.db import InternalError, OperationalError, connection, connections
 
+from service_registry.database.base import prepared_cursor
 from service_registry.database.connection import breaker
 from service_registry.database.transactions import with_retries, write_transaction
 from tests.database.statements import execute
@@ -65,6 +68,33 @@ def test_write_in_a_read_only_session_is_repeated_on_a_new_connection(server: No
     with pytest.raises(InternalError, match="read-only"):
         run()
     with_retries(run)
+
+
+@pytest.fixture
+def prepare_threshold(server: None) -> Iterator[dict[str, Any]]:
+    """The options of new connections, as they were before the test."""
+    options = connections.settings["default"]["OPTIONS"]
+    before = options["prepare_threshold"]
+    yield options
+    options["prepare_threshold"] = before
+    connection.close()
+
+
+def test_write_whose_prepared_statements_are_lost_is_repeated_without_preparing(
+    prepare_threshold: dict[str, Any],
+) -> None:
+    """As behind a transaction pooler that has none."""
+
+    def run() -> int:
+        with write_transaction(lock_timeout="1s"), prepared_cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+            return int(cursor.fetchone()[0])
+
+    run()
+    assert run() > 0
+    execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")  # psycopg notices a plain DEALLOCATE ALL
+    assert with_retries(run) == 0
+    assert prepare_threshold["prepare_threshold"] is None
 
 
 def test_transaction_of_a_frozen_process_is_repeated(server: None) -> None:

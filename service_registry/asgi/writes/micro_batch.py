@@ -150,7 +150,7 @@ class MicroBatcher(Generic[Item, Outcome]):
         self, submissions: Sequence[Submission[Item]], lock_timeout: str
     ) -> list[Outcome | RegistryError]:
         def run() -> list[Outcome | RegistryError]:
-            prepare_thread_connection()
+            prepare_thread_connection(check=False)
             return self.operation(submissions, lock_timeout)
 
         return await asyncio.get_running_loop().run_in_executor(self.threads, run)

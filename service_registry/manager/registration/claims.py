@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from django.conf import settings
-from django.db import connection
 
 from service_registry.caller import Caller
+from service_registry.database.base import prepared_cursor
 from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired, RegistryError
 from service_registry.manager.registration.entry import Entry, ServiceRow, accepted
 from service_registry.models import Service
@@ -25,7 +25,7 @@ LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_
 def find_services(entries: Sequence[Entry]) -> None:
     """Note on each entry its service, and whether the instance exists. Locks nothing."""
     keys = [(*entry.service_key, entry.item.instance_id) for entry in entries]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(FIND, [list(column) for column in zip(*keys, strict=True)])
         for position, pk, owners, exists in cursor.fetchall():
             entries[position].service = ServiceRow(pk, owners)
@@ -77,7 +77,7 @@ def create_services(entries: Sequence[Entry]) -> dict[tuple[str, str], Caller]:
         for position, (((namespace, name), caller), owner) in enumerate(claims.items())
     ]
     claimants = [caller for _key, caller in claims]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(CREATE, [json.dumps(rows)])
         return {(namespace, name): claimants[position] for namespace, name, position in cursor.fetchall()}
 
@@ -114,7 +114,7 @@ def lock_services(entries: Sequence[Entry]) -> None:
     """
     if not entries:
         return
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(LOCK, [list(column) for column in zip(*(entry.service_key for entry in entries), strict=True)])
         rows = {(namespace, name): ServiceRow(pk, owners) for namespace, name, pk, owners in cursor.fetchall()}
     for entry in entries:

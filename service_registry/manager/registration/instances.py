@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import connection
-
+from service_registry.database.base import prepared_cursor
 from service_registry.manager.locking import lock_instances
 from service_registry.manager.registration.entry import Entry, ExistingRow
 from service_registry.schemas import Registration
@@ -39,7 +38,7 @@ def lock_existing(entries: Sequence[Entry]) -> None:
     if not entries:
         return
     keys = zip(*((entry.service_pk, entry.item.instance_id) for entry in entries), strict=True)
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(LOCK, [list(column) for column in keys])
         for position, pk, expired, protected, pending, *values in cursor.fetchall():
             before = dict(zip(REGISTERED_COLUMNS, values, strict=True))
@@ -101,7 +100,7 @@ def update_instances(entries: Sequence[Entry]) -> None:
         | (registered_values(entry.item) | {"actor": entry.caller.actor} if needs_write(entry) else {})
         for entry in entries
     ]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(UPDATE, [json.dumps(rows)])
 
 
@@ -137,7 +136,7 @@ def insert_instances(entries: Sequence[Entry]) -> None:
         | registered_values(entry.item)
         for entry in entries
     ]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(INSERT, [json.dumps(rows)])
         created = {(service_pk, instance_id): pk for service_pk, instance_id, pk in cursor.fetchall()}
     for entry in entries:
@@ -151,6 +150,6 @@ SELECT i.id, {LEASED_INSTANCE_DOCUMENT} FROM {INSTANCE_ROWS} CROSS JOIN {STATE} 
 
 def read_documents(entries: Sequence[Entry]) -> dict[int, dict[str, Any]]:
     """Return the instances with their leases as readers see them, by primary key."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(DOCUMENTS, [[entry.instance_pk for entry in entries]])
         return dict(cursor.fetchall())

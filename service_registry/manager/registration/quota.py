@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from django.conf import settings
-from django.db import connection
 
+from service_registry.database.base import prepared_cursor
 from service_registry.exceptions import QuotaExceeded
 from service_registry.manager import owner_usage
 from service_registry.manager.owner_usage import Usage
@@ -71,7 +71,7 @@ def refuse_over_quota(new: Sequence[Entry], created: Collection[tuple[str, str]]
     claiming = Counter(owner for pk in claimed for owner in services[pk].owners)
     limits = Usage(settings.REGISTRY_MAX_INSTANCES_PER_OWNER, settings.REGISTRY_MAX_SERVICES_PER_OWNER)
     usage, counted = owner_usage.reserve(adding, claiming, limits)
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(COUNT_OF_SERVICES, [list(services)])
         counts = Counts(
             limits,
