@@ -143,6 +143,8 @@ class ServiceNotFound(RegistryError):
 
     code = "service_not_found"
     detail = "There is no service of this name in this namespace."
+    # For discovery: a client may start before the service that it needs.
+    MAY_COME: ClassVar[str] = f"{detail} It may register later: try again, or wait for it with ?index=0."
 
 
 class InstanceNotFound(RegistryError):

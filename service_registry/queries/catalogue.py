@@ -71,7 +71,7 @@ def discover(namespace: str, name: str, filters: ResolvedFilters, indexes: tuple
         cursor.execute(DISCOVER, {"namespace": namespace, "name": name, **filters.parameters})
         row = cursor.fetchone()
     if row is None:
-        raise ServiceNotFound
+        raise ServiceNotFound(ServiceNotFound.MAY_COME)
     owners, protected, instances = row
     members = {
         "index": newest_of_service or newest,

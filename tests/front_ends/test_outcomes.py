@@ -134,6 +134,13 @@ def test_discovery_with_a_matching_etag_is_not_modified(run: Run) -> None:
     run.conclude()
 
 
+def test_discovery_of_an_unknown_service_says_that_it_may_come(fronts: tuple[FrontEnd, FrontEnd]) -> None:
+    reader = token("registry-readers", subject="reader")
+    for front in fronts:
+        answer = front.ask(Request("GET", "/registry/services/nowhere", None, reader))
+        assert "try again, or wait for it with ?index=0" in answer.json["detail"], front.name
+
+
 def test_restart_at_the_same_address_supersedes_the_old_process(fronts: tuple[FrontEnd, FrontEnd]) -> None:
     """Each front end fences what the other has registered."""
     team = token("registry-services", TEAM, subject="restarting")

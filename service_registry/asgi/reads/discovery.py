@@ -77,7 +77,7 @@ class Discovery:
     async def respond(self, request: Request, query: DiscoveryQuery, replica: Replica) -> Response:
         service = replica.services.get((query.namespace, query.name))
         if service is None:
-            raise ServiceNotFound
+            raise ServiceNotFound(ServiceNotFound.MAY_COME)
         index = service.index or replica.index
         tag = etag.entity_tag(index, etag.query_key(query))
         headers = replica_headers(self.hub, replica.index) | {"ETag": tag}
