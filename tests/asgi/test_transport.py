@@ -1,8 +1,4 @@
-"""The private attributes of uvicorn that `asgi.transport` uses, on real connections.
-
-A failure here means that uvicorn has changed them. Then clients that stall are no longer disconnected, and what they
-have not read is no longer counted.
-"""
+"""What `asgi.transport` knows of a connection, on real ones: what a client has not read, and how it is cut off."""
 
 import asyncio
 import http.client

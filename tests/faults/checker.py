@@ -1,6 +1,7 @@
 """Check all the time that instances which send heartbeats are on the list, and that none of them expires."""
 
 import http.client
+import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class Checker:
     expired: Counter[str] = field(default_factory=Counter)
     protected: Counter[str] = field(default_factory=Counter)
     followed: set[int] = field(default_factory=set)
+    # By port, what a process has listed so far.
+    seen: dict[int, set[tuple[str, str]]] = field(default_factory=dict)
     first: int = 0
     last: int = 0
 
@@ -42,16 +45,21 @@ class Checker:
             thread.join(30)
 
     def read_list(self) -> None:
-        callers = [Caller(port, self.fleet.bearer, timeout_seconds=5) for port in self.registry.ports]
-        while not self._stopped.wait(POLL_SECONDS):
-            callers.append(callers.pop(0))
+        self.seen = {port: set() for port in self.registry.ports}
+        callers = {port: Caller(port, self.fleet.bearer, timeout_seconds=5) for port in self.registry.ports}
+        for port in itertools.cycle(callers):
+            if self._stopped.wait(POLL_SECONDS):
+                break
             expected = self.fleet.living
-            listed = read_all_pages(callers[-1])
-            # An instance that was killed during the read need not be there.
+            listed = read_all_pages(callers[port])
             if listed is not None:
                 self.lists_read += 1
-                self.missing.update(f"{service}/{name}" for service, name in expected - listed & self.fleet.living)
-        for caller in callers:
+                # One that was killed during the read need not be there; nor one that was registered a moment ago, which
+                # another process may not list yet.
+                off = expected & self.seen[port] & self.fleet.living - listed
+                self.missing.update(f"{service}/{name}" for service, name in off)
+                self.seen[port] |= listed
+        for caller in callers.values():
             caller.connection.close()
 
     def follow_log(self) -> None:

@@ -45,6 +45,7 @@ class Trial:
         assert self.checker.lists_read > trials
         assert dict(self.checker.expired) == {}
         assert dict(self.checker.missing) == {}
+        assert all(self.fleet.living <= seen for seen in self.checker.seen.values())
         assert self.fleet.lost == []
         assert self.checker.find_overlooked() == set()
 
