@@ -157,7 +157,7 @@ def follow_access_rules() -> Generation | None:
     except (Error, NotMigrated):
         pass
     except Exception:
-        # Without further refreshes nobody's access could be taken away.
+        # Without further refreshes no access could be taken away.
         logger.exception("The access rules could not be read.")
     return renew_generation()
 

@@ -184,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def spare(self) -> Spare | None:
-        """How well others could spare the connection; None when it must stay."""
+        """Return the rank by which connections are closed for others; None when this one must stay."""
         if self.exchange is not None:
             return None if self.has_accepted_token else Spare.ANONYMOUS_REQUEST
         return Spare.IDLE if self.has_accepted_token else Spare.ANONYMOUS
@@ -355,7 +355,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- Writing ---
 
     def end_response(self, exchange: Exchange) -> None:
-        """Go on after a complete response: with the next request, or with the rest of a body that nobody needs."""
+        """Go on after a complete response: with the next request, or with the rest of a body that is not needed."""
         self.table.server_state.total_requests += 1
         if exchange.is_received:
             self.end_exchange(exchange)

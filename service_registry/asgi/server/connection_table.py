@@ -28,7 +28,7 @@ class Spare(enum.IntEnum):
 
 
 class Member(Protocol):
-    """What the table knows of a connection."""
+    """A connection as the table sees it."""
 
     address: str | None
     deadline: float

@@ -24,7 +24,7 @@ FAILURE = b"Internal Server Error"
 
 
 class Client(Protocol):
-    """What an exchange knows of its connection."""
+    """A connection as its exchanges see it."""
 
     has_accepted_token: bool
     is_write_paused: bool
