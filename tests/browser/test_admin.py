@@ -88,7 +88,7 @@ def test_registry_rows_cannot_be_edited(user: BrowserUser, team: Caller) -> None
     user.sign_in("alice")
     for model in ("service", "instance", "override", "change"):
         user.open(f"/admin/service_registry/{model}/")
-        assert not user.browser.find_elements(By.CSS_SELECTOR, "a.addlink, option[value='delete_selected']")
+        assert not user.browser.find_elements(By.CSS_SELECTOR, "#content a.addlink, option[value='delete_selected']")
     user.open("/admin/service_registry/instance/?q=shop-3")
     user.follow("th.field-instance_id a")
     assert "shop-3" in user.text()
