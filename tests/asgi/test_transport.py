@@ -1,4 +1,4 @@
-"""What `asgi.transport` knows of a connection, on real ones: what a client has not read, and how it is cut off."""
+"""The transport of a connection: bytes that its client has not read, and cutting it off, on real connections."""
 
 import asyncio
 import http.client

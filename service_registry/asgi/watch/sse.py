@@ -111,7 +111,7 @@ class EventStream:
     async def refusal(self) -> bytes | None:
         """Judge the caller anew; return the last event when it may not go on.
 
-        While nobody can be judged the caller may go on until its token expires: an outage ends no stream.
+        While no caller can be judged, this one may go on until its token expires: an outage ends no stream.
         """
         try:
             self.identity = await self.authenticator.authenticate(self.request, WATCH)

@@ -23,7 +23,7 @@ FROM {SERVICE} s WHERE s.id = ANY (%s::bigint[])
 
 @dataclass(slots=True)
 class Counts:
-    """What services and owners have, with the entries accepted so far.
+    """The counts of services and owners, with the entries accepted so far.
 
     `claimed` are the services that this transaction has created, `admitted` those of them that are within the quota.
     """
