@@ -56,8 +56,12 @@ class Application:
         authenticator = Authenticator(process.read_threads)
         blocking = BlockingReads(process.hub, authenticator, process.read_threads, process.limits)
         threads = process.write_threads
-        registrations = MicroBatcher[Registration, manager.Registered](manager.register_for_callers, threads)
-        heartbeats = MicroBatcher[Heartbeat, manager.Renewed](manager.heartbeat_for_callers, threads)
+        registrations = MicroBatcher[Registration, manager.Registered](
+            manager.register_for_callers, manager.merge_registrations, threads
+        )
+        heartbeats = MicroBatcher[Heartbeat, manager.Renewed](
+            manager.heartbeat_for_callers, manager.merge_heartbeats, threads
+        )
         write = authenticator, process.responses, threads
         read = authenticator, process.responses, blocking, ResponseCache()
         watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.limits)

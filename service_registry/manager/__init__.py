@@ -9,10 +9,10 @@ owners by name, overrides by key, then the change lock, after which nothing is l
 
 from service_registry.manager.deny import deny, lift
 from service_registry.manager.deregister import Deregistered, deregister
-from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_for_callers
+from service_registry.manager.heartbeat import Renewed, heartbeat, heartbeat_for_callers, merge_heartbeats
 from service_registry.manager.override import Overridden, override
 from service_registry.manager.owners import Owned, delete_service, set_owners
-from service_registry.manager.register import Registered, register, register_for_callers
+from service_registry.manager.register import Registered, merge_registrations, register, register_for_callers
 from service_registry.manager.release import Released, release
 from service_registry.manager.remove import Selected, Selection, preview, remove
 
@@ -31,6 +31,8 @@ __all__ = [
     "heartbeat",
     "heartbeat_for_callers",
     "lift",
+    "merge_heartbeats",
+    "merge_registrations",
     "override",
     "preview",
     "register",

@@ -37,6 +37,10 @@ class Renewed(NamedTuple):
     changed: bool
     lease: dict[str, Any]
 
+    def again(self) -> "Renewed":
+        """Return the result of the same heartbeat right after this one."""
+        return self._replace(recovered=False, changed=False)
+
 
 RENEW = f"""
 -- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
@@ -116,6 +120,17 @@ def heartbeat_for_callers(
     Raises OperationalError when another transaction locks a row for longer than `lock_timeout`.
     """
     return run_batch(submissions, lambda distinct: renew_or_explain(distinct, lock_timeout))
+
+
+def merge_heartbeats(first: Submission[Heartbeat], second: Submission[Heartbeat]) -> Submission[Heartbeat] | None:
+    """Return the heartbeat that does what both do; None unless caller, epoch and incarnation are the same.
+
+    The last status that was reported stands.
+    """
+    one, other = first.item, second.item
+    if (first.caller, one.epoch, one.incarnation) != (second.caller, other.epoch, other.incarnation):
+        return None
+    return second if other.status or not one.status else first
 
 
 def renew_or_explain(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Renewed | RegistryError]:

@@ -4,7 +4,7 @@ A registration is complete and idempotent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -28,6 +28,10 @@ class Registered:
 
     created: bool
     document: dict[str, Any]
+
+    def again(self) -> "Registered":
+        """Return the result of the same registration right after this one."""
+        return replace(self, created=False)
 
 
 class RowVanishedError(Exception):
@@ -60,6 +64,22 @@ def register_for_callers(
     Raises OperationalError when another transaction locks a row for longer than `lock_timeout`.
     """
     return run_batch(submissions, lambda distinct: register_distinct(distinct, lock_timeout))
+
+
+def merge_registrations(
+    first: Submission[Registration], second: Submission[Registration]
+) -> Submission[Registration] | None:
+    """Return the second registration where it replaces the first, made a moment before, without a trace.
+
+    Both are by one caller and of one process: another host, port or incarnation begins another epoch, which only the
+    process that it belongs to may learn.
+    """
+
+    def kept(submission: Submission[Registration]) -> tuple[object, ...]:
+        item = submission.item
+        return submission.caller, item.host, item.port, item.incarnation, item.owner
+
+    return second if kept(first) == kept(second) else None
 
 
 def register_distinct(

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 
 from django.db import OperationalError
 from psycopg.errors import AdminShutdown, LockNotAvailable
@@ -22,20 +23,41 @@ from service_registry.manager.batch import Submission
 from service_registry.schemas import Heartbeat
 
 CALLER = Caller("tester", frozenset(), frozenset())
-Outcomes = list[str | RegistryError | BaseException]
 
 
-def submission(instance_id: str) -> Submission[Heartbeat]:
-    return Submission(Heartbeat(service_name="web", instance_id=instance_id), CALLER)
+class Text(str):
+    """An outcome. A capital marks that of a request that was merged into another."""
+
+    __slots__ = ()
+
+    def again(self) -> "Text":
+        return Text(self.upper())
 
 
-def submit_together(operation: Operation[Heartbeat, str], instance_ids: Sequence[str]) -> Outcomes:
+Outcomes = list[Text | RegistryError | BaseException]
+
+
+def submission(instance_id: str, epoch: int | None = None) -> Submission[Heartbeat]:
+    return Submission(Heartbeat(service_name="web", instance_id=instance_id, epoch=epoch), CALLER)
+
+
+def merge(first: Submission[Heartbeat], second: Submission[Heartbeat]) -> Submission[Heartbeat] | None:
+    """Merge heartbeats with an epoch into the last of them."""
+    return second if first.item.epoch and second.item.epoch else None
+
+
+def submit_together(
+    operation: Operation[Heartbeat, Text], instance_ids: Sequence[str], epochs: Sequence[int | None] = ()
+) -> Outcomes:
     """Return the outcomes of requests that arrive at the same moment."""
 
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            batcher = MicroBatcher[Heartbeat, str](operation, threads)
-            requests = [batcher.submit(submission(instance_id)) for instance_id in instance_ids]
+            batcher = MicroBatcher[Heartbeat, Text](operation, merge, threads)
+            requests = [
+                batcher.submit(submission(instance_id, epoch))
+                for instance_id, epoch in zip_longest(instance_ids, epochs)
+            ]
             return [*await asyncio.gather(*requests, return_exceptions=True)]
 
     return asyncio.run(submit_all())
@@ -48,16 +70,16 @@ class Recorder:
         self.batches: list[list[str]] = []
         self.lock_timeouts: list[str] = []
 
-    def __call__(self, submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+    def __call__(self, submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Text | RegistryError]:
         self.batches.append([each.instance_id for each in submissions])
         self.lock_timeouts.append(lock_timeout)
-        return [each.instance_id for each in submissions]
+        return [Text(each.instance_id) for each in submissions]
 
 
-def blocked(recorder: Recorder, go_on: threading.Event) -> Operation[Heartbeat, str]:
+def blocked(recorder: Recorder, go_on: threading.Event) -> Operation[Heartbeat, Text]:
     """Return an operation that waits for `go_on` after each batch."""
 
-    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Text | RegistryError]:
         outcomes = recorder(submissions, lock_timeout)
         assert go_on.wait(timeout=60)
         return outcomes
@@ -84,6 +106,54 @@ def test_second_request_for_an_instance_waits_for_the_next_batch() -> None:
     assert recorder.batches == [["a", "b"], ["a"], ["a"]]
 
 
+def test_requests_that_can_be_merged_are_done_once_by_the_last_and_all_answered() -> None:
+    recorder, epochs = Recorder(), list(range(1, 101))
+
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Text | RegistryError]:
+        assert [each.item.epoch for each in submissions] == [100]
+        return recorder(submissions, lock_timeout)
+
+    assert submit_together(operation, ["a"] * 100, epochs) == ["a", *["A"] * 99]
+    assert recorder.batches == [["a"]]
+
+
+def test_merged_requests_keep_the_order_of_those_that_cannot_be_merged() -> None:
+    done: list[int | None] = []
+
+    def operation(submissions: Sequence[Submission[Heartbeat]], _lock_timeout: str) -> list[Text | RegistryError]:
+        done.extend(each.item.epoch for each in submissions)
+        return [Text(each.item.epoch) for each in submissions]
+
+    outcomes = submit_together(operation, ["a"] * 5, [1, 2, None, 3, 4])
+    assert outcomes == ["2", "2", "None", "4", "4"]
+    assert done == [2, None, 4]
+
+
+def test_request_is_not_merged_into_one_that_has_given_up() -> None:
+    """Otherwise what was answered with 503 might be done."""
+    recorder, go_on = Recorder(), threading.Event()
+
+    async def submit_all() -> Outcomes:
+        with ThreadPoolExecutor(1) as threads:
+            operation = blocked(recorder, go_on)
+            keep_first = MicroBatcher[Heartbeat, Text](operation, lambda first, _second: first, threads, 0.1)
+            first = asyncio.ensure_future(keep_first.submit(submission("under-way")))
+            await until(lambda: bool(recorder.batches))
+            late = await asyncio.gather(keep_first.submit(submission("a", 1)), return_exceptions=True)
+            keep_first.queue_seconds = 60
+            second = asyncio.ensure_future(keep_first.submit(submission("a", 2)))
+            await asyncio.sleep(0)
+            waiting = [each.submission.item.epoch for each in keep_first.waiting["default", "web", "a"]]
+            go_on.set()
+            await asyncio.gather(first, return_exceptions=True)
+            assert waiting[-1] == 2
+            return [*late, await second]
+
+    outcomes = asyncio.run(submit_all())
+    assert [type(outcome) for outcome in outcomes] == [TooBusy, Text]
+    assert recorder.batches == [["under-way"], ["a"]]
+
+
 def test_batch_size_is_bounded() -> None:
     recorder, ids = Recorder(), [f"i-{number}" for number in range(1200)]
     assert submit_together(recorder, ids) == ids
@@ -93,14 +163,14 @@ def test_batch_size_is_bounded() -> None:
 def test_item_that_fails_its_batch_fails_alone() -> None:
     recorder = Recorder()
 
-    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Text | RegistryError]:
         outcomes = recorder(submissions, lock_timeout)
         if "bad" in outcomes:
             raise ValueError("bad")
         return outcomes
 
     outcomes = submit_together(operation, ["a", "b", "bad", "c", "d"])
-    assert [type(outcome) for outcome in outcomes] == [str, str, ValueError, str, str]
+    assert [type(outcome) for outcome in outcomes] == [Text, Text, ValueError, Text, Text]
     assert recorder.lock_timeouts[0] == LOCK_TIMEOUT
     assert set(recorder.lock_timeouts[1:]) == {LOCK_TIMEOUT_IN_HALVES}
 
@@ -108,7 +178,7 @@ def test_item_that_fails_its_batch_fails_alone() -> None:
 def test_outage_fails_the_whole_batch_at_once() -> None:
     recorder = Recorder()
 
-    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Text | RegistryError]:
         recorder(submissions, lock_timeout)
         raise OperationalError("the connection is closed") from AdminShutdown()
 
@@ -120,14 +190,14 @@ def test_outage_fails_the_whole_batch_at_once() -> None:
 def test_locked_row_fails_only_its_own_request() -> None:
     recorder = Recorder()
 
-    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[str | RegistryError]:
+    def operation(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Text | RegistryError]:
         outcomes = recorder(submissions, lock_timeout)
         if "locked" in outcomes:
             raise OperationalError("canceling statement due to lock timeout") from LockNotAvailable()
         return outcomes
 
     outcomes = submit_together(operation, ["a", "locked", "b"])
-    assert [type(outcome) for outcome in outcomes] == [str, OperationalError, str]
+    assert [type(outcome) for outcome in outcomes] == [Text, OperationalError, Text]
 
 
 def test_requests_beyond_the_queue_are_refused() -> None:
@@ -135,7 +205,7 @@ def test_requests_beyond_the_queue_are_refused() -> None:
 
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            batcher = MicroBatcher[Heartbeat, str](blocked(recorder, go_on), threads)
+            batcher = MicroBatcher[Heartbeat, Text](blocked(recorder, go_on), merge, threads)
             ids = [f"i-{number}" for number in range(MAX_QUEUED + 3)]
             requests = [asyncio.ensure_future(batcher.submit(submission(each))) for each in ids]
             await until(lambda: any(request.done() for request in requests))
@@ -143,12 +213,12 @@ def test_requests_beyond_the_queue_are_refused() -> None:
             return [*await asyncio.gather(*requests, return_exceptions=True)]
 
     outcomes = asyncio.run(submit_all())
-    assert [type(outcome) for outcome in outcomes] == [str] * MAX_QUEUED + [TooBusy] * 3
+    assert [type(outcome) for outcome in outcomes] == [Text] * MAX_QUEUED + [TooBusy] * 3
 
 
 def test_requests_for_one_instance_beyond_its_bound_are_refused() -> None:
     outcomes = submit_together(Recorder(), ["a"] * (MAX_QUEUED_PER_INSTANCE + 2) + ["b"])
-    assert [type(outcome) for outcome in outcomes] == [str] * MAX_QUEUED_PER_INSTANCE + [TooBusy] * 2 + [str]
+    assert [type(outcome) for outcome in outcomes] == [Text] * MAX_QUEUED_PER_INSTANCE + [TooBusy] * 2 + [Text]
 
 
 def test_request_that_has_given_up_is_not_done_afterwards() -> None:
@@ -157,7 +227,7 @@ def test_request_that_has_given_up_is_not_done_afterwards() -> None:
 
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            batcher = MicroBatcher[Heartbeat, str](blocked(recorder, go_on), threads, queue_seconds=0.1)
+            batcher = MicroBatcher[Heartbeat, Text](blocked(recorder, go_on), merge, threads, queue_seconds=0.1)
             first = asyncio.ensure_future(batcher.submit(submission("under-way")))
             await until(lambda: bool(recorder.batches))
             outcomes = await asyncio.gather(first, batcher.submit(submission("waiting")), return_exceptions=True)
@@ -166,5 +236,5 @@ def test_request_that_has_given_up_is_not_done_afterwards() -> None:
             return [*outcomes, await batcher.submit(submission("later"))]
 
     outcomes = asyncio.run(submit_all())
-    assert [type(outcome) for outcome in outcomes] == [TooBusy, TooBusy, str]
+    assert [type(outcome) for outcome in outcomes] == [TooBusy, TooBusy, Text]
     assert recorder.batches == [["under-way"], ["later"]]

@@ -5,24 +5,33 @@ that finds nothing under way is a batch by itself.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from itertools import islice
+from typing import Generic, Protocol, Self, TypeVar
 
 from service_registry.database.outages import is_outage, sqlstate_of
 from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.manager.batch import Key, Keyed, Submission, key_of
 
+
+class Done(Protocol):
+    """The result of an operation on one item."""
+
+    def again(self) -> Self:
+        """Return the result of a second request that is the same, or that was merged into the first."""
+        ...
+
+
 Item = TypeVar("Item", bound=Keyed)
-Outcome = TypeVar("Outcome")
+Outcome = TypeVar("Outcome", bound=Done)
 
 BATCH_SIZE = 500
 MAX_QUEUED = 5_000
 MAX_QUEUED_PER_INSTANCE = 16
-QUEUE_SECONDS = 10
+QUEUE_SECONDS = 10.0
 LOCK_NOT_AVAILABLE = "55P03"
 # The lock timeout of a batch, and that of its parts once it is known that one of its rows is locked.
 LOCK_TIMEOUT, LOCK_TIMEOUT_IN_HALVES = "1s", "250ms"
@@ -39,12 +48,36 @@ class Operation(Protocol[Item, Outcome]):
     ) -> list[Outcome | RegistryError]: ...
 
 
+# A rule by which two submissions for one instance become the one that does what both do, one right after the other. It
+# returns None where there is none.
+Merge = Callable[[Submission[Item], Submission[Item]], Submission[Item] | None]
+
+
 @dataclass(slots=True, eq=False)
 class Queued(Generic[Item, Outcome]):
-    """A submission in the queue, and the future that its request waits for."""
+    """A submission in the queue, and the futures of the requests that wait for its outcome.
+
+    `deadline` is that of the first request, on the clock of the event loop.
+    """
 
     submission: Submission[Item]
-    outcome: "asyncio.Future[Outcome | RegistryError]"
+    deadline: float
+    requests: "list[asyncio.Future[Outcome | RegistryError]]"
+
+    @property
+    def is_awaited(self) -> bool:
+        return any(not request.done() for request in reversed(self.requests))
+
+    def answer(self, outcome: Outcome | RegistryError) -> None:
+        for request in self.requests:
+            if not request.done():
+                request.set_result(outcome)
+            outcome = outcome if isinstance(outcome, RegistryError) else outcome.again()
+
+    def fail(self, error: Exception) -> None:
+        for request in self.requests:
+            if not request.done():
+                request.set_exception(error)
 
 
 class MicroBatcher(Generic[Item, Outcome]):
@@ -54,18 +87,30 @@ class MicroBatcher(Generic[Item, Outcome]):
 
     Arguments:
         operation: runs on one of `threads` at a time.
+        merge: tells which requests for one instance are done as one.
         queue_seconds: how long a request waits for its outcome.
+
+    Attributes:
+        waiting: by instance, oldest first, what no batch has taken yet.
+        batch: what the present batch has taken.
     """
 
     def __init__(
-        self, operation: Operation[Item, Outcome], threads: Executor, queue_seconds: float = QUEUE_SECONDS
+        self,
+        operation: Operation[Item, Outcome],
+        merge: Merge[Item],
+        threads: Executor,
+        queue_seconds: float = QUEUE_SECONDS,
     ) -> None:
         self.operation = operation
+        self.merge = merge
         self.threads = threads
         self.queue_seconds = queue_seconds
-        self.queue: deque[Queued[Item, Outcome]] = deque()
-        self.queued_by_key: Counter[Key] = Counter()
+        self.waiting: dict[Key, list[Queued[Item, Outcome]]] = {}
+        self.batch: list[Queued[Item, Outcome]] = []
+        self.requests_waiting = 0
         self.running: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     async def submit(self, submission: Submission[Item]) -> Outcome | RegistryError:
         """Return the outcome of one submission.
@@ -75,53 +120,75 @@ class MicroBatcher(Generic[Item, Outcome]):
                 under way.
             Exception: what the operation raises for the whole batch.
         """
-        key = key_of(submission)
-        if len(self.queue) >= MAX_QUEUED or self.queued_by_key[key] >= MAX_QUEUED_PER_INSTANCE:
-            raise TooBusy
         loop = asyncio.get_running_loop()
-        queued = Queued[Item, Outcome](submission, loop.create_future())
-        self.queue.append(queued)
-        self.queued_by_key[key] += 1
+        request: asyncio.Future[Outcome | RegistryError] = loop.create_future()
+        self.enqueue(submission, request, loop)
         if self.running is None:
             self.running = loop.create_task(self.run())
-        try:
-            async with asyncio.timeout(self.queue_seconds):
-                return await queued.outcome
-        except TimeoutError:
-            raise TooBusy from None
+        return await request
+
+    def enqueue(
+        self,
+        submission: Submission[Item],
+        request: "asyncio.Future[Outcome | RegistryError]",
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Merge a request into the last one for its instance, or queue it behind. Raises TooBusy."""
+        key = key_of(submission)
+        same = self.waiting.get(key)
+        if self.requests_waiting >= MAX_QUEUED:
+            raise TooBusy
+        if same and same[-1].is_awaited and (merged := self.merge(same[-1].submission, submission)):
+            same[-1].submission = merged
+            same[-1].requests.append(request)
+        else:
+            queued = Queued[Item, Outcome](submission, loop.time() + self.queue_seconds, [request])
+            if not same:
+                self.waiting[key] = [queued]
+            elif len(same) < MAX_QUEUED_PER_INSTANCE:
+                same.append(queued)
+            else:
+                raise TooBusy
+            if self.timer is None:
+                self.timer = loop.call_at(queued.deadline, self.give_up)
+        self.requests_waiting += 1
+
+    def give_up(self) -> None:
+        """Fail the requests that have waited too long.
+
+        What still waits in the queue is left out of later batches: what was answered with 503 must not be done
+        afterwards, when its caller may have sent another request. One timer serves all, at the earliest deadline.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        pending = [queued for same in self.waiting.values() for queued in same] + self.batch
+        pending = [queued for queued in pending if queued.is_awaited]
+        for queued in pending:
+            if queued.deadline <= now:
+                queued.fail(TooBusy())
+        earliest = min((queued.deadline for queued in pending if queued.deadline > now), default=None)
+        self.timer = None if earliest is None else loop.call_at(earliest, self.give_up)
 
     async def run(self) -> None:
         try:
-            while batch := self.take_batch():
-                await self.execute(batch, LOCK_TIMEOUT)
+            while self.waiting:
+                self.batch = self.take_batch()
+                await self.execute(self.batch, LOCK_TIMEOUT)
         finally:
+            self.batch = []
             self.running = None
 
     def take_batch(self) -> list[Queued[Item, Outcome]]:
-        """Take the next batch from the queue, oldest first.
-
-        1. Leave out requests that have given up: one that was answered with 503 must not be done afterwards, when its
-           caller may have sent another request.
-        2. Take each instance once. A second request for it stays in the queue, ahead of those that came later.
-        """
-        batch: dict[Key, Queued[Item, Outcome]] = {}
-        deferred: list[Queued[Item, Outcome]] = []
-        while self.queue and len(batch) < BATCH_SIZE:
-            queued = self.queue.popleft()
-            key = key_of(queued.submission)
-            if key in batch and not queued.outcome.done():
-                deferred.append(queued)
-                continue
-            self.forget(key)
-            if not queued.outcome.done():
-                batch[key] = queued
-        self.queue.extendleft(reversed(deferred))
-        return list(batch.values())
-
-    def forget(self, key: Key) -> None:
-        self.queued_by_key[key] -= 1
-        if not self.queued_by_key[key]:
-            del self.queued_by_key[key]
+        """Take the first of each instance. What is second stays ahead of what came later."""
+        batch = []
+        for key in list(islice(self.waiting, BATCH_SIZE)):
+            same = self.waiting[key]
+            first = same.pop(0)
+            if not same:
+                del self.waiting[key]
+            self.requests_waiting -= len(first.requests)
+            batch.append(first)
+        return batch
 
     async def execute(self, batch: Sequence[Queued[Item, Outcome]], lock_timeout: str) -> None:
         """Run the operation over a batch and hand out the outcomes.
@@ -129,7 +196,7 @@ class MicroBatcher(Generic[Item, Outcome]):
         An error that one item can cause must fail that item alone: the batch runs again in halves. These wait for a
         locked row only briefly, since every other request waits meanwhile.
         """
-        batch = [queued for queued in batch if not queued.outcome.done()]
+        batch = [queued for queued in batch if queued.is_awaited]
         if not batch:
             return
         try:
@@ -140,11 +207,11 @@ class MicroBatcher(Generic[Item, Outcome]):
                 await self.execute(batch[:middle], LOCK_TIMEOUT_IN_HALVES)
                 await self.execute(batch[middle:], LOCK_TIMEOUT_IN_HALVES)
             else:
-                fail(batch, error)
+                for queued in batch:
+                    queued.fail(error)
         else:
             for queued, outcome in zip(batch, outcomes, strict=True):
-                if not queued.outcome.done():
-                    queued.outcome.set_result(outcome)
+                queued.answer(outcome)
 
     async def run_on_thread(
         self, submissions: Sequence[Submission[Item]], lock_timeout: str
@@ -162,9 +229,3 @@ def may_be_caused_by_one_item(error: Exception) -> bool:
     An outage concerns the whole batch.
     """
     return sqlstate_of(error) == LOCK_NOT_AVAILABLE or not is_outage(error)
-
-
-def fail(batch: Sequence[Queued[Item, Outcome]], error: Exception) -> None:
-    for queued in batch:
-        if not queued.outcome.done():
-            queued.outcome.set_exception(error)
