@@ -11,7 +11,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from django.conf import settings
@@ -24,6 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service_registry.choices import Rule, State, Status
+from service_registry.database.dead_rows import Slot, TableRows, Transaction, read_rows, read_slots, read_transactions
 from service_registry.models import Lease, RegistryState, Service
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE_NAME
 
@@ -198,11 +199,16 @@ def read_families() -> list[Metric]:
         rules = dict(protected.annotate(count=Count("pk")))
         services = Service.objects.count()
         state = RegistryState.objects.annotate(now=Now()).first()  # missing until the first migration has ended
+        transactions, slots, leases = read_transactions(), read_slots(), read_rows(LEASE)
     return [
         instances(fleet),
         protected_instances(rules),
         GaugeMetricFamily("registry_services", "Services, including services without instances.", services),
         *(state_gauges(state, state.now) if state else ()),
+        oldest_transaction(transactions),
+        held_transactions(transactions, slots),
+        *slot_gauges(slots),
+        *lease_gauges(leases),
     ]
 
 
@@ -252,3 +258,58 @@ def protected_instances(rules: Mapping[str | None, int]) -> Metric:
     for rule in Rule.values:
         family.add_metric([rule], rules.get(rule, 0))
     return family
+
+
+def oldest_transaction(transactions: Iterable[Transaction]) -> Metric:
+    """Return the age of the oldest transaction whose age is visible.
+
+    There is no sample when all that are open belong to other roles, and are not visible.
+    """
+    family = GaugeMetricFamily(
+        "registry_oldest_transaction_seconds", "Age of the oldest open transaction that keeps dead rows, else 0."
+    )
+    ages = [each.seconds for each in transactions if each.kind != "standby"]
+    visible = [age for age in ages if age is not None]
+    if visible or not ages:
+        family.add_metric([], max(visible, default=0))
+    return family
+
+
+def held_transactions(transactions: Iterable[Transaction], slots: Iterable[Slot]) -> Metric:
+    """Return how far back dead rows are kept, in transactions: these numbers are visible to every role."""
+    family = GaugeMetricFamily(
+        "registry_held_transactions",
+        "Transactions since the oldest one whose dead rows are kept, by what keeps them.",
+        labels=["holder"],
+    )
+    held = dict.fromkeys(("transaction", "prepared", "standby"), 0)
+    for each in transactions:
+        held[each.kind] = max(held[each.kind], each.held)
+    held["slot"] = max((slot.held for slot in slots), default=0)
+    for holder, number in held.items():
+        family.add_metric([holder], number)
+    return family
+
+
+def slot_gauges(slots: Collection[Slot]) -> Iterator[Metric]:
+    family = GaugeMetricFamily("registry_replication_slots", "Replication slots of the server.", labels=["state"])
+    unused = sum(not slot.active for slot in slots)
+    family.add_metric(["used"], len(slots) - unused)
+    family.add_metric(["unused"], unused)
+    yield family
+    yield GaugeMetricFamily(
+        "registry_replication_slot_wal_bytes",
+        "Size of the write-ahead log that the slot which keeps most of it keeps.",
+        max((slot.wal_bytes for slot in slots), default=0),
+    )
+
+
+def lease_gauges(leases: TableRows) -> Iterator[Metric]:
+    rows = GaugeMetricFamily("registry_lease_rows", "Rows of the lease table, by state.", labels=["state"])
+    rows.add_metric(["live"], leases.live)
+    rows.add_metric(["dead"], leases.dead)
+    yield rows
+    vacuum = GaugeMetricFamily("registry_lease_vacuum_age_seconds", "Time since the last vacuum of the lease table.")
+    if leases.vacuumed_seconds is not None:
+        vacuum.add_metric([], leases.vacuumed_seconds)
+    yield vacuum

@@ -5,7 +5,7 @@ Each is a function that returns one finding.
 
 from collections.abc import Iterator
 
-from service_registry.management.doctor import database, dependencies, registry
+from service_registry.management.doctor import database, dead_rows, dependencies, registry
 from service_registry.management.doctor.finding import Finding, warn
 
 OUTSIDE_THE_DATABASE = {
@@ -20,6 +20,9 @@ IN_THE_DATABASE = {
     "role": database.check_role,
     "clock": database.check_clock,
     "connections": database.check_connections,
+    "transactions": dead_rows.check_transactions,
+    "slots": dead_rows.check_slots,
+    "vacuum": dead_rows.check_lease_table,
     "stored keys": registry.check_stored_keys,
     "observation": registry.check_observation,
     "sweep": registry.check_sweep,
