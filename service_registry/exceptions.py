@@ -267,10 +267,10 @@ class TooManyConnections(RegistryError):
 
 
 class BodyTooLarge(RegistryError):
-    """The body exceeds the limit for a body, or for a single object."""
+    """The body exceeds the limit for a body, for a single object, or for a form."""
 
     code = "too_large"
-    detail = "A body may have 1 MiB, and a single object 64 KiB."
+    detail = "A body may have 1 MiB, and a single object or a form 64 KiB."
 
 
 class UnsupportedMediaType(RegistryError):

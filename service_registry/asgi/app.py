@@ -12,6 +12,7 @@ from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Sco
 
 from service_registry import manager
 from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.django_bodies import DjangoBodies
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ClientWriter
 from service_registry.asgi.headers import response_start, stale_headers
@@ -52,8 +53,8 @@ class Application:
 
     def __init__(self) -> None:
         self.process = process = WebProcess()
-        self.django = DjangoBridge(process.django_threads, process.responses)
         authenticator = Authenticator(process.read_threads)
+        self.django = DjangoBridge(process.django_threads, process.responses, DjangoBodies(authenticator))
         blocking = BlockingReads(process.hub, authenticator, process.read_threads, process.limits)
         threads = process.write_threads
         registrations = MicroBatcher[Registration, manager.Registered](

@@ -30,15 +30,19 @@ class Authenticator:
             CallerDenied: an operator has denied the caller.
             PermissionMissing: the caller may not try the action.
         """
-        authorization = request.headers.get(b"authorization")
         try:
-            identity = authenticate_at_once(authorization)
-            if identity is None:
-                identity = await self.threads.run(lambda: authenticate(authorization))
+            identity = await self.identify(request.headers.get(b"authorization"))
         except CallerDenied as denied:
             request.log.actor = denied.actor
             raise
         request.log.actor = identity.caller.actor
         transport.note_accepted_token(request.send)
         action.require(identity.caller.granted)
+        return identity
+
+    async def identify(self, authorization: bytes | None) -> Identity:
+        """Return who has sent this header. Raises as `authenticate` does, without PermissionMissing."""
+        identity = authenticate_at_once(authorization)
+        if identity is None:
+            identity = await self.threads.run(lambda: authenticate(authorization))
         return identity

@@ -12,7 +12,6 @@ from concurrent.futures import Executor
 from typing import Any
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, HTTPScope
-from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
@@ -20,9 +19,10 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
+from service_registry.asgi.django_bodies import DjangoBodies, UnreadBody
 from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
 from service_registry.asgi.headers import encode
-from service_registry.asgi.request import BODY_SECONDS, ClientDisconnected, announced_length, read_body
+from service_registry.asgi.request import ClientDisconnected
 from service_registry.exceptions import BodyTooLarge, RequestTimeout, TooBusy
 from service_registry.http.content_type import readable_content_type
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, problem_for_error
@@ -40,32 +40,34 @@ class DjangoBridge:
         threads: where Django runs. Heartbeats, registrations and the pulse have others: a login hashes its password
             for 100 ms and more, or waits for the OIDC provider.
         responses: the responses in flight.
-        body_seconds: how long a client may take to send a body; 408 after that.
+        bodies: reads the bodies of requests.
     """
 
-    def __init__(self, threads: Executor, responses: ResponsesInFlight, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, threads: Executor, responses: ResponsesInFlight, bodies: DjangoBodies) -> None:
         self.handler = WSGIHandler()
         self.threads = threads
         self.responses = responses
-        self.body_seconds = body_seconds
+        self.bodies = bodies
         self.queued = 0
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         started_at = time.perf_counter()
         try:
-            stream, length = await self.read_body(scope, receive)
-            start, answer = await self.run(receive, scope, stream, length)
+            async with self.bodies.read(scope, receive) as (stream, length):
+                start, answer = await self.run(receive, scope, stream, length)
+            self.require_capacity(scope, len(answer))
         except ClientDisconnected:
             return
-        except (RequestTimeout, TooBusy) as error:
+        except (BodyTooLarge, RequestTimeout, TooBusy) as error:
             start, answer = refuse(scope, error, time.perf_counter() - started_at)
-        self.responses.free_capacity(len(answer))
         await self.responses.deliver(ClientWriter(send, self.responses), start, answer)
 
     async def run(
         self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
     ) -> tuple[HTTPResponseStartEvent, bytes]:
         """Run Django on a thread. Work whose client leaves before it begins is dropped.
+
+        A body that is not read is neither asked for nor read past: its view refuses the request at once.
 
         Raises TooBusy when too many requests wait for a thread, and ClientDisconnected.
         """
@@ -74,10 +76,11 @@ class DjangoBridge:
         self.queued += 1
         submitted = self.threads.submit(self.respond, scope, stream, length)
         work = asyncio.wrap_future(submitted)
-        disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
+        waits: list[asyncio.Future[Any]] = [work]
+        if not isinstance(stream, UnreadBody):
+            waits.append(asyncio.ensure_future(wait_for_disconnect(receive)))
         try:
-            both: list[asyncio.Future[Any]] = [work, disconnect]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 if submitted.cancel():
                     stream.close()  # the threads keep dropped work until its turn, and the body with it
@@ -85,19 +88,17 @@ class DjangoBridge:
                 raise ClientDisconnected
             return work.result()
         finally:
-            disconnect.cancel()
+            for wait in waits[1:]:
+                wait.cancel()
             self.queued -= 1
 
-    async def read_body(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[io.BytesIO, int]:
-        """Return the body and its length.
+    def require_capacity(self, scope: HTTPScope, size: int) -> None:
+        """Raise TooBusy when slow readers leave no memory for a large response.
 
-        A body that is too large is left out: the view refuses it by its length.
+        The response to a write is never refused: the write is done.
         """
-        try:
-            body = await read_body(scope, receive, self.body_seconds)
-        except BodyTooLarge:
-            return io.BytesIO(), max(announced_length(scope), settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
-        return io.BytesIO(body), len(body)
+        if not self.responses.free_capacity(size) and scope["method"] == "GET":
+            raise TooBusy
 
     def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[HTTPResponseStartEvent, bytes]:
         """Run Django on a thread and return the whole response, static files included.
@@ -163,7 +164,9 @@ async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
         pass
 
 
-def refuse(scope: HTTPScope, error: RequestTimeout | TooBusy, seconds: float) -> tuple[HTTPResponseStartEvent, bytes]:
+def refuse(
+    scope: HTTPScope, error: BodyTooLarge | RequestTimeout | TooBusy, seconds: float
+) -> tuple[HTTPResponseStartEvent, bytes]:
     """Log a request that Django does not see, and return its problem.
 
     The connection is closed behind it.

@@ -117,8 +117,9 @@ class ResponsesInFlight:
 
     Memory is held by bodies, and by pages of the log that watches have read. There is capacity for another response
     while they hold less than `max_bytes`, so that they never hold more than that and one response. Responses to arrays
-    and those of Django exist before they are counted: they are not refused, and may exceed this bound. Small responses
-    need no capacity: the server buffers that much for each connection anyway. Belongs to the event loop.
+    and to writes that Django answers exist before they are counted: they are not refused, and may exceed this bound.
+    Small responses need no capacity: the server buffers that much for each connection anyway. Belongs to the event
+    loop.
 
     Arguments:
         max_bytes: of all responses.

@@ -76,12 +76,12 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Return whether the headers announce a body (RFC 9112, section 6)."""
-        return b"transfer-encoding" in self.headers or announced_length(self.scope) > 0
+        """Return whether the headers announce a body."""
+        return announces_body(self.scope)
 
     async def read_body(self) -> bytes:
         """Return the whole body. Raises BodyTooLarge, RequestTimeout, ClientDisconnected."""
-        return await read_body(self.scope, self.receive, BODY_SECONDS)
+        return await read_body(self.scope, self.receive, BODY_SECONDS, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
 
 def join_repeated(scope: HTTPScope) -> dict[bytes, bytes]:
@@ -97,18 +97,18 @@ def is_known_host(host: bytes) -> bool:
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
-async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, seconds: float) -> bytes:
+async def read_body(scope: HTTPScope, receive: ASGIReceiveCallable, seconds: float, limit: int) -> bytes:
     """Return a request's whole body.
 
     Args:
         seconds: how long the client may take.
+        limit: of the body, in bytes.
 
     Raises:
         BodyTooLarge: by the announced length before anything is read, else as soon as more than that has arrived.
         RequestTimeout: the body is not complete in time.
         ClientDisconnected: the client closed its connection.
     """
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if announced_length(scope) > limit:
         raise BodyTooLarge
     try:
@@ -130,6 +130,11 @@ async def receive_body(receive: ASGIReceiveCallable, limit: int) -> bytes:
             raise BodyTooLarge
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def announces_body(scope: HTTPScope) -> bool:
+    """Return whether the headers announce a body (RFC 9112, section 6)."""
+    return announced_length(scope) > 0 or any(name == b"transfer-encoding" for name, _value in scope["headers"])
 
 
 def announced_length(scope: HTTPScope) -> int:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from asgiref.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
 
 from service_registry.access_rules import AccessRules
-from service_registry.asgi.request import Request
+from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.django_bodies import DjangoBodies
+from service_registry.asgi.request import BODY_SECONDS, Request
+from service_registry.asgi.threads import ReadThreads
 from service_registry.caller import Caller
 from service_registry.http.callers import Generation, Identity
 from service_registry.identity.key_set import KeySet
@@ -51,6 +54,11 @@ def make_request(
     scope: HTTPScope = GET, receive: ASGIReceiveCallable = receive_nothing, send: ASGISendCallable = discard
 ) -> Request:
     return Request(scope, receive, send, operation="test", route=scope["path"], path_parameter="")
+
+
+def make_bodies(body_seconds: float = BODY_SECONDS) -> DjangoBodies:
+    """Return what reads bodies for Django, for requests without a token: one that is known needs the database."""
+    return DjangoBodies(Authenticator(ReadThreads()), body_seconds)
 
 
 def expired_identity() -> Identity:

@@ -10,8 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections
 
+from service_registry.asgi.auth import Authenticator
+from service_registry.asgi.django_bodies import DjangoBodies
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
+from service_registry.asgi.threads import ReadThreads
 from tests.asgi.clients import Client, request_scope
 from tests.client import Api, registration, token
 
@@ -30,8 +33,10 @@ def bridge(transactional_db: None) -> Iterator[DjangoBridge]:
         items = [registration(f"web-{number}", f"i-{each}", metadata=METADATA) for each in range(60)]
         assert team.post("/registry/register", items).status == 200
     with ThreadPoolExecutor(1) as threads:
-        yield DjangoBridge(threads, ResponsesInFlight())
+        reads = ReadThreads()
+        yield DjangoBridge(threads, ResponsesInFlight(), DjangoBodies(Authenticator(reads)))
         threads.submit(connections.close_all)
+        asyncio.run(reads.run(connections.close_all))
 
 
 BODY = json.dumps([registration("web", f"i-{each}", metadata=METADATA) for each in range(60)]).encode()

@@ -12,37 +12,32 @@ from tests.asgi.clients import GET, Body, make_request, receive_nothing, request
 LIMIT_BYTES = 1000
 
 
-@pytest.fixture(autouse=True)
-def _limit(settings: LazySettings) -> None:
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = LIMIT_BYTES
-
-
 def test_body_in_parts_is_joined() -> None:
-    assert asyncio.run(read_body(GET, Body([b"a", b"", b"bc"]), 60)) == b"abc"
-    assert asyncio.run(read_body(GET, Body([b"x" * LIMIT_BYTES]), 60)) == b"x" * LIMIT_BYTES
+    assert asyncio.run(read_body(GET, Body([b"a", b"", b"bc"]), 60, LIMIT_BYTES)) == b"abc"
+    assert asyncio.run(read_body(GET, Body([b"x" * LIMIT_BYTES]), 60, LIMIT_BYTES)) == b"x" * LIMIT_BYTES
 
 
 def test_body_announced_as_too_large_is_not_read() -> None:
     scope = request_scope("POST", "/", {"Content-Length": str(LIMIT_BYTES + 1)})
     with pytest.raises(BodyTooLarge):
-        asyncio.run(read_body(scope, receive_nothing, 60))
+        asyncio.run(read_body(scope, receive_nothing, 60, LIMIT_BYTES))
 
 
 def test_body_that_grows_too_large_is_not_read_to_its_end() -> None:
     body = Body([b"x" * LIMIT_BYTES, b"x", b"never read"])
     with pytest.raises(BodyTooLarge):
-        asyncio.run(read_body(GET, body, 60))
+        asyncio.run(read_body(GET, body, 60, LIMIT_BYTES))
     assert body.parts == [b"never read"]
 
 
 def test_body_of_a_client_that_disconnects_raises() -> None:
     with pytest.raises(ClientDisconnected):
-        asyncio.run(read_body(GET, Body([b"half"], complete=False), 60))
+        asyncio.run(read_body(GET, Body([b"half"], complete=False), 60, LIMIT_BYTES))
 
 
 def test_body_that_does_not_arrive_in_time_raises() -> None:
     with pytest.raises(RequestTimeout):
-        asyncio.run(read_body(GET, receive_nothing, 0.01))
+        asyncio.run(read_body(GET, receive_nothing, 0.01, LIMIT_BYTES))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,11 @@
 
 import contextlib
 import itertools
-import re
 import signal
 import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SLICE_BYTES
 from tests.client import Answer, registration, token
 from tests.server.event_stream import follow_changes
+from tests.server.memory import read_peak_bytes, reset_peak
 from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
@@ -86,20 +85,6 @@ def liveness_probes(registry: Registry) -> Iterator[None]:
         ended.set()
         thread.join()
     assert succeeded
-
-
-def read_peak_bytes(registry: Registry) -> int:
-    """Return the highest resident memory of the web process since `reset_peak`."""
-    status = Path(f"/proc/{registry.web[0].pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) * 1024
-
-
-def reset_peak(registry: Registry) -> int:
-    """Measure the peak from now on, and return it."""
-    Path(f"/proc/{registry.web[0].pid}/clear_refs").write_text("5")
-    return read_peak_bytes(registry)
 
 
 def read_whole(caller: Caller, path: str) -> Answer | None:
