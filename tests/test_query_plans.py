@@ -1,11 +1,12 @@
-"""Statement counts and query plans of the hot paths."""
+"""Query plans of the hot paths."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from pytest_django import DjangoDbBlocker
 
 from service_registry import changelog, manager
 from service_registry.caller import Caller
@@ -14,7 +15,6 @@ from service_registry.changelog.latest import LAST_LIFECYCLE_KINDS, NEWEST_INDEX
 from service_registry.changelog.prune import DELETE, PLAN
 from service_registry.changelog.read import READ_AFTER
 from service_registry.expiry import counts
-from service_registry.expiry.sweep import sweep
 from service_registry.manager.batch import Submission, join_columns, submissions_of
 from service_registry.manager.heartbeat import RENEW
 from service_registry.manager.owner_usage import COUNT_OF_OWNERS
@@ -27,52 +27,10 @@ from tests.client import registration
 
 CALLER = Caller("tester", frozenset({"team"}), frozenset({"register_instance"}))
 UP = resolve_filters(DiscoveryQuery(name="web"), ["UP"])
-TRANSACTION_CONTROL = re.compile(r"BEGIN|COMMIT|SAVEPOINT|RELEASE SAVEPOINT")
 
 
-def capture_statements(run: Callable[[], Any]) -> list[str]:
-    """Return the statements of a call, without those that begin and end transactions."""
-    statements: list[str] = []
-
-    def capture(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        statements.append(sql)
-        return execute(sql, *arguments)
-
-    with connection.execute_wrapper(capture):
-        run()
-    return [sql for sql in statements if not TRANSACTION_CONTROL.match(sql)]
-
-
-def make_registrations(size: int, service_name: str = "web") -> list[Registration]:
+def make_registrations(size: int, service_name: str) -> list[Registration]:
     return [Registration(**registration(service_name, f"i-{number}")) for number in range(size)]
-
-
-def make_heartbeats(size: int) -> list[Heartbeat]:
-    return [Heartbeat(service_name="web", instance_id=f"i-{number}") for number in range(size)]
-
-
-@pytest.mark.parametrize("size", [1, 500])
-def test_heartbeat_batch_runs_two_statements(db: None, size: int) -> None:
-    manager.register(make_registrations(size), CALLER)
-    assert len(capture_statements(lambda: manager.heartbeat(make_heartbeats(size), CALLER))) == 2
-
-
-def test_discovery_runs_two_statements(db: None) -> None:
-    manager.register(make_registrations(3), CALLER)
-
-    def discover() -> None:
-        catalogue.discover("default", "web", UP, changelog.read_newest_indexes("default", "web"))
-
-    assert len(capture_statements(discover)) == 2
-
-
-def test_register_batch_of_a_thousand_runs_twelve_statements(db: None) -> None:
-    manager.register(make_registrations(300), CALLER)
-    mixed = make_registrations(500)
-    mixed[0] = Registration(**registration(instance_id="i-0", port=81))
-    mixed += make_registrations(500, "new")
-    assert len(capture_statements(lambda: manager.register(mixed, CALLER))) == 12
-    assert len(capture_statements(lambda: manager.register(mixed, CALLER))) <= 5
 
 
 def explain(sql: str, parameters: Any, command: str = "EXPLAIN ") -> str:
@@ -81,14 +39,23 @@ def explain(sql: str, parameters: Any, command: str = "EXPLAIN ") -> str:
         return "\n".join(line for (line,) in cursor.fetchall())
 
 
+@pytest.fixture(scope="module")
+def many_rows(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """10,000 instances in a hundred services, analysed, in a transaction that the tests of this module share."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        services = [make_registrations(100, f"service-{number}") for number in range(100)]
+        for start in range(0, 100, 10):
+            manager.register([item for service in services[start : start + 10] for item in service], CALLER)
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+        connection.check_constraints()  # otherwise after each test, of all rows
+        yield
+        transaction.set_rollback(True)
+
+
 @pytest.fixture
-def many(db: None) -> None:
-    """10,000 instances in a hundred services, analysed."""
-    services = [make_registrations(100, f"service-{number}") for number in range(100)]
-    for start in range(0, 100, 10):
-        manager.register([item for service in services[start : start + 10] for item in service], CALLER)
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+def many(many_rows: None, db: None) -> None:
+    """The rows of this module. What a test changes is rolled back to a savepoint."""
 
 
 def heartbeat_parameters(size: int) -> dict[str, Any]:
@@ -132,12 +99,6 @@ def test_heartbeat_reads_no_overrides_of_other_instances(many: None) -> None:
     found = explain(RENEW, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
     rows = [float(count) * int(loops) for count, loops in re.findall(r"actual rows=([\d.]+) loops=(\d+)", found)]
     assert max(rows) < 2000, found
-
-
-def test_heartbeat_batch_of_one_caller_sends_its_groups_once() -> None:
-    groups = [f"group-{number}" for number in range(100)]
-    sent = [Submission(item, Caller("tester", frozenset(groups), frozenset())) for item in make_heartbeats(500)]
-    assert len(join_columns(sent)["group_sets"].split("\x1f")) == 100
 
 
 def test_discovery_reads_rows_by_index(many: None) -> None:
@@ -214,8 +175,3 @@ def test_fleet_is_counted_from_leases_alone(many: None) -> None:
     assert "service_registry_lease" in found
     assert "service_registry_instance" not in found
     assert (sum(cohort.live for cohort in counted.cohorts), counted.due) == (0, 0)
-
-
-def test_sweep_without_due_leases_reads_leases_twice(many: None) -> None:
-    """Once to count, and once to look for rows to purge."""
-    assert sum("service_registry_lease" in sql for sql in capture_statements(sweep)) == 2

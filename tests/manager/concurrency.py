@@ -7,17 +7,26 @@ from typing import Any
 
 from django.db import connections
 
+MAX_THREADS = 8
+
+# A connection takes longer than most operations: a thread keeps its connection until `close_connections`.
+threads = ThreadPoolExecutor(MAX_THREADS)
+
 
 def run_concurrently(runs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run each function on a thread with its own connection, all at the same time. Raises what any of them raises."""
+    """Run up to 8 functions, each on a thread with its own connection, all at the same time.
+
+    Raises what any of them raises.
+    """
     barrier = threading.Barrier(len(runs))
 
     def run_one(run: Callable[[], Any]) -> Any:
-        try:
-            barrier.wait(30)
-            return run()
-        finally:
-            connections.close_all()
+        barrier.wait(30)
+        return run()
 
-    with ThreadPoolExecutor(len(runs)) as threads:
-        return [future.result(60) for future in [threads.submit(run_one, run) for run in runs]]
+    return [future.result(60) for future in [threads.submit(run_one, run) for run in runs]]
+
+
+def close_connections() -> None:
+    """Close the connections of all threads."""
+    run_concurrently([connections.close_all] * MAX_THREADS)
