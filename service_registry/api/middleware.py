@@ -11,11 +11,13 @@ from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware
 from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
 
 from service_registry.access_rules import access_rules
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
-from service_registry.api.request_log import complete, log_entry
+from service_registry.api.request_log import complete, log_entry, operation_of
 from service_registry.database.outages import is_outage
+from service_registry.http import compression
 from service_registry.http.paths import decode_segment, routing_path
 from service_registry.http.request_log import REQUEST_ID_HEADER, record
 from service_registry.http.security_headers import SECURITY_HEADERS
@@ -85,6 +87,24 @@ def routing_path_of(request: HttpRequest) -> str:
         sent = str(request.META.get("REQUEST_URI") or request.META.get("RAW_URI") or "").encode("latin-1")
     prefix = request.META["SCRIPT_NAME"].encode()
     return routing_path(request.path_info, sent.removeprefix(prefix))
+
+
+class CompressionMiddleware:
+    """Compress what `http.compression` allows. Django's own also compresses pages, and ignores `q=0`."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code in {200, 304} and operation_of(request) in compression.OPERATIONS:
+            patch_vary_headers(response, compression.VARY.values())
+            min_bytes = compression.min_bytes(request.headers.get("Accept-Encoding"))
+            if min_bytes is not None and len(response.content) >= max(min_bytes, 1):
+                response.content = compression.compress(response.content)
+                response.headers["Content-Encoding"] = compression.GZIP
+                response.headers["Content-Length"] = str(len(response.content))
+        return response
 
 
 class DeniedSessionMiddleware:

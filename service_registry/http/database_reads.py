@@ -24,7 +24,7 @@ def discover(query: DiscoveryQuery, if_none_match: str | None) -> Response:
         past = as_of.discover(query.namespace, query.name, filters, query.at)
         return Response(200, past.text.encode(), {INDEX_HEADER: past.index})
     newest, newest_of_service = ends = changelog.read_newest_indexes(query.namespace, query.name)
-    tag = etag.entity_tag(newest_of_service or newest, etag.query_key(query))
+    tag = etag.entity_tag(newest_of_service or newest, etag.query_digest(etag.query_key(query)))
     if newest_of_service and etag.matches(if_none_match, tag):
         return Response(304, headers={INDEX_HEADER: newest, "ETag": tag})
     require_capacity()

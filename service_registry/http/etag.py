@@ -8,15 +8,16 @@ from zlib import crc32
 
 from service_registry.schemas import DiscoveryQuery, ListQuery
 
-TAG = re.compile(r'(?:W/)?("[!#-~]*")')
+OPAQUE = re.compile(r'(?:W/)?("[!#-~]*")')
 
 
-def entity_tag(index: str, query: str) -> str:
-    """Return the strong tag of a response.
+def entity_tag(index: str, digest: str) -> str:
+    """Return the tag of a response.
 
-    It moves when the service changes, and differs between queries.
+    It moves when the service changes, and differs between queries. It is weak: the compressed body and the plain one
+    have the same (section 8.8.3.3).
     """
-    return f'"{index}.{crc32(query.encode()):08x}"'
+    return f'W/"{index}.{digest}"'
 
 
 def query_key(query: DiscoveryQuery | ListQuery) -> str:
@@ -24,6 +25,13 @@ def query_key(query: DiscoveryQuery | ListQuery) -> str:
     return query.model_dump_json(exclude={"index", "wait"})
 
 
+def query_digest(key: str) -> str:
+    """Return what distinguishes the tag of one query from those of others."""
+    return f"{crc32(key.encode()):08x}"
+
+
 def matches(if_none_match: str | None, tag: str) -> bool:
-    """Return whether an If-None-Match header names `tag` (RFC 9110, section 13.1.2)."""
-    return if_none_match is not None and (if_none_match.strip() == "*" or tag in TAG.findall(if_none_match))
+    """Return whether an If-None-Match header names `tag`, by the weak comparison (RFC 9110, section 13.1.2)."""
+    if if_none_match is None or if_none_match == tag:
+        return if_none_match is not None
+    return if_none_match.strip() == "*" or tag.removeprefix("W/") in OPAQUE.findall(if_none_match)

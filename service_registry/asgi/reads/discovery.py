@@ -6,11 +6,13 @@ from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.headers import replica_headers
 from service_registry.asgi.reads.blocking import BlockingReads
-from service_registry.asgi.reads.response_cache import ResponseCache
+from service_registry.asgi.reads.compressor import Compressor
+from service_registry.asgi.reads.response_cache import CacheKey, ResponseCache
 from service_registry.asgi.request import Request
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import ServiceNotFound
 from service_registry.http import database_reads, etag
+from service_registry.http.compression import VARY
 from service_registry.http.responses import Response
 from service_registry.http.validation import validate_query
 from service_registry.json_text import dump_json
@@ -39,6 +41,7 @@ class Discovery:
         self.responses = responses
         self.blocking = blocking
         self.cache = cache
+        self.compressor = Compressor(cache)
 
     async def __call__(self, request: Request) -> Response:
         await self.authenticator.authenticate(request, LIST_SERVICES)
@@ -72,25 +75,29 @@ class Discovery:
     async def read_database(self, request: Request, query: DiscoveryQuery) -> Response:
         """Read the past from the log, and the present while there is no replica."""
         if_none_match = request.header(b"if-none-match")
-        return await self.threads.read_page(lambda: with_retries(lambda: database_reads.discover(query, if_none_match)))
+        return await self.compressor.encode(
+            request,
+            await self.threads.read_page(lambda: with_retries(lambda: database_reads.discover(query, if_none_match))),
+        )
 
     async def respond(self, request: Request, query: DiscoveryQuery, replica: Replica) -> Response:
         service = replica.services.get((query.namespace, query.name))
         if service is None:
             raise ServiceNotFound(ServiceNotFound.MAY_COME)
         index = service.index or replica.index
-        tag = etag.entity_tag(index, etag.query_key(query))
+        key = query.namespace, query.name, etag.query_key(query)
+        tag = etag.entity_tag(index, etag.query_digest(key[-1]))
         headers = replica_headers(self.hub, replica.index) | {"ETag": tag}
         if service.index and etag.matches(request.header(b"if-none-match"), tag):
-            return Response(304, headers=headers)
-        return Response(200, await self.body(query, service, index), headers)
+            return Response(304, headers={**headers, **VARY})
+        response = Response(200, await self.body(query, key, service, index), headers)
+        return await self.compressor.encode(request, response, key, index)
 
-    async def body(self, query: DiscoveryQuery, service: ServiceEntry, index: str) -> bytes:
+    async def body(self, query: DiscoveryQuery, key: CacheKey, service: ServiceEntry, index: str) -> bytes:
         """Return the body, which the first request that needs it renders.
 
         Raises TooBusy without memory for it.
         """
-        key = query.namespace, query.name, etag.query_key(query)
         body = self.cache.get(key, index)
         if body is not None and self.responses.has_capacity_for(body):
             return body

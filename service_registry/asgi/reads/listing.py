@@ -14,13 +14,14 @@ from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.headers import replica_headers
 from service_registry.asgi.reads.blocking import BlockingReads
-from service_registry.asgi.reads.response_cache import ResponseCache
+from service_registry.asgi.reads.compressor import Compressor
+from service_registry.asgi.reads.response_cache import CacheKey, ResponseCache
 from service_registry.asgi.request import Request
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import TooBusy
 from service_registry.http import cursors, database_reads
 from service_registry.http.etag import query_key
-from service_registry.http.responses import Response
+from service_registry.http.responses import INDEX_HEADER, Response
 from service_registry.http.validation import validate_query
 from service_registry.permissions import LIST_SERVICES
 from service_registry.queries.catalogue import ListPosition
@@ -56,6 +57,7 @@ class Listing:
         self.responses = responses
         self.blocking = blocking
         self.cache = cache
+        self.compressor = Compressor(cache)
         self.turn = asyncio.Lock()
         self.queued = 0
         self.builder_thread = ThreadPoolExecutor(1, thread_name_prefix="list")
@@ -76,8 +78,10 @@ class Listing:
         replica = await self.hub.current_replica()
         # A client watches from the index of the first page, which may come from another process: no page is older.
         if replica is None or (after and replica.pk < changelog.parse_index(after.index)[1]):
-            return await self.threads.read_page(lambda: with_retries(lambda: database_reads.list_services(query)))
-        return await self.page(replica, query, after)
+            page = await self.threads.read_page(lambda: with_retries(lambda: database_reads.list_services(query)))
+            return await self.compressor.encode(request, page)
+        page = await self.page(replica, query, after)
+        return await self.compressor.encode(request, page, cache_key(query), page.headers[INDEX_HEADER])
 
     async def page(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> Response:
         """Return a page of the list, built one at a time.
@@ -98,7 +102,7 @@ class Listing:
             self.queued -= 1
 
     async def body(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> bytes:
-        key, index = ("", "", query_key(query)), replica.index
+        key, index = cache_key(query), replica.index
         body = self.cache.get(key, index)
         if body is None or not self.responses.has_capacity_for(body):
             del body
@@ -127,3 +131,8 @@ class Listing:
 
     async def on_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self.builder_thread, function)
+
+
+def cache_key(query: ListQuery) -> CacheKey:
+    """Return the key of a page in the cache. No service has an empty name."""
+    return "", "", query_key(query)

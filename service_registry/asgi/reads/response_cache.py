@@ -8,12 +8,12 @@ from sys import getsizeof
 MAX_BYTES = 32 * 1024 * 1024
 ENTRY_BYTES = 400
 
-CacheKey = tuple[str, str, str]
+CacheKey = tuple[str, ...]
 
 
 @dataclass(slots=True)
 class ResponseCache:
-    """The bodies that were requested last, by namespace, service name and query.
+    """The bodies that were requested last, by namespace, service name, query and, where it is compressed, coding.
 
     Belongs to the event loop. An entry is valid for one index of its service; the entry that was not requested for
     the longest time goes first. Queries count as bodies do: callers can make many long ones with empty answers.

@@ -1,0 +1,53 @@
+"""Compression on the event loop: once for each body, and one large body at a time."""
+
+import asyncio
+import gzip
+
+import pytest
+
+from service_registry.asgi.reads.compressor import BYTES_ON_LOOP, Compressor
+from service_registry.asgi.reads.response_cache import ResponseCache
+from service_registry.asgi.request import Request
+from service_registry.http.responses import Response
+from tests.asgi.clients import make_request, request_scope
+
+KEY, SMALL, LARGE = ("default", "web", ""), b"[1, 2]" * 1000, b"[1, 2]" * BYTES_ON_LOOP
+
+
+def request_for(accepted: str) -> Request:
+    return make_request(request_scope("GET", "/", {"Accept-Encoding": accepted}))
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+def test_body_is_compressed_once_and_counted_in_the_cache(body: bytes) -> None:
+    async def scenario() -> None:
+        cache = ResponseCache()
+        compressor = Compressor(cache)
+        first, second = [await compressor.encode(request_for("gzip"), Response(200, body), KEY, "m-1") for _ in "12"]
+        assert gzip.decompress(first.body) == body
+        assert second.body is first.body is cache.get((*KEY, "gzip"), "m-1")
+        assert len(first.body) < cache.held_bytes < len(first.body) + 2000
+        newer = await compressor.encode(request_for("gzip"), Response(200, body + b" "), KEY, "m-2")
+        assert gzip.decompress(newer.body) == body + b" "
+
+    asyncio.run(scenario())
+
+
+def test_body_without_a_key_is_not_kept() -> None:
+    cache = ResponseCache()
+    response = asyncio.run(Compressor(cache).encode(request_for("gzip"), Response(200, SMALL)))
+    assert (gzip.decompress(response.body), cache.entries) == (SMALL, {})
+
+
+def test_large_body_is_sent_plain_while_another_is_compressed() -> None:
+    async def scenario() -> None:
+        compressor = Compressor(ResponseCache())
+        both = [compressor.encode(request_for("gzip"), Response(200, LARGE)) for _ in "12"]
+        first, second = await asyncio.gather(*both)
+        assert gzip.decompress(first.body) == second.body == LARGE
+        assert "Content-Encoding" not in second.headers
+        assert second.headers["Vary"] == "Accept-Encoding"
+        third = await compressor.encode(request_for("gzip"), Response(200, LARGE))
+        assert gzip.decompress(third.body) == LARGE
+
+    asyncio.run(scenario())
