@@ -213,7 +213,8 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- Logs -----------------------------------------------------------------------------------------------------------
 
-REGISTRY_LOG_HEARTBEATS = env.text("REGISTRY_LOG_HEARTBEATS", "changes", ("changes", "all", "none"))
+REGISTRY_LOG_HEARTBEATS = env.text("REGISTRY_LOG_HEARTBEATS", "changes", ("errors", "changes", "all"))
+REGISTRY_LOG_READS = env.text("REGISTRY_LOG_READS", "errors", ("errors", "all"))
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,

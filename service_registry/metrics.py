@@ -1,4 +1,4 @@
-"""Count operations, requests and changes, and expose metrics to Prometheus.
+"""Count refusals and changes, and expose all metrics to Prometheus.
 
 Each process counts its own events; gauges of the whole registry are read from the database at a scrape. With
 PROMETHEUS_MULTIPROC_DIR each process counts in a file of that directory, which outlives the process, and a scrape of
@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import Error, connection, transaction
 from django.db.models import Count
 from django.db.models.functions import Now
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -26,24 +26,9 @@ from prometheus_client.registry import Collector
 from service_registry.choices import Rule, State, Status
 from service_registry.database.dead_rows import Slot, TableRows, Transaction, read_rows, read_slots, read_transactions
 from service_registry.models import Lease, RegistryState, Service
+from service_registry.request_metrics import operations, request_counts
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE_NAME
 
-METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
-
-operations = Counter(
-    "registry_operations_total",
-    "Items of operations, by outcome: ok, created or an error code.",
-    ["operation", "outcome"],
-)
-http_requests = Counter(
-    "registry_http_requests_total", "HTTP requests by method, operation and status.", ["method", "operation", "status"]
-)
-http_request_seconds = Histogram(
-    "registry_http_request_duration_seconds",
-    "Duration of HTTP requests.",
-    ["operation"],
-    buckets=settings.PROMETHEUS_LATENCY_BUCKETS,
-)
 refused_heartbeats = Counter(
     "registry_heartbeats_refused_total", "Heartbeats that did not renew a lease, by reason or error code.", ["reason"]
 )
@@ -84,10 +69,8 @@ replica_resyncs = Counter(
 )
 
 
-def count_request(method: str | None, operation: str, status: int, outcomes: Mapping[str, int], seconds: float) -> None:
-    """Count a request and the outcome of each of its items."""
-    http_requests.labels(method if method in METHODS else "other", operation, status).inc()
-    http_request_seconds.labels(operation).observe(seconds)
+def count_items(operation: str, outcomes: Mapping[str, int]) -> None:
+    """Count the outcomes of the items of an array."""
     for outcome, items in outcomes.items():
         operations.labels(operation, outcome).inc(items)
 
@@ -127,6 +110,7 @@ def count_on_commit(counter: Counter, labels: Iterable[str]) -> None:
 
 def exposition() -> bytes:
     """Return all metrics in Prometheus's text format."""
+    request_counts.flush()
     registry = CollectorRegistry()
     registry.register(DatabaseCollector())
     if settings.PROMETHEUS_MULTIPROC_DIR:

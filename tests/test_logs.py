@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.contrib.auth.models import Group
 from django.db import DataError, OperationalError, connection
 from django.test import Client
@@ -31,6 +32,11 @@ CONTENT: dict[str, Any] = {"metadata": {"note": CANARY}, "tags": ["blue"]}
 def read_lines(capsys: pytest.CaptureFixture[str]) -> Any:
     """A function that returns the lines since its last call."""
     return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+@pytest.fixture
+def logged_reads(settings: LazySettings) -> None:
+    settings.REGISTRY_LOG_READS = "all"
 
 
 def test_registration_logs_one_line_with_all_fields(payments: Api, read_lines: Any) -> None:
@@ -83,6 +89,7 @@ def test_refused_array_logs_one_outcome(reader: Api, read_lines: Any) -> None:
         ("GET /registry/nowhere", "unknown", (None, None, None)),
     ],
 )
+@pytest.mark.usefixtures("logged_reads")
 def test_request_line_names_its_subject(
     payments: Api, read_lines: Any, asked: str, event: str, named: tuple[str | None, ...]
 ) -> None:
@@ -93,6 +100,14 @@ def test_request_line_names_its_subject(
     (line,) = read_lines()
     assert line["event"] == event
     assert tuple(map(line.get, ("namespace", "service_name", "instance_id"))) == named
+
+
+def test_read_logs_a_line_only_when_it_fails(payments: Api, read_lines: Any) -> None:
+    payments.register()
+    read_lines()
+    for path in ("services", "services/web", "instance/web/web-1", "changes", "services/no"):
+        payments.get(f"/registry/{path}")
+    assert [(line["event"], line["status"]) for line in read_lines()] == [("changes", 403), ("discover", 404)]
 
 
 def test_heartbeat_without_a_change_logs_no_line(payments: Api, read_lines: Any) -> None:
@@ -270,7 +285,7 @@ def test_timestamp_of_a_second_is_formatted_once() -> None:
 
 def test_output_of_all_processes_has_no_token_and_no_metadata(tmp_path: Path) -> None:
     """Send valid and invalid requests for every operation, at last without the database, and read all output."""
-    with Registry(tmp_path, variables={"REGISTRY_LOG_HEARTBEATS": "all"}) as registry:
+    with Registry(tmp_path, variables={"REGISTRY_LOG_HEARTBEATS": "all", "REGISTRY_LOG_READS": "all"}) as registry:
         registry.start("-W", "ignore", "-m", "celery", "--quiet", "-A", "registry_project", "worker", "-P", "solo")
         callers = [registry.caller(f"registry-{role}", "team") for role in ("services", "admins", "readers")]
         tokens = [str(caller.headers["Authorization"]).removeprefix("Bearer ") for caller in callers]

@@ -84,6 +84,7 @@ UNREADABLE = [
     ("REGISTRY_CHANGE_RETENTION_DAYS", "0"),
     ("REGISTRY_SECRET_METADATA", "keep"),
     ("REGISTRY_LOG_HEARTBEATS", "some"),
+    ("REGISTRY_LOG_READS", "changes"),
     ("REGISTRY_METRICS_PUBLIC", "maybe"),
     ("PROMETHEUS_MULTIPROC_DIR", "/dev/null/metrics"),
     ("REGISTRY_MAX_INSTANCES_PER_OWNER", "0"),

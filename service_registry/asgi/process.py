@@ -27,6 +27,7 @@ from service_registry.identity.key_provider import get_key_provider
 from service_registry.identity.login_endpoints import MAX_CONCURRENT
 from service_registry.replica.feed import Feed
 from service_registry.replica.hub import Hub
+from service_registry.request_metrics import FLUSH_SECONDS, request_counts
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,9 @@ class WebProcess:
         if threading.current_thread() is threading.main_thread():
             call_on_signals(self.begin_shutdown, loop)
         gc_tuning.freeze_heap()
-        return [loop.create_task(work()) for work in (self.keep_pulsing, self.keep_judging, self.keep_measuring)]
+        request_counts.gathering = True
+        works = self.keep_pulsing, self.keep_judging, self.keep_measuring, self.keep_flushing
+        return [loop.create_task(work()) for work in works]
 
     def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         self.begin_shutdown()
@@ -87,6 +90,7 @@ class WebProcess:
             self.feed.stop()
         for task in tasks:
             task.cancel()
+        request_counts.stop_gathering()
 
     def begin_shutdown(self) -> None:
         """End watches and blocking reads, and give slow clients little time.
@@ -127,6 +131,12 @@ class WebProcess:
             if self.hub.replica:
                 metrics.replica_age.set(self.hub.age_seconds)
             await asyncio.sleep(1)
+
+    async def keep_flushing(self) -> None:
+        """Add the requests counted in memory to the metrics, ten times a second."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            request_counts.flush()
 
     def has_capacity(self) -> bool:
         """Return whether there is memory for another large response; from any thread.

@@ -113,9 +113,9 @@ def run_array(
     outcomes = [item if isinstance(item, RegistryError) else next(done) for item in items]
     results = [refusal(each) if isinstance(each, RegistryError) else operation.item(each) for each in outcomes]
     errors = [each["error"] for each in results if "error" in each]
-    entry.outcomes = Counter(map(outcome_of_item, results))
+    entry.item_outcomes = Counter(map(outcome_of_item, results))
     entry.unchanged = count_unchanged(outcomes)
-    entry.refusals = refusal_counts(errors) if operation.action is permissions.HEARTBEAT else {}
+    entry.refusals = refusal_counts(errors) if operation.action is permissions.HEARTBEAT else None
     return {"results": results}
 
 

@@ -8,12 +8,13 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 
 from service_registry import logs, metrics
+from service_registry.request_metrics import request_counts
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 SLOW_CLIENT = "too_slow"
 # Probes, scrapes and static files are requested all the time.
 UNLOGGED = {"livez", "readyz", "metrics", "unknown"}
+# Reads are counted, and logged one by one only by the setting.
+READS = {"list", "discover", "instance", "watch", "changes"}
+DONE = {"ok", "created"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,10 +37,11 @@ class RequestLogEntry:
     Attributes:
         operation: one of a few names, whatever the client sent.
         route: the path with its parameters in braces.
-        outcomes: how many items ended in which way: `ok`, `created` or the code of an error.
+        outcome: `ok`, `created` or the code of an error; None where each item has one.
+        item_outcomes: how many items of an array ended in which way.
         items: the length of an array; None for a single object.
         unchanged: how many items changed nothing that a reader sees.
-        refusals: heartbeats that renewed no lease, by reason.
+        refusals: heartbeats that renewed no lease, by reason; None without any.
         error: the exception of a request that failed unexpectedly.
     """
 
@@ -45,15 +50,28 @@ class RequestLogEntry:
     method: str | None
     request_id: str
     status: int = 500
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcome: str | None = None
+    item_outcomes: Mapping[str, int] | None = None
     actor: str | None = None
     namespace: str | None = None
     service_name: str | None = None
     instance_id: str | None = None
     items: int | None = None
     unchanged: int = 0
-    refusals: Mapping[str, int] = field(default_factory=dict)
+    refusals: Mapping[str, int] | None = None
     error: BaseException | None = None
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How many items ended in which way."""
+        return self.item_outcomes or {str(self.outcome): 1}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing failed, neither the request nor one of its items."""
+        if self.error is not None or self.status >= 400:
+            return False
+        return self.outcome in DONE or (self.item_outcomes is not None and DONE.issuperset(self.item_outcomes))
 
     def note_body(self, document: Any) -> None:
         """Note the size of an array, or the names in a single object, before validation."""
@@ -65,23 +83,20 @@ class RequestLogEntry:
                     setattr(self, name, value)
 
     def note_response(self, status: int, code: str) -> None:
-        """Note the status, and one outcome for the request.
-
-        Where the items have outcomes already, the request gets none.
-        """
+        """Note the status, and the outcome unless there is one already: of a problem, or of each item."""
         self.status = status
-        if not self.outcomes:
-            self.outcomes = Counter({code: 1})
+        if self.outcome is None and not self.item_outcomes:
+            self.outcome = code
 
     def note_slow_client(self) -> None:
         """Note that the response was not delivered."""
-        self.outcomes = Counter({SLOW_CLIENT: 1})
+        self.outcome, self.item_outcomes = SLOW_CLIENT, None
 
     def note_problem(self, status: int, problem: Mapping[str, Any]) -> None:
         """Note a problem as the outcome of every item: the whole request was refused."""
-        items = self.items or 1
+        items, code = self.items or 1, str(problem["code"])
         self.status = status
-        self.outcomes = Counter({str(problem["code"]): items})
+        self.outcome, self.item_outcomes = (code, None) if items == 1 else (None, {code: items})
         if self.operation == "heartbeat":
             self.refusals = refusal_counts([problem] * items)
 
@@ -99,8 +114,11 @@ def record(entry: RequestLogEntry, seconds: float) -> None:
 
     `seconds` is how long it took.
     """
-    metrics.count_request(entry.method, entry.operation, entry.status, entry.outcomes, seconds)
-    metrics.count_refused_heartbeats(entry.refusals)
+    request_counts.count(entry.method, entry.operation, entry.status, entry.outcome, seconds)
+    if entry.item_outcomes:
+        metrics.count_items(entry.operation, entry.item_outcomes)
+    if entry.refusals:
+        metrics.count_refused_heartbeats(entry.refusals)
     if is_logged(entry):
         write_line(entry, seconds)
 
@@ -111,10 +129,15 @@ def refusal_counts(errors: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def is_logged(entry: RequestLogEntry) -> bool:
-    if entry.status >= 500 or entry.operation != "heartbeat":
-        return entry.status >= 400 or entry.operation not in UNLOGGED
-    changed = entry.outcomes.total() > entry.unchanged
-    return {"all": True, "none": False}.get(settings.REGISTRY_LOG_HEARTBEATS, changed)
+    """Return whether a request is worth a line: a failed one always is."""
+    if not entry.is_done:
+        return True
+    if entry.operation == "heartbeat":
+        log = settings.REGISTRY_LOG_HEARTBEATS
+        return log == "all" or (log == "changes" and entry.unchanged < (entry.items or 1))
+    if entry.operation in READS:
+        return settings.REGISTRY_LOG_READS == "all"
+    return entry.operation not in UNLOGGED
 
 
 def write_line(entry: RequestLogEntry, seconds: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from asgiref.typing import ASGISendEvent
+from prometheus_client import REGISTRY
 
 from service_registry.asgi.app import Application
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SHUTDOWN_WRITE_SECONDS, ClientWriter
@@ -17,6 +18,7 @@ from service_registry.http import memory_budget, readiness
 from service_registry.replica.feed import Feed
 from service_registry.replica.store import Replica
 from service_registry.replica.subscribers import EndReason, Subscriber
+from service_registry.request_metrics import request_counts
 
 
 class StalledExchange(Exchange):
@@ -74,6 +76,16 @@ def test_shutdown_ends_subscribers_and_shortens_writes(application: Application)
         assert process.responses.write_seconds == SHUTDOWN_WRITE_SECONDS
 
     asyncio.run(shut_down())
+
+
+def test_stop_adds_the_gathered_requests_to_the_metrics(application: Application) -> None:
+    labels = {"method": "GET", "operation": "discover", "status": "503"}
+    before = REGISTRY.get_sample_value("registry_http_requests_total", labels) or 0
+    request_counts.gathering = True
+    request_counts.count("GET", "discover", 503, "unavailable", 0.1)
+    application.process.stop([])
+    assert REGISTRY.get_sample_value("registry_http_requests_total", labels) == before + 1
+    assert not request_counts.gathering
 
 
 @pytest.fixture
