@@ -1,7 +1,7 @@
 """Run an example service: python -m ...demo.service NAME INSTANCE_ID.
 
 Like every client of the registry it gets a token, registers, sends a heartbeat every third of the TTL, and deregisters
-when it gets SIGTERM.
+when it gets SIGTERM. All calls carry the incarnation of this process, so that none has an effect on its successor.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import signal
 import socketserver
 import sys
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -27,18 +28,18 @@ class Registration:
 
     def __init__(self, name: str, instance_id: str, port: int) -> None:
         self.registry = os.environ["DEMO_REGISTRY"]
-        self.key = {"service_name": name, "instance_id": instance_id}
+        self.key = {"service_name": name, "instance_id": instance_id, "incarnation": str(uuid.uuid4())}
         self.instance = {**self.key, "host": "127.0.0.1", "port": port, "ttl_seconds": TTL_SECONDS}
         self.token = fetch_token(
             os.environ["DEMO_ISSUER"], os.environ["DEMO_SECRET"], instance_id, ["registry-services", TEAM]
         )
         self.registered = False
-        self.epoch = 0
 
     def keep(self, stopped: threading.Event) -> None:
         """Register and send heartbeats until `stopped`, then deregister.
 
-        A failed call is repeated after a second.
+        A failed call is repeated after a second. Raises SystemExit when the registry refuses this process for good: it
+        may not register, an operator has removed it, or another process has its id. It must not deregister then.
         """
         pause_seconds = 0.0
         while not stopped.wait(pause_seconds):
@@ -54,15 +55,14 @@ class Registration:
         self.registered = status in {200, 201}
         if status in {400, 401, 403}:
             sys.exit(f"{self.key['instance_id']} may not register: {answer}")
-        if not self.registered:
-            return RETRY_SECONDS
-        self.epoch = answer["epoch"]
-        return heartbeat_pause(answer)
+        return heartbeat_pause(answer) if self.registered else RETRY_SECONDS
 
     def send_heartbeat(self) -> float:
-        status, answer = call(
-            "POST", f"{self.registry}/registry/heartbeat", self.token, {**self.key, "epoch": self.epoch}
-        )
+        status, answer = call("POST", f"{self.registry}/registry/heartbeat", self.token, self.key)
+        if status == 409:
+            sys.exit(f"{self.key['instance_id']} stops: another process has registered under its id")
+        if status == 404 and answer["reason"] == "deregistered":
+            sys.exit(f"{self.key['instance_id']} stops: it was removed from the list")
         self.registered = status != 404
         return heartbeat_pause(answer) if status == 200 else RETRY_SECONDS
 
