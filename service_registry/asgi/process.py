@@ -15,6 +15,7 @@ from django.urls import get_resolver
 
 from service_registry import gc_tuning, metrics, pulse
 from service_registry.access_rules import access_rules
+from service_registry.asgi import transport
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
 from service_registry.asgi.probe import ReadinessProbe
@@ -63,6 +64,8 @@ class WebProcess:
     async def run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Start before the first request, and stop after the last."""
         await receive()
+        if not transport.has_limits(receive):
+            logger.warning("Connections are not limited: start uvicorn with --http registry_project.asgi:Connection.")
         tasks = self.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()

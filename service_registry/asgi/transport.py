@@ -6,8 +6,10 @@ stalls is not disconnected at once.
 
 import asyncio
 
-from asgiref.typing import ASGISendCallable
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from uvicorn import Config
 
+from service_registry.asgi.server.connection import Connection
 from service_registry.asgi.server.exchange import Exchange
 
 FLUSH_POLL_SECONDS = 0.05
@@ -50,6 +52,15 @@ def is_superseded(send: ASGISendCallable) -> bool:
     """
     exchange = exchange_of(send)
     return exchange is not None and exchange.is_superseded
+
+
+def has_limits(receive: ASGIReceiveCallable) -> bool:
+    """Return whether the server limits its connections, by the lifespan's `receive`.
+
+    uvicorn does with our class alone.
+    """
+    config = getattr(getattr(receive, "__self__", None), "config", None)
+    return isinstance(config, Config) and issubclass(config.http_protocol_class, Connection)
 
 
 def exchange_of(send: ASGISendCallable) -> Exchange | None:

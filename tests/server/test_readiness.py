@@ -1,5 +1,6 @@
 """/readyz of a web process that lacks tables or keys, or whose database is frozen."""
 
+import select
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,3 +59,19 @@ def test_probes_of_a_frozen_database_are_200_and_degraded(tmp_path: Path) -> Non
         assert (read.status, "x-registry-stale" in read.headers) == (200, True)
         print(f"{len(answers)} probes in {FROZEN_SECONDS:g} s of a frozen database: all 200 and degraded")
         wait_for(lambda: probe(0) == (200, "ok"))
+
+
+def test_probe_does_not_wait_until_a_frozen_database_is_given_up(tmp_path: Path) -> None:
+    """A read that began before the probe still waits for the database when the probe is answered."""
+    with Registry(tmp_path) as registry:
+        reader, prober = registry.caller("registry-readers"), registry.anonymous_caller()
+        assert reader.call("GET", "/registry/instance/web/a").status == 404
+        with registry.frozen_postgres():
+            reader.connection.request("GET", "/registry/instance/web/a", headers=reader.headers)
+            time.sleep(1)  # a probe that waits as long as the read ends a second after it
+            answer = prober.call("GET", "/readyz")
+            is_read_answered, _, _ = select.select([reader.connection.sock], [], [], 0)
+            assert reader.receive().status == 503
+        assert (answer.status, answer.json["status"]) == (200, "degraded")
+        assert answer.json["checks"]["database"] == "does not answer"
+        assert not is_read_answered

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from registry_project.devstack.processes import free_port
 from tests.client import registration
 from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
@@ -47,6 +48,18 @@ def test_body_with_two_lengths_is_refused(registry: Registry, team: Caller) -> N
     with socket.create_connection(("127.0.0.1", registry.ports[0]), timeout=60) as connection:
         connection.sendall(head + b"\r\n0\r\n\r\n")
         assert b" 400 " in connection.recv(65536)
+
+
+@pytest.mark.parametrize("http", ["registry_project.asgi:Connection", "httptools", "h11"])
+def test_process_without_limits_of_connections_logs_that_once(registry: Registry, http: str) -> None:
+    output = registry.directory / "output"
+    before, port = output.stat().st_size, free_port()
+    registry.start("-m", "uvicorn", "registry_project.asgi:application", f"--http={http}", f"--port={port}")
+    wait_for(lambda: registry.is_ready(port))
+    with output.open() as log:
+        log.seek(before)
+        warnings = log.read().count("Connections are not limited: start uvicorn with --http")
+    assert warnings == (0 if "Connection" in http else 1)
 
 
 def test_connection_stays_open_after_refusals(team: Caller) -> None:
