@@ -14,8 +14,7 @@ from service_registry import manager
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.django_bodies import DjangoBodies
 from service_registry.asgi.django_bridge import DjangoBridge
-from service_registry.asgi.flow_control import ClientWriter
-from service_registry.asgi.headers import response_start, stale_headers
+from service_registry.asgi.headers import response_head, stale_headers
 from service_registry.asgi.process import WebProcess
 from service_registry.asgi.reads.blocking import BlockingReads
 from service_registry.asgi.reads.discovery import Discovery
@@ -147,8 +146,7 @@ class Application:
 
     async def deliver(self, request: Request, response: Response) -> bool:
         """Send a response; return False when its client read too slowly and was cut off."""
-        writer = ClientWriter(request.send, self.process.responses)
-        return await self.process.responses.deliver(writer, response_start(request, response), response.body)
+        return await self.process.responses.deliver(request.send, response_head(request, response), response.body)
 
 
 def path_of(scope: HTTPScope) -> str:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Executor
 from typing import Any
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, HTTPScope
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
@@ -20,8 +20,8 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from service_registry.asgi.django_bodies import DjangoBodies, UnreadBody
-from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
-from service_registry.asgi.headers import encode
+from service_registry.asgi.flow_control import ResponsesInFlight
+from service_registry.asgi.headers import Head, write_lines
 from service_registry.asgi.request import ClientDisconnected
 from service_registry.exceptions import BodyTooLarge, RequestTimeout, TooBusy
 from service_registry.http.content_type import readable_content_type
@@ -54,17 +54,17 @@ class DjangoBridge:
         started_at = time.perf_counter()
         try:
             async with self.bodies.read(scope, receive) as (stream, length):
-                start, answer = await self.run(receive, scope, stream, length)
+                head, answer = await self.run(receive, scope, stream, length)
             self.require_capacity(scope, len(answer))
         except ClientDisconnected:
             return
         except (BodyTooLarge, RequestTimeout, TooBusy) as error:
-            start, answer = refuse(scope, error, time.perf_counter() - started_at)
-        await self.responses.deliver(ClientWriter(send, self.responses), start, answer)
+            head, answer = refuse(scope, error, time.perf_counter() - started_at)
+        await self.responses.deliver(send, head, answer)
 
     async def run(
         self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
-    ) -> tuple[HTTPResponseStartEvent, bytes]:
+    ) -> tuple[Head, bytes]:
         """Run Django on a thread. Work whose client leaves before it begins is dropped.
 
         A body that is not read is neither asked for nor read past: its view refuses the request at once.
@@ -100,7 +100,7 @@ class DjangoBridge:
         if not self.responses.free_capacity(size) and scope["method"] == "GET":
             raise TooBusy
 
-    def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[HTTPResponseStartEvent, bytes]:
+    def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[Head, bytes]:
         """Run Django on a thread and return the whole response, static files included.
 
         The stream is closed before it returns: the traceback of an exception that Django has handled may keep this
@@ -113,7 +113,10 @@ class DjangoBridge:
             request.META["CONTENT_LENGTH"] = str(length)
             response = self.handler.get_response(request)
         try:
-            return response_start(response), take_content(response)
+            content = take_content(response)
+            if response.status_code not in {204, 304} and not response.has_header("Content-Length"):
+                response["Content-Length"] = str(len(content))
+            return response_head(response), content
         finally:
             response.close()  # sends request_finished
 
@@ -151,12 +154,9 @@ def take_content(response: HttpResponseBase) -> bytes:
     return content
 
 
-def response_start(response: HttpResponseBase) -> HTTPResponseStartEvent:
-    headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
-    headers += [
-        (b"set-cookie", cookie.output(header="").strip().encode("ascii")) for cookie in response.cookies.values()
-    ]
-    return {"type": "http.response.start", "status": response.status_code, "headers": headers, "trailers": False}
+def response_head(response: HttpResponseBase) -> Head:
+    cookies = (("set-cookie", cookie.output(header="").strip()) for cookie in response.cookies.values())
+    return Head(response.status_code, write_lines([*response.items(), *cookies]))
 
 
 async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
@@ -164,9 +164,7 @@ async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
         pass
 
 
-def refuse(
-    scope: HTTPScope, error: BodyTooLarge | RequestTimeout | TooBusy, seconds: float
-) -> tuple[HTTPResponseStartEvent, bytes]:
+def refuse(scope: HTTPScope, error: BodyTooLarge | RequestTimeout | TooBusy, seconds: float) -> tuple[Head, bytes]:
     """Log a request that Django does not see, and return its problem.
 
     The connection is closed behind it.
@@ -177,8 +175,5 @@ def refuse(
     entry = RequestLogEntry(operation="unknown", route=None, method=scope["method"], request_id=request_id)
     entry.note_problem(status, document)
     record(entry, seconds)
-    headers = encode(
-        {"Content-Type": CONTENT_TYPE, "Connection": "close", REQUEST_ID_HEADER: request_id}
-        | headers_for_error(status, error)
-    )
-    return {"type": "http.response.start", "status": status, "headers": headers, "trailers": False}, render(document)
+    headers = {"Content-Type": CONTENT_TYPE, "Connection": "close", REQUEST_ID_HEADER: request_id}
+    return Head(status, write_lines((headers | headers_for_error(status, error)).items())), render(document)

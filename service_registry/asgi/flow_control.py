@@ -8,10 +8,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable
 from typing import NamedTuple
 
-from asgiref.typing import ASGISendCallable, ASGISendEvent, HTTPResponseStartEvent
+from asgiref.typing import ASGISendCallable, ASGISendEvent
 
 from service_registry import metrics
 from service_registry.asgi import transport
+from service_registry.asgi.headers import Head
 from service_registry.asgi.waiting import now
 from service_registry.exceptions import TooBusy
 
@@ -198,18 +199,18 @@ class ResponsesInFlight:
         self.hold(writer, Held(object(), size))
         return True
 
-    async def deliver(self, writer: ClientWriter, start: HTTPResponseStartEvent, body: bytes) -> bool:
+    async def deliver(self, send: ASGISendCallable, head: Head, body: bytes) -> bool:
         """Send a whole response; return False when its client read too slowly.
 
         That client has been disconnected.
         """
-        self.release(writer)
+        at_once = len(body) <= SLICE_BYTES and transport.respond(send, head.status, head.lines, body)
+        # The client nearly always reads a small response at once, too: a deadline would cost more than all else here.
+        if at_once and not transport.unsent_bytes(send):
+            return True
+        writer = ClientWriter(send, self)
         try:
-            if len(body) <= SLICE_BYTES and not transport.unsent_bytes(writer.send):
-                await self.deliver_small(writer, start, body)
-            else:
-                self.hold(writer, Held(body, len(body)))
-                await self.deliver_large(writer, start, body)
+            await (writer.flush() if at_once else self.deliver_large(writer, head, body))
         except ClientTooSlow:
             writer.abort()
             metrics.slow_clients.inc()
@@ -218,20 +219,10 @@ class ResponsesInFlight:
             self.release(writer)
         return True
 
-    async def deliver_small(self, writer: ClientWriter, start: HTTPResponseStartEvent, body: bytes) -> None:
-        """Hand over the whole response; only one that is not read at once has a deadline.
-
-        The server buffers it, and the client nearly always reads it at once too: a deadline would cost more than
-        everything else here, and is set only where the client does not.
-        """
-        await writer.send(start)
-        await writer.send({"type": "http.response.body", "body": body, "more_body": False})
-        if transport.unsent_bytes(writer.send):
-            await writer.flush()
-
-    async def deliver_large(self, writer: ClientWriter, start: HTTPResponseStartEvent, body: bytes) -> None:
+    async def deliver_large(self, writer: ClientWriter, head: Head, body: bytes) -> None:
         """Send the response slice by slice."""
-        await writer(start)
+        self.hold(writer, Held(body, len(body)))
+        await writer(head.as_message())
         for at in range(0, max(len(body), 1), SLICE_BYTES):
             await writer.write(body[at : at + SLICE_BYTES], more=at + SLICE_BYTES < len(body))
 

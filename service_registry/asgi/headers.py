@@ -1,49 +1,77 @@
-"""Headers of the responses that the event loop sends."""
+"""Headers of the responses that the event loop sends, as HTTP/1.1 writes them (RFC 9112, section 5)."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from asgiref.typing import HTTPResponseStartEvent
 from django.conf import settings
 
 from service_registry.asgi.request import Request
-from service_registry.http.request_log import REQUEST_ID_HEADER
 from service_registry.http.responses import INDEX_HEADER, Response
 from service_registry.http.security_headers import SECURITY_HEADERS
 from service_registry.replica.hub import Hub
 
 STALE_HEADER = "X-Registry-Stale"
 
-Headers = list[tuple[bytes, bytes]]
+
+class Head(NamedTuple):
+    """Status and header lines of a whole response."""
+
+    status: int
+    lines: bytes
+
+    def as_message(self) -> HTTPResponseStartEvent:
+        """Return the ASGI message that begins the response."""
+        return {
+            "type": "http.response.start",
+            "status": self.status,
+            "headers": split_lines(self.lines),
+            "trailers": False,
+        }
 
 
-def encode(headers: dict[str, str]) -> Headers:
-    """Return headers as ASGI wants them: bytes, with names in lower case."""
-    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+def write_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return a line for each header. Raises ValueError for a line break in one.
+
+    It would begin another header, or another response.
+    """
+    lines = [f"{name.lower()}: {value}\r\n" for name, value in headers]
+    text = "".join(lines)
+    if text.count("\n") != len(lines):
+        raise ValueError("A header contains a line break.")
+    return text.encode("latin-1")
 
 
-SECURITY = encode(SECURITY_HEADERS)
-REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
+def split_lines(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers as ASGI wants them."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])]
 
 
-def common_headers(request: Request) -> Headers:
+SECURITY_LINES = write_lines(SECURITY_HEADERS.items())
+
+
+def common_lines(request: Request) -> bytes:
     """Return the headers of every response.
 
     These are the request's id, and what Django's middleware adds to its own responses.
     """
-    headers = [*SECURITY, (REQUEST_ID, request.log.request_id.encode())]
+    lines = SECURITY_LINES + f"x-request-id: {request.log.request_id}\r\n".encode()
     if request.scope["scheme"] == "https" and settings.SECURE_HSTS_SECONDS:
-        headers.append((b"strict-transport-security", b"max-age=%d" % settings.SECURE_HSTS_SECONDS))
-    return headers
+        lines += b"strict-transport-security: max-age=%d\r\n" % settings.SECURE_HSTS_SECONDS
+    return lines
 
 
-def response_start(request: Request, response: Response) -> HTTPResponseStartEvent:
-    """Return the ASGI message that begins a whole response.
+def response_head(request: Request, response: Response) -> Head:
+    """Return the head of a response of a handler.
 
     204 and 304 have neither a length nor a media type.
     """
-    headers = common_headers(request) + encode(dict(response.headers))
+    lines = common_lines(request)
+    if response.headers:
+        lines += write_lines(response.headers.items())
     if response.status not in {204, 304}:
-        length = str(len(response.body)).encode()
-        headers += [(b"content-type", response.media_type.encode()), (b"content-length", length)]
-    return {"type": "http.response.start", "status": response.status, "headers": headers, "trailers": False}
+        lines += f"content-type: {response.media_type}\r\ncontent-length: {len(response.body)}\r\n".encode()
+    return Head(response.status, lines)
 
 
 def replica_headers(hub: Hub, index: str) -> dict[str, str]:

@@ -85,9 +85,12 @@ class Request:
 
 
 def join_repeated(scope: HTTPScope) -> dict[bytes, bytes]:
-    headers: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        headers[name] = b"%b,%b" % (headers[name], value) if name in headers else value
+    fields = list(scope["headers"])
+    headers = dict(fields)
+    if len(headers) < len(fields):
+        headers.clear()
+        for name, value in fields:
+            headers[name] = b"%b,%b" % (headers[name], value) if name in headers else value
     return headers
 
 

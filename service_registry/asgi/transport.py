@@ -24,6 +24,16 @@ def abort(send: ASGISendCallable) -> None:
         exchange.transport.abort()
 
 
+def respond(send: ASGISendCallable, status: int, lines: bytes, body: bytes) -> bool:
+    """Write a whole response in one step; return False where that is not possible now.
+
+    Args:
+        lines: the headers, a length included.
+    """
+    exchange = exchange_of(send)
+    return exchange is not None and exchange.respond(status, lines, body)
+
+
 def unsent_bytes(send: ASGISendCallable) -> int:
     """Return how many bytes of the response are still in the server's buffer."""
     exchange = exchange_of(send)

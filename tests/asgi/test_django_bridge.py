@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from asgiref.typing import ASGI3Application, ASGIReceiveCallable, HTTPResponseStartEvent, HTTPScope
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, HTTPScope
 from django.conf import LazySettings
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path, re_path
@@ -20,6 +20,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from service_registry.asgi.django_bridge import MAX_QUEUED, DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
+from service_registry.asgi.headers import Head
 from service_registry.asgi.request import BODY_SECONDS
 from tests.asgi.clients import make_bodies
 from tests.asgi.uvicorn_server import connect, get_requests, serve
@@ -242,11 +243,11 @@ class Blocking(DjangoBridge):
 
     async def run(
         self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
-    ) -> tuple[HTTPResponseStartEvent, bytes]:
+    ) -> tuple[Head, bytes]:
         self.streams.append(stream)
         return await super().run(receive, scope, stream, length)
 
-    def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[HTTPResponseStartEvent, bytes]:
+    def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[Head, bytes]:
         self.paths.append(scope["path"])
         self.go_on.wait(60)
         return super().respond(scope, stream, length)

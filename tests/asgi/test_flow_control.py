@@ -13,7 +13,7 @@ import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from service_registry.asgi.flow_control import CAPACITY_SECONDS, SLICE_BYTES, ClientWriter, ResponsesInFlight
-from service_registry.asgi.headers import response_start
+from service_registry.asgi.headers import response_head
 from service_registry.exceptions import TooBusy
 from service_registry.http.responses import Response
 from tests.asgi.clients import discard, make_request
@@ -44,17 +44,16 @@ class BodyServer:
         assert scope["type"] == "http"
         self.loop = asyncio.get_running_loop()
         request = make_request(scope, receive, send)
-        writer = ClientWriter(send, self.responses)
         self.requested += 1
         size = int(scope["path"].split("/")[1])
         try:
             await self.responses.wait_for_capacity(size)
         except TooBusy:
             refused = Response(503)
-            await self.responses.deliver(writer, response_start(request, refused), refused.body)
+            await self.responses.deliver(send, response_head(request, refused), refused.body)
             return
         response = Response(200, self.bodies.setdefault(scope["path"], b"x" * size))
-        self.delivered.append(await self.responses.deliver(writer, response_start(request, response), response.body))
+        self.delivered.append(await self.responses.deliver(send, response_head(request, response), response.body))
 
     def request(self, *paths: str) -> socket.socket:
         """Send requests, one after the other on one connection, and read nothing."""

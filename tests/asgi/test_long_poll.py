@@ -4,7 +4,7 @@ import asyncio
 
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
-from service_registry.asgi.headers import response_start
+from service_registry.asgi.headers import response_head
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.watch.long_poll import long_poll
 from service_registry.asgi.watch.subscription import Subscription
@@ -25,8 +25,7 @@ def test_poll_that_is_answered_collects_no_further_changes(reader: Api) -> None:
         advance(hub, [2, 3])
         await subscription.begin()
         response = await long_poll(request, query, subscription, Authenticator(threads))
-        writer = ClientWriter(client.send, responses)
-        sending = asyncio.create_task(responses.deliver(writer, response_start(request, response), response.body))
+        sending = asyncio.create_task(responses.deliver(client.send, response_head(request, response), response.body))
         await client.end_is_sent.wait()
         advance(hub, [4, 5])
         assert (subscription.subscriber.pending, hub.subscribers.present) == ([], set())

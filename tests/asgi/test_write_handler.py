@@ -11,8 +11,8 @@ from django.conf import settings
 from django.db import connections
 
 from service_registry.asgi.auth import Authenticator
-from service_registry.asgi.flow_control import SLICE_BYTES, ClientWriter, ResponsesInFlight
-from service_registry.asgi.headers import response_start
+from service_registry.asgi.flow_control import SLICE_BYTES, ResponsesInFlight
+from service_registry.asgi.headers import response_head
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.exceptions import BodyTooLarge, InvalidInput
@@ -39,8 +39,8 @@ def test_large_response_to_an_array_counts_among_those_in_flight() -> None:
         handler = WriteHandler(REGISTER, Authenticator(ReadThreads()), responses, threads)
         request = make_request(scope, client.receive, client.send)
         response = await handler(request)
-        start = response_start(request, response)
-        sending = asyncio.create_task(responses.deliver(ClientWriter(client.send, responses), start, response.body))
+        head = response_head(request, response)
+        sending = asyncio.create_task(responses.deliver(client.send, head, response.body))
         await client.end_is_sent.wait()
         held_bytes = responses.held_bytes
         client.reads.set()

@@ -15,6 +15,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 logger = logging.getLogger(__name__)
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+CLOSE = b"connection: close\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 WITHOUT_BODY = {204, 304}
 # A body that is copied behind its headers, so that both are one write.
@@ -174,6 +175,30 @@ class Exchange:
         else:
             raise RuntimeError(f"The message {message['type']!r} is out of order.")
 
+    def respond(self, status: int, lines: bytes, body: bytes) -> bool:
+        """Write a whole response, unless bytes of an earlier one wait for the client; return whether it did.
+
+        After a disconnect nothing is written, as by `send`.
+
+        Args:
+            lines: the headers, a length included.
+        """
+        if self.is_disconnected:
+            return True
+        if self.connection.is_write_paused or self.transport.get_write_buffer_size():
+            return False
+        self.is_started = True
+        head = [STATUS_LINES[status], self.connection.table.default_headers(), lines]
+        has_close = b"\r\nconnection: close\r\n" in lines
+        self.keep_alive &= not has_close
+        if not self.keep_alive and not has_close:
+            head.append(CLOSE)
+        head.append(b"\r\n")
+        self.head = b"".join(head)
+        self.write_with_head(b"" if self.scope["method"] == "HEAD" else body)
+        self.end()
+        return True
+
     def start(self, status: int, headers: Headers) -> None:
         """Prepare the headers, and write them unless a body of known length follows at once."""
         self.is_started = True
@@ -189,7 +214,7 @@ class Exchange:
             lines += self.begin_unknown_length()
         self.keep_alive &= not has_close
         if not self.keep_alive and not has_close:
-            lines.append(b"connection: close\r\n")
+            lines.append(CLOSE)
         lines.append(b"\r\n")
         self.head = b"".join(lines)
         # A line break in a value would begin another header, or another response.
@@ -219,9 +244,12 @@ class Exchange:
                 raise RuntimeError("The body has another length than its headers announce.")
         self.write_with_head(body)
         if not more:
-            self.is_answered = True
-            self.notify()
-            self.connection.end_response(self)
+            self.end()
+
+    def end(self) -> None:
+        self.is_answered = True
+        self.notify()
+        self.connection.end_response(self)
 
     def write_with_head(self, body: bytes) -> None:
         """Write a part of the body; the first and a small one together with the headers."""

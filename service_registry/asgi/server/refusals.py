@@ -1,6 +1,6 @@
 """Responses to requests that no handler sees."""
 
-from service_registry.asgi.headers import SECURITY, encode
+from service_registry.asgi.headers import SECURITY_LINES, write_lines
 from service_registry.asgi.server.exchange import STATUS_LINES
 from service_registry.exceptions import RegistryError
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, problem_for_error
@@ -19,5 +19,5 @@ def render_refusal(error: RegistryError) -> bytes:
         "Connection": "close",
         REQUEST_ID_HEADER: request_id,
     }
-    lines = [b"%b: %b\r\n" % each for each in SECURITY + encode(headers | headers_for_error(status, error))]
-    return b"".join((STATUS_LINES[status], *lines, b"\r\n", body))
+    lines = SECURITY_LINES + write_lines((headers | headers_for_error(status, error)).items())
+    return b"".join((STATUS_LINES[status], lines, b"\r\n", body))

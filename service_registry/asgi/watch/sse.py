@@ -9,7 +9,7 @@ from typing import Any
 from service_registry import metrics
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ClientTooSlow, ClientWriter
-from service_registry.asgi.headers import Headers, common_headers, encode, replica_headers
+from service_registry.asgi.headers import Head, common_lines, replica_headers, write_lines
 from service_registry.asgi.request import Request
 from service_registry.asgi.waiting import now
 from service_registry.asgi.watch.subscription import Subscription
@@ -25,12 +25,12 @@ SYNC_SECONDS = 15.0
 # One write: large enough to be cheap, small enough that a slow client holds little memory.
 EVENTS_PER_WRITE = 100
 WRITE_BYTES = 64 * 1024
-HEADERS: Headers = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
     # nginx would buffer the response and delay events.
-    (b"x-accel-buffering", b"no"),
-]
+    "X-Accel-Buffering": "no",
+}
 RESYNC_EVENT = b'event: resync\ndata: {"code":"index_gone"}\n\n'
 # The last event for each end reason. A client that was too slow or has disconnected gets none.
 LAST_EVENTS = {EndReason.RESYNC: RESYNC_EVENT, EndReason.SHUTDOWN: b"", EndReason.SLOW: b""}
@@ -84,13 +84,10 @@ class EventStream:
 
     async def send_headers(self) -> None:
         subscription = self.subscription
-        headers = [
-            *HEADERS,
-            *common_headers(self.request),
-            *encode(replica_headers(subscription.hub, subscription.replica.index)),
-        ]
+        headers = HEADERS | replica_headers(subscription.hub, subscription.replica.index)
+        head = Head(200, common_lines(self.request) + write_lines(headers.items()))
         self.begun = True
-        await self.writer({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
+        await self.writer(head.as_message())
 
     async def send_events(self) -> bytes | None:
         """Send events until no more will come, and return the last one.
