@@ -48,6 +48,51 @@ def test_search_takes_a_service_name_in_any_case(payments: Api, admin: Client, p
     assert "billing" not in found
 
 
+@pytest.mark.parametrize("query", ["zone=a", "zone__isnull=True", "state=listed", "status=UP", "service__namespace=x"])
+def test_list_takes_its_declared_filters(payments: Api, admin: Client, query: str) -> None:
+    payments.register("web", "with-zone", zone="a")
+    payments.register("web", "without-zone")
+    page = admin.get(f"{INSTANCES}?{query}").content.decode()
+    shown = {name for name in ("with-zone", "without-zone") if f">{name}<" in page}
+    assert shown == {
+        "zone=a": {"with-zone"},
+        "zone__isnull=True": {"without-zone"},
+        "service__namespace=x": set(),
+    }.get(query, {"with-zone", "without-zone"})
+
+
+@pytest.mark.parametrize(
+    "query", ["zone__startswith=a", "tags__contains={x", "service__owners__contains=x", "pk=1", "x=1"]
+)
+def test_list_refuses_filters_that_it_does_not_declare(payments: Api, admin: Client, query: str) -> None:
+    payments.register()
+    assert admin.get(f"{INSTANCES}?{query}").status_code == 400
+
+
+def test_user_list_tells_nothing_about_passwords(db: None) -> None:
+    superuser = Client()
+    superuser.force_login(
+        User.objects.create_superuser("root"), "service_registry.identity.login_limits.PasswordBackend"
+    )
+    users = "/admin/service_registry/user/"
+    assert superuser.get(f"{users}?password__startswith=!").status_code == 400
+    for query, found in (("is_staff__exact=1", True), ("is_staff__exact=0", False), ("groups__id__exact=x", False)):
+        assert (">root</a>" in superuser.get(f"{users}?{query}").content.decode()) is found
+
+
+@pytest.mark.parametrize("query", ["zone=%00", "status=%00", "service__namespace=%00"])
+def test_filter_with_a_value_that_cannot_be_finds_nothing(payments: Api, admin: Client, query: str) -> None:
+    payments.register()
+    answer = admin.get(f"{INSTANCES}?{query}")
+    assert (answer.status_code, "web-1" in answer.content.decode()) == (200, False)
+
+
+def test_action_on_ids_that_cannot_be_is_refused(payments: Api, admin: Client) -> None:
+    payments.register()
+    answer = admin.post(INSTANCES, {"action": "remove", "_selected_action": "x"}, follow=True)
+    assert "There are no such rows." in answer.content.decode()
+
+
 def post_action(admin: Client, action: str, **fields: str) -> str:
     form = {"action": action, "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
     response = admin.post(INSTANCES, form | fields, follow=True)

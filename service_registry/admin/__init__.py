@@ -1,5 +1,5 @@
 """The Django admin for operators. Django's autodiscovery imports this package."""
 
-from service_registry.admin import denials, site
+from service_registry.admin import denials, site, users
 
-__all__ = ["denials", "site"]
+__all__ = ["denials", "site", "users"]

@@ -6,10 +6,10 @@ The operation runs as the signed-in user.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -17,6 +17,7 @@ from django.shortcuts import render
 from pydantic import TypeAdapter, ValidationError
 
 from service_registry import logs, manager
+from service_registry.admin.base import AnyAdmin
 from service_registry.caller import Caller
 from service_registry.choices import Status
 from service_registry.exceptions import RegistryError
@@ -24,12 +25,6 @@ from service_registry.models import Instance, Override, User
 from service_registry.schemas import ARRAY_LIMIT, Deregistration, InstanceOverride, Reason, ServiceRelease
 
 logger = logging.getLogger(__name__)
-
-# The class of the stubs is generic; Django's class is not.
-if TYPE_CHECKING:
-    AnyAdmin = admin.ModelAdmin[Any]
-else:
-    AnyAdmin = admin.ModelAdmin
 
 ROWS_SHOWN = 100
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 
 from service_registry import manager
 from service_registry.admin import actions
-from service_registry.admin.site import ReadOnlyAdmin
+from service_registry.admin.base import ReadOnlyAdmin
 from service_registry.exceptions import RegistryError
 from service_registry.models import Denial, DenialQuerySet
 from service_registry.schemas import CallerDenial

@@ -3,42 +3,19 @@
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.auth.admin import UserAdmin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from service_registry.admin import actions
+from service_registry.admin.base import ReadOnlyAdmin
 from service_registry.choices import Status
-from service_registry.models import Change, Instance, InstanceQuerySet, Override, Service, User
+from service_registry.models import Change, Instance, InstanceQuerySet, Override, Service
 
 admin.site.site_header = admin.site.site_title = "Service Registry"
 admin.site.index_title = "Operations"
 CHANGES_PER_PAGE = 100
-admin.site.register(User, UserAdmin)
-
-
-class ReadOnlyAdmin(actions.AnyAdmin):
-    """Pages without forms: only the operations of `manager` write rows.
-
-    The actions call them.
-    """
-
-    list_per_page = 50
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("service_registry.operate_instance")
 
 
 @admin.register(Service)

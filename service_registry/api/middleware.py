@@ -5,13 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
-from django.db import Error
+from django.db import DataError, Error
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.middleware.common import CommonMiddleware
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
+from django.views.defaults import bad_request
 
 from service_registry.access_rules import access_rules
 from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
@@ -63,12 +65,14 @@ class RegistryMiddleware:
             parameters.update({name: decode_segment(value) for name, value in parameters.items()})
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer for an unreachable database, or a limited login, where a view of Django's raises.
+        """Answer for an unreachable database, a refused value or a limited login, where a view of Django's raises.
 
         DRF's views raise nothing.
         """
         if isinstance(error, TooManyLogins):
             return render_limit(request, error)
+        if isinstance(error, DataError):  # the address or the form has a value that PostgreSQL refuses, such as a NUL
+            return bad_request(request, error)
         if not is_outage(error):
             return None
         log_entry(request).error = error
@@ -105,6 +109,16 @@ class CompressionMiddleware:
                 response.headers["Content-Encoding"] = compression.GZIP
                 response.headers["Content-Length"] = str(len(response.content))
         return response
+
+
+class SessionCookieMiddleware(SessionMiddleware):
+    """Django's sessions, without cookies that cannot name one: PostgreSQL refuses a NUL in a key."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+        if not (key.isascii() and key.isalnum()):
+            request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        super().process_request(request)
 
 
 class DeniedSessionMiddleware:

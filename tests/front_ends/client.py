@@ -96,12 +96,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer. Header names are in lower case."""
+    """An answer. Header names are in lower case; `cookies` has each Set-Cookie."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     to_head: bool = False
+    cookies: Sequence[str] = ()
 
     @cached_property
     def json(self) -> Any:
@@ -185,7 +186,7 @@ class FrontEnd:
             return head
         body = response.read()
         self.asked_at = time.monotonic()
-        return Answer(response.status, headers, body, to_head)
+        return Answer(response.status, headers, body, to_head, response.headers.get_all("Set-Cookie", []))
 
 
 def faults_of(answer: Answer) -> Iterator[str]:
