@@ -21,8 +21,9 @@ def entity_tag(index: str, digest: str) -> str:
 
 
 def query_key(query: DiscoveryQuery | ListQuery) -> str:
-    """Return the query as text, without the time that the caller is ready to wait."""
-    return query.model_dump_json(exclude={"index", "wait"})
+    """Return the query as text, without the path and the time that the caller is ready to wait."""
+    in_path = {"name"} if isinstance(query, DiscoveryQuery) else set()
+    return query.model_dump_json(exclude={"index", "wait"} | in_path)
 
 
 def query_digest(key: str) -> str:

@@ -4,7 +4,7 @@ Instances are kept as the JSON text that PostgreSQL rendered, with the two keys 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Any, NamedTuple
@@ -162,12 +162,12 @@ class Replica:
         service.index, service.pk = change.index, change.pk
 
 
-def needs_parsing(parameters: dict[str, Any]) -> bool:
+def needs_parsing(parameters: Mapping[str, Any]) -> bool:
     """Return whether a filter looks into documents, which then have to be parsed."""
     return parameters["zone"] is not None or bool(parameters["tags"]) or parameters["metadata"] != "{}"
 
 
-def filter_documents(entries: Sequence[InstanceEntry], parameters: dict[str, Any]) -> Iterator[bytes]:
+def filter_documents(entries: Sequence[InstanceEntry], parameters: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield the documents that `filters.MATCHES` selects with the same parameters."""
     statuses, states = frozenset(parameters["statuses"]), frozenset(parameters["states"])
     texts = required_texts(parameters)
@@ -176,7 +176,7 @@ def filter_documents(entries: Sequence[InstanceEntry], parameters: dict[str, Any
             yield document
 
 
-def required_texts(parameters: dict[str, Any]) -> list[bytes]:
+def required_texts(parameters: Mapping[str, Any]) -> list[bytes]:
     """Return texts that every matching document contains.
 
     They are escaped as PostgreSQL escapes them in JSON.
@@ -188,7 +188,7 @@ def required_texts(parameters: dict[str, Any]) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def document_matches(document: bytes, texts: Sequence[bytes], parameters: dict[str, Any]) -> bool:
+def document_matches(document: bytes, texts: Sequence[bytes], parameters: Mapping[str, Any]) -> bool:
     """Search the document for the texts before parsing it.
 
     100,000 documents take 0.1 s instead of 0.75 s.

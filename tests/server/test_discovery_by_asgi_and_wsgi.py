@@ -93,6 +93,20 @@ def test_discovery_returns_the_same_response_by_asgi_and_by_wsgi(
     assert unchanged[0] in {304, 404}
 
 
+@pytest.mark.parametrize("name", ["WEB", "Quiet", "nowhere", "no..name", "%20", "web/", "w%65b"])
+@pytest.mark.parametrize("query", ["", "namespace=default", "zone=eu&status=all"])
+def test_query_that_was_sent_before_is_answered_by_name(
+    reader: Caller, wsgi_reader: Caller, name: str, query: str
+) -> None:
+    """The query is known from another service; the name is looked at each time."""
+    assert reader.call("GET", f"/registry/services/web?{query}").status == 200
+    sent = {"X-Request-Id": "the-same"}
+    by_asgi, by_wsgi = (
+        comparable(caller.call("GET", f"/registry/services/{name}?{query}", **sent)) for caller in (reader, wsgi_reader)
+    )
+    assert by_asgi == by_wsgi
+
+
 def test_discovery_after_a_restart_returns_what_the_feed_had_brought(registry: Registry, reader: Caller) -> None:
     """The feed reads documents from the log; a process that starts reads them from the tables."""
     path = "/registry/services/web?status=all&state=all"

@@ -1,6 +1,7 @@
 """Discovery, GET /registry/services/{name}: from memory, blocking with an index."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ResponsesInFlight
@@ -8,6 +9,7 @@ from service_registry.asgi.headers import replica_headers
 from service_registry.asgi.reads.blocking import BlockingReads
 from service_registry.asgi.reads.compressor import Compressor
 from service_registry.asgi.reads.response_cache import CacheKey, ResponseCache
+from service_registry.asgi.reads.selection import Selection, SelectionCache
 from service_registry.asgi.request import Request
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import ServiceNotFound
@@ -17,7 +19,6 @@ from service_registry.http.responses import Response
 from service_registry.http.validation import validate_query
 from service_registry.json_text import dump_json
 from service_registry.permissions import LIST_SERVICES
-from service_registry.queries.filters import LISTED_STATES, resolve_filters
 from service_registry.replica.store import InstanceEntry, Replica, ServiceEntry, filter_documents, needs_parsing
 from service_registry.schemas import DiscoveryQuery
 
@@ -42,11 +43,22 @@ class Discovery:
         self.blocking = blocking
         self.cache = cache
         self.compressor = Compressor(cache)
+        self.selections = SelectionCache()
 
     async def __call__(self, request: Request) -> Response:
         await self.authenticator.authenticate(request, LIST_SERVICES)
-        parameters = request.query()
         request.log.service_name = request.path_parameter
+        selection = self.selections.find(request.scope["query_string"])
+        replica = await self.hub.current_replica() if selection else None
+        # The name of a service that exists is valid.
+        if selection and replica and (selection.namespace, request.path_parameter) in replica.services:
+            request.log.namespace = selection.named_namespace
+            return await self.respond(request, selection, request.path_parameter, replica)
+        return await self.discover(request)
+
+    async def discover(self, request: Request) -> Response:
+        """Answer a query that is not known, or waits, or is about the past or a service that is not in memory."""
+        parameters = request.query()
         request.log.namespace = parameters.get("namespace")
         query = validate_query(DiscoveryQuery, parameters, name=request.path_parameter)
         if query.index:
@@ -61,7 +73,10 @@ class Discovery:
             if not await self.hub.catch_up() and self.hub.stale_seconds is None:
                 return await self.read_database(request, query)
             replica = self.hub.replica or replica
-        return await self.respond(request, query, replica)
+        selection = Selection.from_query(query)
+        if not query.index:
+            self.selections.put(request.scope["query_string"], selection)
+        return await self.respond(request, selection, query.name, replica)
 
     async def wait(self, request: Request, query: DiscoveryQuery, index: str) -> None:
         await self.blocking.catch_up_with(index)
@@ -80,20 +95,20 @@ class Discovery:
             await self.threads.read_page(lambda: with_retries(lambda: database_reads.discover(query, if_none_match))),
         )
 
-    async def respond(self, request: Request, query: DiscoveryQuery, replica: Replica) -> Response:
-        service = replica.services.get((query.namespace, query.name))
+    async def respond(self, request: Request, selection: Selection, name: str, replica: Replica) -> Response:
+        service = replica.services.get((selection.namespace, name))
         if service is None:
             raise ServiceNotFound(ServiceNotFound.MAY_COME)
         index = service.index or replica.index
-        key = query.namespace, query.name, etag.query_key(query)
-        tag = etag.entity_tag(index, etag.query_digest(key[-1]))
+        tag = etag.entity_tag(index, selection.digest)
         headers = replica_headers(self.hub, replica.index) | {"ETag": tag}
         if service.index and etag.matches(request.header(b"if-none-match"), tag):
             return Response(304, headers={**headers, **VARY})
-        response = Response(200, await self.body(query, key, service, index), headers)
+        key = selection.namespace, name, selection.key
+        response = Response(200, await self.body(key, selection, service, index), headers)
         return await self.compressor.encode(request, response, key, index)
 
-    async def body(self, query: DiscoveryQuery, key: CacheKey, service: ServiceEntry, index: str) -> bytes:
+    async def body(self, key: CacheKey, selection: Selection, service: ServiceEntry, index: str) -> bytes:
         """Return the body, which the first request that needs it renders.
 
         Raises TooBusy without memory for it.
@@ -104,12 +119,12 @@ class Discovery:
         del body  # a request that waits for capacity holds nothing
         members = {
             "index": index,
-            "namespace": query.namespace,
-            "name": query.name,
+            "namespace": key[0],
+            "name": key[1],
             "owners": service.owners,
             "protected": service.protected,
         }
-        documents = await self.documents(query, service.sorted_instances())
+        documents = await self.documents(selection.parameters, service.sorted_instances())
         await self.responses.wait_for_capacity(sum(map(len, documents)))
         body = self.cache.get(key, index)  # another request may have rendered it meanwhile
         if body is None:
@@ -117,8 +132,7 @@ class Discovery:
             self.cache.put(key, index, body)
         return body
 
-    async def documents(self, query: DiscoveryQuery, entries: Sequence[InstanceEntry]) -> Sequence[bytes]:
-        parameters = resolve_filters(query, ["UP"], LISTED_STATES).parameters
+    async def documents(self, parameters: Mapping[str, Any], entries: Sequence[InstanceEntry]) -> Sequence[bytes]:
         if len(entries) > DOCUMENTS_ON_LOOP and needs_parsing(parameters):
             return await self.threads.run(lambda: list(filter_documents(entries, parameters)))
         return list(filter_documents(entries, parameters))
