@@ -60,6 +60,16 @@ class Registry:
         self.process.send_signal(how)
         return self.process.wait(TIMEOUT_SECONDS)
 
+    def stop_all(self) -> None:
+        """Stop the registry if it runs, and kill what is left of it."""
+        if self.is_running():
+            self.stop(signal.SIGTERM)
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def printed(self) -> str:
         return self.output.read_text()
 
@@ -96,37 +106,36 @@ class Registry:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return Registry(tmp_path_factory.mktemp("registry"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    yield registry
+    registry.stop_all()
 
 
 @pytest.fixture
-def registry(shared: Registry) -> Iterator[Registry]:
-    """Return a stopped registry.
+def running(shared: Registry) -> Registry:
+    """Return a running registry, which the test may stop.
 
     All tests share its data, since only the first start creates a database.
     """
-    yield shared
-    if shared.process and shared.process.poll() is None:
-        shared.stop(signal.SIGTERM)
-    for pid in shared.processes():
-        os.kill(pid, signal.SIGKILL)
+    if not shared.is_running():
+        shared.start_until_ready()
+    wait_for(shared.ready)
+    return shared
 
 
-def test_printed_example_works_and_no_process_is_left_after_sigterm(registry: Registry) -> None:
-    registry.start_until_ready()
-    curl = re.search(r"^curl .*?; echo$", registry.printed(), re.MULTILINE | re.DOTALL)
+def test_printed_example_works_and_no_process_is_left_after_sigterm(running: Registry) -> None:
+    curl = re.search(r"^curl .*?; echo$", running.printed(), re.MULTILINE | re.DOTALL)
     assert curl is not None
-    assert json.loads(registry.shell(curl[0]))["instance_id"] == "payments-1"
-    assert registry.stop(signal.SIGTERM) == 0
-    assert registry.processes() == {}
-    assert not (registry.directory / "environment").exists()
+    assert json.loads(running.shell(curl[0]))["instance_id"] == "payments-1"
+    assert running.stop(signal.SIGTERM) == 0
+    assert running.processes() == {}
+    assert not (running.directory / "environment").exists()
 
 
-def test_environment_file_is_private_and_serves_a_second_shell(registry: Registry) -> None:
-    registry.start_until_ready()
-    assert (registry.directory / "environment").stat().st_mode & 0o777 == 0o600
-    assert "[X]" in registry.shell(f'"{sys.executable}" manage.py showmigrations service_registry')
+def test_environment_file_is_private_and_serves_a_second_shell(running: Registry) -> None:
+    assert (running.directory / "environment").stat().st_mode & 0o777 == 0o600
+    assert "[X]" in running.shell(f'"{sys.executable}" manage.py showmigrations service_registry')
 
 
 # Calls the application as a WSGI server does, until it is ready.
@@ -150,46 +159,43 @@ print(sorted(thread.name for thread in threading.enumerate() if thread.name == "
 """
 
 
-def test_wsgi_application_serves_and_pulses(registry: Registry) -> None:
-    registry.start_until_ready()
-    assert registry.shell(f"'{sys.executable}' -c '{WSGI}'") == "['pulse']\n"
+def test_wsgi_application_serves_and_pulses(running: Registry) -> None:
+    assert running.shell(f"'{sys.executable}' -c '{WSGI}'") == "['pulse']\n"
 
 
-def test_second_start_on_the_same_data_is_refused(registry: Registry) -> None:
-    registry.start_until_ready()
-    second = Registry(registry.directory.parent)
+def test_second_start_on_the_same_data_is_refused(running: Registry) -> None:
+    second = Registry(running.directory.parent)
     second.output = second.output.with_name("second")
     code, printed = second.start_and_fail()
     assert (code, len(printed.splitlines())) == (2, 1)
     assert "is running with the data in" in printed
-    assert registry.ready()
+    assert running.ready()
 
 
-def test_start_after_kill_9_works(registry: Registry) -> None:
-    registry.start_until_ready()
-    registry.stop(signal.SIGKILL)
-    registry.start_until_ready()
-    assert registry.ready()
-    assert registry.stop(signal.SIGINT) == 0
-    assert registry.processes() == {}
+def test_start_after_kill_9_works(running: Registry) -> None:
+    running.stop(signal.SIGKILL)
+    running.start_until_ready()
+    assert running.ready()
+    assert running.stop(signal.SIGINT) == 0
+    assert running.processes() == {}
 
 
 @pytest.mark.parametrize("text", ["uvicorn", "celery", "devstack.issuer", "postgres -D"])
-def test_killed_component_is_restarted(registry: Registry, text: str) -> None:
-    registry.start_until_ready()
-    died = registry.pid_of(text)
+def test_killed_component_is_restarted(running: Registry, text: str) -> None:
+    restarts = running.printed().count("restarting it")
+    died = running.pid_of(text)
     os.kill(died, signal.SIGKILL)
-    wait_for(lambda: any(text in command and pid != died for pid, command in registry.processes().items()))
-    wait_for(registry.ready)
-    assert "restarting it" in registry.printed()
+    wait_for(lambda: any(text in command and pid != died for pid, command in running.processes().items()))
+    wait_for(running.ready)
+    assert running.printed().count("restarting it") > restarts
 
 
-def test_start_on_a_port_in_use_is_refused(registry: Registry) -> None:
+def test_start_on_a_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, printed = registry.start_and_fail(REGISTRY_PORT=str(port))
+        code, printed = Registry(tmp_path).start_and_fail(REGISTRY_PORT=str(port))
     assert (code, len(printed.splitlines())) == (2, 1)
     assert f"Port {port} of 127.0.0.1 is in use" in printed
 
@@ -204,8 +210,8 @@ def test_start_on_a_port_in_use_is_refused(registry: Registry) -> None:
         ("REGISTRY_BIND", "203.0.113.1"),
     ],
 )
-def test_start_with_a_wrong_setting_prints_one_sentence(registry: Registry, name: str, value: str) -> None:
-    code, printed = registry.start_and_fail(**{name: value})
+def test_start_with_a_wrong_setting_prints_one_sentence(tmp_path: Path, name: str, value: str) -> None:
+    code, printed = Registry(tmp_path).start_and_fail(**{name: value})
     assert (code, len(printed.splitlines())) == (2, 1)
     assert printed.startswith("The registry cannot start: ")
 
