@@ -33,8 +33,8 @@ demo: $(RUN_STAMP) ## Show example services that register, fail and expire, in 9
 	@exec $(VENV_PYTHON) -m registry_project.devstack.demo
 
 test: $(DEV_STAMP) ## Run the test suite, without the browser tests
-	@echo "Running the tests on all cores, in about five minutes. Each dot is a test; a file stays on one core."
-	$(VENV_PYTHON) -m pytest -n auto --dist=loadfile -m "not browser and not scale and not faults and not watch_consistency"
+	@echo "Running the tests with two workers for each core, in about five minutes. Each dot is a test."
+	$(VENV_PYTHON) -m pytest -n auto --dist=loadfile --no-loadscope-reorder -m "not browser and not scale and not faults and not watch_consistency"
 
 browser: $(DEV_STAMP) ## Run the browser tests in headless Chromium; as root, install it if missing
 	@.ci/chromium

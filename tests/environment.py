@@ -1,4 +1,4 @@
-"""Start the PostgreSQL and the issuer of the test run, and set its environment.
+"""Start the PostgreSQL and the issuer of the test run, set its environment, and distribute its tests.
 
 Loaded by `-p tests.environment` before Django's settings are. Workers of xdist inherit the addresses.
 """
@@ -19,6 +19,10 @@ MEMORY = Path("/dev/shm")
 # Tests that check query plans run ANALYZE themselves; an autovacuum would change the counts of others.
 SETTINGS = {"max_connections": "200", "autovacuum": "off"}
 AUDIENCE = "service-registry"
+# Most tests wait for a server more than they compute. Each worker needs up to 25 of the connections.
+WORKERS_PER_CORE, MAX_WORKERS = 2, 8
+# They take the longest, by their own servers and processes: a file that begins last would run alone.
+FIRST = ("tests/server/", "tests/devstack/test_", "tests/front_ends/test_mistakes", "tests/manager/test_races")
 
 # A test run in the background of a shell ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,6 +56,18 @@ class Environment:
 def pytest_configure(config: pytest.Config) -> None:
     if environment:
         config.pluginmanager.register(environment, "registry-environment")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers for `-n auto`."""
+    return min(WORKERS_PER_CORE * len(os.sched_getaffinity(0)), MAX_WORKERS)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take the longest, in random order, as are the others."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
 
 
 environment = None if "DATABASE_URL" in os.environ else Environment()
