@@ -1,5 +1,7 @@
 """Lists, details and confirmation pages of the admin."""
 
+import re
+
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission
@@ -9,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from service_registry.access_rules import access_rules
-from service_registry.models import Change, Denial, Instance, User
+from service_registry.models import Change, Denial, Instance, Override, User
 from tests.client import Api, registration
 
 INSTANCES = "/admin/service_registry/instance/"
@@ -93,25 +95,38 @@ def test_action_on_ids_that_cannot_be_is_refused(payments: Api, admin: Client) -
     assert "There are no such rows." in answer.content.decode()
 
 
-def post_action(admin: Client, action: str, **fields: str) -> str:
+def select(admin: Client, action: str, path: str = INSTANCES, **fields: str) -> str:
+    """Select all instances on the list, and return the confirmation page of the action."""
     form = {"action": action, "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
-    response = admin.post(INSTANCES, form | fields, follow=True)
+    response = admin.post(path, form | fields, follow=True)
     assert response.status_code == 200
     return response.content.decode()
 
 
+def confirm(admin: Client, page: str, path: str = INSTANCES, **fields: str) -> str:
+    """Submit a confirmation page with some fields, and return the next page."""
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+    response = admin.post(path, hidden | fields, follow=True)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def post_action(admin: Client, action: str, **fields: str) -> str:
+    return confirm(admin, select(admin, action), **fields)
+
+
 @pytest.mark.parametrize("action", ["remove", "override"])
-@pytest.mark.parametrize("reason", ["", "  ", "a\x1bb", "x" * 513])
+@pytest.mark.parametrize("reason", ["", "  ", "\xa0", "\u3000\u2003", "a\x1bb", "x" * 513])
 def test_action_with_an_invalid_reason_repeats_the_form(payments: Api, admin: Client, action: str, reason: str) -> None:
     payments.register()
-    page = post_action(admin, action, confirmed="yes", status="DOWN", reason=reason)
+    page = post_action(admin, action, status="DOWN", reason=reason)
     assert "errorlist" in page
     assert set(Change.objects.values_list("kind", flat=True)) == {"log_started", "service_created", "registered"}
 
 
 def test_override_until_a_past_time_reports_the_refusal(payments: Api, admin: Client) -> None:
     payments.register()
-    page = post_action(admin, "override", confirmed="yes", status="DOWN", reason="x", until="2001-01-01 00:00")
+    page = post_action(admin, "override", status="DOWN", reason="x", until="2001-01-01 00:00")
     assert "0 of 1 done." in page
     assert '<li class="error">' in page
 
@@ -121,10 +136,86 @@ def test_confirmation_of_many_rows_reads_them_at_once(payments: Api, admin: Clie
     for size in (2, 40):
         payments.post("/registry/register", [registration("web", f"web-{number}") for number in range(size)])
         with CaptureQueriesContext(connection) as captured:
-            page = post_action(admin, "remove")
+            page = select(admin, "remove")
         assert page.count("<li>default / web / web-") == size
         counts.append(len(captured))
     assert counts[0] == counts[1]
+
+
+def remaining() -> set[str]:
+    return set(Instance.objects.values_list("instance_id", flat=True))
+
+
+@pytest.mark.parametrize("change", ["another registers", "one moves", "one is replaced", "one ends"])
+def test_action_changes_the_rows_shown_and_unchanged_alone(payments: Api, admin: Client, change: str) -> None:
+    for instance_id in ("one", "two"):
+        payments.register("web", instance_id, zone="a")
+    page = select(admin, "remove", f"{INSTANCES}?zone=a", select_across="1")
+    assert "<h2>2 selected</h2>" in page
+    if change == "another registers":
+        payments.register("web", "three", zone="a")
+    elif change == "one moves":
+        payments.register("web", "one", zone="a", port=8081)
+    else:
+        payments.deregister("web", "one")
+        if change == "one is replaced":
+            payments.register("web", "one", zone="a")
+    done = confirm(admin, page, f"{INSTANCES}?zone=a", select_across="1", reason="test")
+    assert (
+        remaining()
+        == {
+            "another registers": {"three"},
+            "one moves": {"one"},
+            "one is replaced": {"one"},
+            "one ends": set(),
+        }[change]
+    )
+    assert ("1 left alone" in done, "1 of 1 done" in done) == (change != "another registers",) * 2
+
+
+def test_override_that_was_set_anew_is_not_cleared(payments: Api, operator: Api, admin: Client) -> None:
+    payments.register()
+    path, overrides = "/registry/instance/web/web-1/status", "/admin/service_registry/override/"
+    operator.call("PUT", path, {"status": "DOWN", "reason": "disk"})
+    page = select(admin, "clear", overrides, _selected_action=str(Override.objects.get().pk))
+    operator.call("PUT", path, {"status": "OUT_OF_SERVICE", "reason": "fire"})
+    done = confirm(admin, page, overrides, reason="replaced")
+    assert "1 left alone" in done
+    assert Override.objects.get().reason == "fire"
+
+
+def test_confirmation_is_valid_for_its_action_and_user_alone(payments: Api, admin: Client) -> None:
+    payments.register()
+    page = select(admin, "remove")
+    shown = re.search('name="shown" value="([^"]*)"', page)
+    assert shown
+    other = Client()
+    other.force_login(User.objects.create_superuser("root"), "service_registry.identity.login_limits.PasswordBackend")
+    for user, fields in (
+        (admin, {"shown": ""}),
+        (admin, {"shown": shown[1][:-1]}),
+        (admin, {"action": "override", "status": "DOWN"}),
+        (other, {}),
+    ):
+        assert "select the rows again" in confirm(user, page, **fields, reason="test")
+    assert remaining() == {"web-1"}
+    assert "1 of 1 done" in confirm(admin, page, reason="test")
+
+
+def test_confirmation_repeated_with_a_wrong_reason_keeps_its_rows(payments: Api, admin: Client) -> None:
+    payments.register("web", "one")
+    page = confirm(admin, select(admin, "remove"), reason="")
+    payments.register("web", "two")
+    assert "1 of 1 done" in confirm(admin, page, reason="test")
+    assert remaining() == {"two"}
+
+
+def test_action_on_more_rows_than_one_page_shows_is_refused(payments: Api, admin: Client) -> None:
+    for start in (0, 1000):
+        numbers = range(start, start + 1000 if not start else start + 1)
+        payments.post("/registry/register", [registration("web", f"web-{number}") for number in numbers])
+    page = admin.post(INSTANCES, {"action": "remove", "_selected_action": "1", "select_across": "1"}, follow=True)
+    assert "Select at most 1,000 rows." in page.content.decode()
 
 
 DENIALS = "/admin/service_registry/denial/"
@@ -139,9 +230,10 @@ def test_denial_is_added_and_lifted_with_reasons_in_the_admin(admin: Client) -> 
     assert "was added successfully" in deny(admin)
     denial = Denial.objects.get()
     assert (denial.name, denial.actor, denial.issuer) == ("mallory", "admin:oscar", settings.OIDC_ISSUER)
-    form = {"action": "lift", "_selected_action": str(denial.pk), "confirmed": "yes", "reason": "mended"}
+    page = select(admin, "lift", DENIALS, _selected_action=str(denial.pk))
+    assert "<li>subject mallory</li>" in page
     for outcome in ("1 of 1 done", "has ended already"):
-        assert outcome in admin.post(DENIALS, form, follow=True).content.decode()
+        assert outcome in confirm(admin, page, DENIALS, reason="mended")
     page = admin.get(DENIALS).content.decode()
     assert "mended" in page
     assert "floods" in page

@@ -5,12 +5,13 @@ The operation runs as the signed-in user.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core import signing
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service_registry import logs, manager
 from service_registry.admin.base import AnyAdmin
+from service_registry.admin.shown_rows import read_rows, sign_rows
 from service_registry.caller import Caller
 from service_registry.choices import Status
 from service_registry.exceptions import RegistryError
@@ -26,7 +28,7 @@ from service_registry.schemas import ARRAY_LIMIT, Deregistration, InstanceOverri
 
 logger = logging.getLogger(__name__)
 
-ROWS_SHOWN = 100
+NOT_THIS_PAGE = "The page was not made for this action: select the rows again."
 
 
 class ReasonField(forms.CharField):
@@ -65,7 +67,8 @@ class RemoveForm(ActionForm):
     operation = "remove"
 
     def apply(self, rows: Sequence[Any], caller: Caller) -> Sequence[object]:
-        items = [Deregistration(**instance_key(row)) for row in rows]
+        # The epoch refuses an instance that has registered anew since the row was read.
+        items = [Deregistration(**instance_key(row), epoch=row.lease.epoch) for row in rows]
         return manager.deregister(items, caller, self.cleaned_data["reason"])
 
 
@@ -130,15 +133,18 @@ def caller_of(user: Any) -> Caller:
 def run_action(
     model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form_class: type[ActionForm]
 ) -> HttpResponse | None:
-    """Show the confirmation page, or run the operation when it was submitted.
+    """Show the confirmation page, or run the operation on the rows shown there when it was submitted.
 
     The operation runs only with valid fields, and its outcomes are reported.
     """
     form = form_class(request.POST) if "confirmed" in request.POST else form_class()
+    rows = choose_rows(model_admin, request, queryset, form)
+    if not rows:
+        return None
     if not form.is_valid():
-        return render_confirmation(model_admin, request, queryset, form)
+        return render_confirmation(model_admin, request, rows, form)
     caller = caller_of(request.user)
-    outcomes = [outcome for rows in batches_of(queryset) for outcome in form.apply(rows, caller)]
+    outcomes = form.apply(rows, caller)
     log_action(request, form, caller, outcomes)
     refusals = [outcome for outcome in outcomes if isinstance(outcome, RegistryError)]
     done = len(outcomes) - len(refusals)
@@ -147,6 +153,37 @@ def run_action(
     for refusal in sorted({str(refusal) for refusal in refusals}):
         model_admin.message_user(request, refusal, messages.ERROR)
     return None
+
+
+def choose_rows(
+    model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form: ActionForm
+) -> Sequence[Any]:
+    """Return the selected rows, or those that the confirmation page showed and that are as they were.
+
+    A message says why rows are left out.
+    """
+    if not form.is_bound:
+        selected = list(queryset[: ARRAY_LIMIT + 1])
+        if len(selected) > ARRAY_LIMIT:
+            model_admin.message_user(request, f"Select at most {ARRAY_LIMIT:,} rows.", messages.ERROR)
+            return ()
+        return selected
+    every, related = model_admin.get_queryset(request), model_admin.list_select_related
+    if not isinstance(related, bool):
+        every = every.select_related(*related)
+    try:
+        rows, changed = read_rows(request.POST.get("shown", ""), purpose_of(request, form), every)
+    except signing.BadSignature:
+        model_admin.message_user(request, NOT_THIS_PAGE, messages.ERROR)
+        return ()
+    if changed:
+        message = f"{form.title}: {changed} left alone, changed or ended since the page was shown."
+        model_admin.message_user(request, message, messages.WARNING)
+    return rows
+
+
+def purpose_of(request: HttpRequest, form: ActionForm) -> str:
+    return f"{form.operation} by {request.user.pk}"
 
 
 def log_action(request: HttpRequest, form: ActionForm, caller: Caller, outcomes: Sequence[object]) -> None:
@@ -159,27 +196,18 @@ def log_action(request: HttpRequest, form: ActionForm, caller: Caller, outcomes:
     logs.log_event(logger, logging.INFO, form.operation, fields | {"items": len(outcomes), "outcomes": codes})
 
 
-def batches_of(queryset: QuerySet[Any]) -> Iterator[list[Any]]:
-    rows = list(queryset)
-    yield from (rows[start : start + ARRAY_LIMIT] for start in range(0, len(rows), ARRAY_LIMIT))
-
-
 def render_confirmation(
-    model_admin: AnyAdmin, request: HttpRequest, queryset: QuerySet[Any], form: ActionForm
+    model_admin: AnyAdmin, request: HttpRequest, rows: Sequence[Any], form: ActionForm
 ) -> HttpResponse:
-    count = queryset.count()
     context = {
         **model_admin.admin_site.each_context(request),
         "title": form.title,
         "form": form,
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "count": count,
-        "rows": queryset[:ROWS_SHOWN],
-        "more": max(count - ROWS_SHOWN, 0),
+        "rows": rows,
+        "shown": sign_rows(rows, purpose_of(request, form)),
         "action": request.POST["action"],
-        "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
-        "select_across": request.POST.get("select_across", "0"),
         "checkbox_name": ACTION_CHECKBOX_NAME,
     }
     return render(request, "admin/service_registry/confirm.html", context)
