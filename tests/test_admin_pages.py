@@ -82,6 +82,35 @@ def test_user_list_tells_nothing_about_passwords(db: None) -> None:
         assert (">root</a>" in superuser.get(f"{users}?{query}").content.decode()) is found
 
 
+def test_instance_page_shows_its_incarnation(payments: Api, admin: Client) -> None:
+    payments.register(incarnation="started-<b>-7")
+    page = admin.get(f"{INSTANCES}{Instance.objects.get().pk}/change/").content.decode()
+    assert "started-&lt;b&gt;-7" in page
+
+
+@pytest.mark.parametrize("may_view", [True, False])
+def test_who_acted_and_why_is_shown_with_view_change_alone(
+    payments: Api, operator: Api, admin: Client, may_view: bool
+) -> None:
+    payments.register()
+    operator.call("PUT", "/registry/instance/web/web-1/status", {"status": "DOWN", "reason": "disk"})
+    if not may_view:
+        Group.objects.get(name="registry-operators").permissions.remove(Permission.objects.get(codename="view_change"))
+    overrides = "/admin/service_registry/override/"
+    pages = {
+        INSTANCES + f"{Instance.objects.get().pk}/change/": "payments@",
+        overrides: ">disk<",
+        overrides + f"{Override.objects.get().pk}/change/": ">disk<",
+        overrides + "?o=5": "operator@",
+        overrides + "?q=disk": "web-1",
+        overrides + "?q=operator@": "web-1",
+    }
+    for path, shown in pages.items():
+        answer = admin.get(path)
+        assert (path, answer.status_code, shown in answer.content.decode()) == (path, 200, may_view)
+    assert "web-1" in admin.get(overrides + "?q=web").content.decode()
+
+
 @pytest.mark.parametrize("query", ["zone=%00", "status=%00", "service__namespace=%00"])
 def test_filter_with_a_value_that_cannot_be_finds_nothing(payments: Api, admin: Client, query: str) -> None:
     payments.register()

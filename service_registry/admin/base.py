@@ -1,6 +1,7 @@
 """The base of all pages of the admin: what a list takes from its address."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.exceptions import DisallowedModelAdminLookup
@@ -79,10 +80,28 @@ class ReadOnlyAdmin(RegistryAdmin):
     """Pages without forms: only the operations of `manager` write rows.
 
     The actions call them.
+
+    Attributes:
+        audited: fields that say who acted, or why. As in the API they are for users with `view_change` alone: shown in
+            lists and on pages, and searched.
     """
 
+    audited: ClassVar[frozenset[str]] = frozenset()
     list_per_page = 50
     show_full_result_count = False
+
+    def visible(self, request: HttpRequest, names: Sequence[Any]) -> list[Any]:
+        hidden = () if request.user.has_perm("service_registry.view_change") else self.audited
+        return [name for name in names if name not in hidden]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return self.visible(request, super().get_list_display(request))
+
+    def get_search_fields(self, request: HttpRequest) -> list[Any]:
+        return self.visible(request, super().get_search_fields(request))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return self.visible(request, super().get_fields(request, obj))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -69,9 +69,10 @@ class InstanceAdmin(ReadOnlyAdmin):
     ordering = ("service__namespace", "service__name", "instance_id")
     actions = ("override", "remove")
     fields = readonly_fields = (
-        *("service", "instance_id", "url", "reported_status", "state", "heartbeat_at", "zone", "weight", "tags"),
-        *("metadata", "registered_at", "registered_by"),
+        *("service", "instance_id", "url", "reported_status", "state", "heartbeat_at", "incarnation"),
+        *("zone", "weight", "tags", "metadata", "registered_at", "registered_by"),
     )
+    audited = frozenset({"registered_by"})
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Show the changes of the instance, newest first.
@@ -106,6 +107,10 @@ class InstanceAdmin(ReadOnlyAdmin):
     def heartbeat_at(self, instance: Instance) -> str:
         return f"{instance.lease.heartbeat_at:%Y-%m-%d %H:%M:%S}"
 
+    @admin.display(description="incarnation")
+    def incarnation(self, instance: Instance) -> str | None:
+        return instance.lease.incarnation
+
     @admin.action(description="Remove (deregister) with a reason", permissions=["operate"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:
         return actions.run_action(self, request, queryset, actions.RemoveForm)
@@ -123,6 +128,8 @@ class OverrideAdmin(ReadOnlyAdmin):
     list_select_related = ("service",)
     ordering = ("-created_at",)
     actions = ("clear",)
+    fields = ("service", "instance_id", "status", "until", "created_at", "by_operator", "reason", "actor")
+    audited = frozenset({"reason", "actor"})
 
     @admin.action(description="Clear with a reason", permissions=["operate"])
     def clear(self, request: HttpRequest, queryset: QuerySet[Override]) -> HttpResponse | None:
