@@ -42,6 +42,12 @@ RENEWED_AT = f"GREATEST({HEARTBEAT_AT}, r.window_started_at)"
 GRACE = "make_interval(secs => GREATEST(1.1::float8 * l.ttl_seconds, l.ttl_seconds + 1))"
 DEADLINE = f"({RENEWED_AT} + {GRACE})"
 
+
+def grace_seconds(ttl_seconds: int) -> float:
+    """Return GRACE: the time from the last renewal of a lease to its deadline."""
+    return max(1.1 * ttl_seconds, ttl_seconds + 1.0)
+
+
 EFFECTIVE_STATUS = "COALESCE(o.status, i.reported_status)"
 STATE_NAME = (
     f"CASE WHEN l.expired_at IS NOT NULL THEN '{State.EXPIRED}' "

@@ -16,7 +16,7 @@ from service_registry.changelog.prune import DELETE, PLAN
 from service_registry.changelog.read import READ_AFTER
 from service_registry.expiry import counts
 from service_registry.manager.batch import Submission, join_columns, submissions_of
-from service_registry.manager.heartbeat import RENEW
+from service_registry.manager.heartbeat import RENEW, RENEW_UNCHANGED
 from service_registry.manager.owner_usage import COUNT_OF_OWNERS
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
@@ -58,23 +58,29 @@ def many(many_rows: None, db: None) -> None:
     """The rows of this module. What a test changes is rolled back to a savepoint."""
 
 
+NO_FENCES = {"epochs": "", "incarnations": "", "statuses": ""}
+RENEWALS = pytest.mark.parametrize("renew", [RENEW_UNCHANGED, RENEW], ids=["unchanged", "any"])
+
+
 def heartbeat_parameters(size: int) -> dict[str, Any]:
     sent = [
         Heartbeat(service_name=f"service-{number % 100}", instance_id=f"i-{number // 100}") for number in range(size)
     ]
-    return join_columns(submissions_of(CALLER, sent)) | {"epochs": "", "incarnations": ""}
+    return join_columns(submissions_of(CALLER, sent)) | NO_FENCES
 
 
-def test_heartbeat_reads_rows_by_index(many: None) -> None:
-    found = explain(RENEW, heartbeat_parameters(1))
+@RENEWALS
+def test_heartbeat_reads_rows_by_index(many: None, renew: str) -> None:
+    found = explain(renew, heartbeat_parameters(1))
     assert "instance_unique_id" in found
     assert "service_unique_name" in found or "Seq Scan on service_registry_service" in found
     assert "Seq Scan on service_registry_instance" not in found
     assert "Seq Scan on service_registry_lease" not in found
 
 
-def test_heartbeat_batch_joins_without_nested_comparisons(many: None) -> None:
-    found = explain(RENEW, heartbeat_parameters(500), "EXPLAIN (ANALYZE, TIMING OFF) ")
+@RENEWALS
+def test_heartbeat_batch_joins_without_nested_comparisons(many: None, renew: str) -> None:
+    found = explain(renew, heartbeat_parameters(500), "EXPLAIN (ANALYZE, TIMING OFF) ")
     compared = [int(rows) for rows in re.findall(r"Rows Removed by Join Filter: (\d+)", found)]
     assert sum(compared) < 100_000, found
 
@@ -86,7 +92,8 @@ FROM {SERVICE_TABLE} s, generate_series(1, 10000) number WHERE s.name = 'service
 """
 
 
-def test_heartbeat_reads_no_overrides_of_other_instances(many: None) -> None:
+@RENEWALS
+def test_heartbeat_reads_no_overrides_of_other_instances(many: None, renew: str) -> None:
     """The callers of the batch have different groups."""
     with connection.cursor() as cursor:
         cursor.execute(OVERRIDES)
@@ -95,8 +102,8 @@ def test_heartbeat_reads_no_overrides_of_other_instances(many: None) -> None:
         Submission(Heartbeat(service_name="service-0", instance_id=f"i-{at}"), caller)
         for at, caller in enumerate(callers)
     ]
-    parameters = join_columns(sent) | {"epochs": "", "incarnations": ""}
-    found = explain(RENEW, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
+    parameters = join_columns(sent) | NO_FENCES
+    found = explain(renew, parameters, "EXPLAIN (ANALYZE, TIMING OFF) ")
     rows = [float(count) * int(loops) for count, loops in re.findall(r"actual rows=([\d.]+) loops=(\d+)", found)]
     assert max(rows) < 2000, found
 

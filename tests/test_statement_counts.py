@@ -43,9 +43,9 @@ def make_heartbeats(size: int) -> list[Heartbeat]:
 
 
 @pytest.mark.parametrize("size", [1, 500])
-def test_heartbeat_batch_runs_two_statements(db: None, size: int) -> None:
+def test_heartbeat_batch_runs_one_statement(db: None, size: int) -> None:
     manager.register(make_registrations(size), CALLER)
-    assert len(capture_statements(lambda: manager.heartbeat(make_heartbeats(size), CALLER))) == 2
+    assert len(capture_statements(lambda: manager.heartbeat(make_heartbeats(size), CALLER))) == 1
 
 
 def test_discovery_runs_two_statements(db: None) -> None:

@@ -20,9 +20,9 @@ from service_registry.expiry.protection import (
     Group,
     Limits,
     Protection,
-    grace_seconds,
     may_exceed_fleet_limit,
 )
+from service_registry.sql import grace_seconds
 
 OBSERVATION_GAP_SECONDS = 5.0
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from service_registry.choices import Rule
+from service_registry.sql import grace_seconds
 
 # A proven lease is late when it was not renewed for this share of its TTL. Clients send a heartbeat every third of the
 # TTL: when the first lease of a cohort is due, the others are late already, and the cohort is counted whole. (0.65
@@ -26,11 +27,6 @@ SERVICE_MINIMUM = 5
 # The protections that may end in one sweep because their time is over: this number, or this share of the fleet.
 ENDINGS_MINIMUM = 10
 ENDINGS_FRACTION = 0.05
-
-
-def grace_seconds(ttl_seconds: int) -> float:
-    """Return the time from the last renewal of a lease to its deadline."""
-    return max(1.1 * ttl_seconds, ttl_seconds + 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Heartbeat: an instance renews its lease, and may report a new status."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from service_registry import changelog
@@ -22,7 +23,7 @@ from service_registry.manager.batch import (
     submissions_of,
 )
 from service_registry.schemas import Heartbeat
-from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, LEASE_MEMBERS, OVERRIDE, STATE
+from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE, grace_seconds, rfc3339
 
 
 class Renewed(NamedTuple):
@@ -42,59 +43,88 @@ class Renewed(NamedTuple):
         return self._replace(recovered=False, changed=False)
 
 
-RENEW = f"""
--- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
-WITH {REQUESTED_SERVICES},
-item AS MATERIALIZED (
-    SELECT * FROM unnest({ITEM_COLUMNS}, {split_parameter("epochs")}::bigint[], {split_parameter("incarnations")})
-        WITH ORDINALITY AS item(service_number, instance_id, epoch, incarnation, position)
-),
-locked AS MATERIALIZED (
-    SELECT item.position, l.instance_id, {EFFECTIVE_STATUS} AS status,
-        COALESCE(item.epoch, l.epoch) = l.epoch
-            AND COALESCE(item.incarnation, l.incarnation) IS NOT DISTINCT FROM l.incarnation AS current,
-        l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected, l.ttl_seconds, l.epoch
-    FROM item
-    JOIN requested_service s ON s.number = item.service_number
+ITEMS = f"""
+item AS (
+    SELECT * FROM unnest({ITEM_COLUMNS}, {split_parameter("epochs")}::bigint[], {split_parameter("incarnations")},
+            {split_parameter("statuses")})
+        WITH ORDINALITY AS item(service_number, instance_id, epoch, incarnation, status, position)
+)"""
+# LIMIT keeps the condition on overrides inside, where only the index can serve it: the planner guesses few items, and
+# could compare each with all overrides.
+LEASES_OF_ITEMS = f"""
+    item
+    JOIN requested_service s ON s.number = item.service_number AND s.owned
     JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_id
     JOIN {LEASE} l ON l.instance_id = i.id
-    LEFT JOIN {OVERRIDE} o ON o.service_id = s.id AND o.instance_id = item.instance_id
-    WHERE s.owned
+    LEFT JOIN LATERAL (
+        SELECT status FROM {OVERRIDE} o WHERE o.service_id = i.service_id AND o.instance_id = i.instance_id LIMIT 1
+    ) o ON true
+"""
+IS_CURRENT = """
+    COALESCE(item.epoch, l.epoch) = l.epoch
+        AND COALESCE(item.incarnation, l.incarnation) IS NOT DISTINCT FROM l.incarnation
+"""
+# The times that all leases of one statement share, formatted once.
+RENEWAL_TIMES = f"""
+    renewal.at, {rfc3339("renewal.at")} AS heartbeat_at,
+    {rfc3339("GREATEST(renewal.at, r.window_started_at)")} AS counted_from
+"""
+
+RENEW_UNCHANGED = f"""
+-- Renews where readers see no difference. Locks leases in any order, because it waits for none: those that another
+-- transaction has locked are left out. Where the other has committed since this statement began, PostgreSQL checks the
+-- conditions on the lease again. An instance that has changed meanwhile counts as renewed before that.
+WITH {REQUESTED_SERVICES}, {ITEMS},
+locked AS MATERIALIZED (
+    SELECT item.position, l.instance_id, {EFFECTIVE_STATUS} AS status
+    FROM {LEASES_OF_ITEMS}
+    WHERE l.expired_at IS NULL AND l.protected_at IS NULL AND {IS_CURRENT}
+        AND (item.status IS NULL OR item.status = i.reported_status AND i.pending_status IS NULL)
+    FOR NO KEY UPDATE OF l SKIP LOCKED
+),
+-- A crash may take the renewal back: the next heartbeat restores it.
+renewal AS MATERIALIZED (
+    SELECT {RENEWAL_TIMES}
+    FROM clock_timestamp() AS renewal(at), set_config('synchronous_commit', 'off', true), {STATE} r
+)
+UPDATE {LEASE} l SET heartbeat_at = renewal.at, beats = l.beats + 1
+FROM locked, renewal WHERE l.instance_id = locked.instance_id
+RETURNING locked.position - 1, locked.status, l.ttl_seconds, l.epoch, renewal.heartbeat_at, renewal.counted_from
+"""
+
+RENEW = f"""
+-- Locks leases, in the order of their keys. Instances whose status is reported are locked already.
+WITH {REQUESTED_SERVICES}, {ITEMS},
+locked AS MATERIALIZED (
+    SELECT item.position, l.instance_id, {EFFECTIVE_STATUS} AS status, {IS_CURRENT} AS current,
+        l.expired_at IS NOT NULL AS expired, l.protected_at IS NOT NULL AS protected, l.ttl_seconds, l.epoch
+    FROM {LEASES_OF_ITEMS}
     ORDER BY l.instance_id
     FOR NO KEY UPDATE OF l
 ),
--- The time is read once, when the last lease is locked. What follows from it is formatted once for each TTL instead of
--- once for each row.
-renewal AS MATERIALIZED (SELECT CASE WHEN count(*) > 0 THEN clock_timestamp() END AS at FROM locked),
+-- The time is read once, when the last lease is locked.
+renewal AS MATERIALIZED (
+    SELECT {RENEWAL_TIMES} FROM (SELECT clock_timestamp() AS at, count(*) FROM locked) renewal, {STATE} r
+),
 renewed AS (
     UPDATE {LEASE} l
     SET heartbeat_at = renewal.at, beats = l.beats + 1, expired_at = NULL, protected_at = NULL
     FROM locked, renewal WHERE l.instance_id = locked.instance_id AND locked.current
-),
-common AS (
-    SELECT {", ".join(f"{expression} AS {name}" for name, expression in LEASE_MEMBERS.items() if name != "epoch")}
-    FROM (SELECT DISTINCT ttl_seconds, renewal.at AS heartbeat_at FROM locked, renewal WHERE current) l
-    CROSS JOIN {STATE} r
 )
 -- An item without a row in the database gives no row here.
-SELECT position - 1, instance_id, status, expired, protected, ttl_seconds, epoch, NULL::text, NULL::text, NULL::float8
-FROM locked WHERE current
-UNION ALL
-SELECT position - 1, instance_id, status, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM locked WHERE NOT current
+SELECT position - 1, instance_id, status, current, expired, protected, ttl_seconds, epoch, heartbeat_at, counted_from
+FROM locked, renewal
 UNION ALL
 SELECT item.position - 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM item JOIN requested_service s ON s.number = item.service_number WHERE NOT s.owned
-UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, ttl_seconds, NULL, heartbeat_at, expires_at, heartbeat_interval_seconds
-FROM common
 """
 
 
 class LeaseRow(NamedTuple):
     """An item's row as it was just before this heartbeat.
 
-    All fields are None where the caller does not own the service. All but key and status are None where the epoch or
-    the incarnation is not the current one.
+    All fields are None where the caller does not own the service. `lease` is None where the epoch or the incarnation is
+    not the current one.
     """
 
     instance_pk: int | None
@@ -119,7 +149,7 @@ def heartbeat_for_callers(
 
     Raises OperationalError when another transaction locks a row for longer than `lock_timeout`.
     """
-    return run_batch(submissions, lambda distinct: renew_or_explain(distinct, lock_timeout))
+    return run_batch(submissions, lambda distinct: renew_distinct(distinct, lock_timeout))
 
 
 def merge_heartbeats(first: Submission[Heartbeat], second: Submission[Heartbeat]) -> Submission[Heartbeat] | None:
@@ -131,6 +161,42 @@ def merge_heartbeats(first: Submission[Heartbeat], second: Submission[Heartbeat]
     if (first.caller, one.epoch, one.incarnation) != (second.caller, other.epoch, other.incarnation):
         return None
     return second if other.status or not one.status else first
+
+
+def renew_distinct(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Renewed | RegistryError]:
+    """Renew a batch with distinct keys.
+
+    Nearly all heartbeats change nothing that readers see. They need one statement, which waits for no lock, and no
+    transaction. The others take the long way.
+    """
+    outcomes: list[Renewed | RegistryError | None] = [*renew_unchanged(submissions)]
+    rest = [position for position, outcome in enumerate(outcomes) if outcome is None]
+    others = renew_or_explain([submissions[position] for position in rest], lock_timeout) if rest else []
+    by_position = dict(zip(rest, others, strict=True))
+    return [outcome or by_position[position] for position, outcome in enumerate(outcomes)]
+
+
+def renew_unchanged(submissions: Sequence[Submission[Heartbeat]]) -> list[Renewed | None]:
+    """Renew the leases of which nothing else changes; None for all others."""
+    with prepared_cursor() as cursor:
+        cursor.execute(RENEW_UNCHANGED, to_parameters(submissions))
+        rows = cursor.fetchall()
+    found: list[Renewed | None] = [None] * len(submissions)
+    common: dict[int, dict[str, Any]] = {}
+    for position, status, ttl_seconds, epoch, *times in rows:
+        if ttl_seconds not in common:
+            common[ttl_seconds] = common_members(ttl_seconds, *times)
+        found[position] = Renewed(status, False, False, common[ttl_seconds] | {"epoch": epoch})
+    return found
+
+
+def to_parameters(submissions: Sequence[Submission[Heartbeat]]) -> dict[str, str]:
+    items = [submission.item for submission in submissions]
+    return join_columns(submissions) | {
+        "epochs": join_optional_column([item.epoch for item in items]),
+        "incarnations": join_optional_column([item.incarnation for item in items]),
+        "statuses": join_optional_column([item.status for item in items]),
+    }
 
 
 def renew_or_explain(submissions: Sequence[Submission[Heartbeat]], lock_timeout: str) -> list[Renewed | RegistryError]:
@@ -187,30 +253,27 @@ def renew_and_report(
 
 def renew_leases(submissions: Sequence[Submission[Heartbeat]]) -> list[LeaseRow | None]:
     """Lock and renew the leases; return each item's row as it was before."""
-    fences = {
-        "epochs": join_optional_column([submission.item.epoch for submission in submissions]),
-        "incarnations": join_optional_column([submission.item.incarnation for submission in submissions]),
-    }
     with prepared_cursor() as cursor:
-        cursor.execute(RENEW, join_columns(submissions) | fences)
+        cursor.execute(RENEW, to_parameters(submissions))
         rows = cursor.fetchall()
-    common = {row[5]: common_members(*row[5:]) for row in rows if row[0] is None}
     found: list[LeaseRow | None] = [None] * len(submissions)
-    for position, instance_pk, status, expired, protected, ttl_seconds, epoch, *_ in rows:
-        if position is not None:
-            lease = None if ttl_seconds is None else common[ttl_seconds] | {"epoch": epoch}
-            found[position] = LeaseRow(instance_pk, status, expired, protected, lease)
+    for position, instance_pk, status, current, expired, protected, ttl_seconds, epoch, *times in rows:
+        lease = common_members(ttl_seconds, *times) | {"epoch": epoch} if current else None
+        found[position] = LeaseRow(instance_pk, status, expired, protected, lease)
     return found
 
 
-def common_members(
-    ttl_seconds: int, _epoch: None, heartbeat_at: str, expires_at: str, heartbeat_interval_seconds: float
-) -> dict[str, Any]:
-    """Return the members that all leases of one TTL share after this heartbeat."""
+def common_members(ttl_seconds: int, heartbeat_at: str, counted_from: str) -> dict[str, Any]:
+    """Return the members that all leases of one TTL share after this heartbeat.
+
+    Args:
+        counted_from: the time from which the deadline counts; both times as in RFC 3339.
+    """
+    expires_at = datetime.fromisoformat(counted_from) + timedelta(seconds=grace_seconds(ttl_seconds))
     return {
         "heartbeat_at": heartbeat_at,
-        "expires_at": expires_at,
-        "heartbeat_interval_seconds": heartbeat_interval_seconds,
+        "expires_at": expires_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "heartbeat_interval_seconds": round(ttl_seconds * 1000 / 3) / 1000,
         "ttl_seconds": ttl_seconds,
     }
 

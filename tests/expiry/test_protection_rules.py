@@ -5,7 +5,8 @@ import random
 import pytest
 
 from service_registry.choices import Rule
-from service_registry.expiry.protection import Cohort, Due, Group, Limits, Protection, grace_seconds
+from service_registry.expiry.protection import Cohort, Due, Group, Limits, Protection
+from service_registry.sql import grace_seconds
 
 LIMITS = Limits()
 SIXTY_OF_A_HUNDRED_LATE = [Cohort(30, 100, 60, 0, 0.0)]

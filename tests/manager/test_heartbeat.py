@@ -1,9 +1,12 @@
 """Heartbeat: POST /registry/heartbeat."""
 
 import pytest
+from django.db import connection
 
 from service_registry.expiry.sweep import sweep
+from service_registry.manager.heartbeat import common_members
 from service_registry.models import Change, Instance, Lease, Override, Service
+from service_registry.sql import LEASE_MEMBERS
 from tests import ageing
 from tests.client import Api
 
@@ -17,6 +20,18 @@ def test_heartbeat_renews_the_lease_and_appends_no_change(payments: Api) -> None
     assert answer.json["status"] == "UP"
     assert "recovered" not in answer.json
     assert (Lease.objects.get().beats, Change.objects.count()) == (1, changes)
+
+
+def test_members_of_a_renewed_lease_are_those_that_sql_reads(db: None) -> None:
+    """The response to a heartbeat is made in Python, and that to a registration in SQL."""
+    now = "2024-02-28T23:59:59.987654Z"
+    expressions = ", ".join(LEASE_MEMBERS[name] for name in common_members(5, now, now))
+    lease = f"SELECT '{now}'::timestamptz AS heartbeat_at, generate_series(5, 86400) AS ttl_seconds"
+    window = f"SELECT '{now}'::timestamptz AS window_started_at"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {expressions} FROM ({lease}) l CROSS JOIN ({window}) r")
+        rows = cursor.fetchall()
+    assert [tuple(common_members(ttl_seconds, now, now).values()) for ttl_seconds in range(5, 86401)] == rows
 
 
 def test_heartbeat_of_a_purged_instance_is_not_found(payments: Api) -> None:

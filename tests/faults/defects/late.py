@@ -66,14 +66,14 @@ SERVES_SECONDS = 25
 def failing_heartbeats() -> None:
     """Heartbeats fail once the process has served for a while."""
     module = import_module("service_registry.manager.heartbeat")
-    renew_leases, fails_at = module.renew_leases, time.monotonic() + SERVES_SECONDS
+    renew_distinct, fails_at = module.renew_distinct, time.monotonic() + SERVES_SECONDS
 
     def renew_or_fail(*arguments: Any) -> Any:
         if time.monotonic() > fails_at:
             raise RuntimeError("a seeded defect")
-        return renew_leases(*arguments)
+        return renew_distinct(*arguments)
 
-    module.__dict__["renew_leases"] = renew_or_fail
+    module.__dict__["renew_distinct"] = renew_or_fail
 
 
 def without(sql: str, part: str, instead: str = "") -> str:
