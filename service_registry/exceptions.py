@@ -128,14 +128,14 @@ class NotLoaded(RegistryError):
     detail = "This process is still loading the catalogue; try again."
 
 
-class TooManySubscribers(RegistryError):
-    """The caller, or all callers together, have too many open watches here."""
+class RateLimited(RegistryError):
+    """The caller, or all callers together, have too many requests of one kind under way in this process."""
 
     code = "rate_limited"
-    retry_after_seconds = 5
 
-    def __init__(self, subject: str, limit: int) -> None:
-        super().__init__(f"{subject} {limit} watches of this process open, which is the limit.")
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ServiceNotFound(RegistryError):

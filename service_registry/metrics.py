@@ -46,6 +46,11 @@ subscribers = Gauge(
     ["kind"],
     multiprocess_mode="livesum",
 )
+refused_places = Counter(
+    "registry_requests_over_bound_total",
+    "Requests that were refused because all places of their kind were taken (process), or the caller's share (caller).",
+    ["kind", "bound"],
+)
 subscriber_wakeups = Counter("registry_subscriber_wakeups_total", "Subscribers that were woken by a change.")
 slow_clients = Counter(
     "registry_slow_clients_disconnected_total", "Clients that were disconnected because they did not read the response."

@@ -50,7 +50,7 @@ def test_every_operation_requires_a_token(document: dict[str, Any]) -> None:
 
 def test_every_operation_describes_its_problems(document: dict[str, Any]) -> None:
     for operation in operations(document):
-        assert {"400", "401", "403", "405", "500", "503"} <= set(operation["responses"])
+        assert {"400", "401", "403", "405", "429", "500", "503"} <= set(operation["responses"])
         assert all(
             set(response["content"]) == {"application/problem+json"}
             for status, response in operation["responses"].items()

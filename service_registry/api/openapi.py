@@ -11,7 +11,7 @@ from service_registry.http.problems import CONTENT_TYPE
 from service_registry.schemas import Problem
 
 # Statuses of the problems that every operation may answer with.
-COMMON_PROBLEMS = (400, 401, 403, 405, 500, 503)
+COMMON_PROBLEMS = (400, 401, 403, 405, 429, 500, 503)
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:

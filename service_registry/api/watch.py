@@ -49,7 +49,7 @@ class WatchViewSet(ViewSet):
                 "index). The stream ends with `expired` when the token is not accepted any more, with `forbidden` when "
                 "the caller may not read any more, or with `resync` when the client has to read the list again.",
             ),
-            **problems(410, 429),
+            **problems(410),
         },
     )
     def list(self, request: Request) -> HttpResponse:

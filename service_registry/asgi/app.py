@@ -53,18 +53,18 @@ class Application:
     def __init__(self) -> None:
         self.process = process = WebProcess()
         authenticator = Authenticator(process.read_threads)
-        self.django = DjangoBridge(process.django_threads, process.responses, DjangoBodies(authenticator))
-        blocking = BlockingReads(process.hub, authenticator, process.read_threads, process.limits)
+        self.django = DjangoBridge(process.django_queue, process.responses, DjangoBodies(authenticator))
+        blocking = BlockingReads(process.hub, authenticator, process.read_threads, process.subscriber_places)
         threads = process.write_threads
         registrations = MicroBatcher[Registration, manager.Registered](
-            manager.register_for_callers, manager.merge_registrations, threads
+            manager.register_for_callers, manager.merge_registrations, threads, "registrations"
         )
         heartbeats = MicroBatcher[Heartbeat, manager.Renewed](
-            manager.heartbeat_for_callers, manager.merge_heartbeats, threads
+            manager.heartbeat_for_callers, manager.merge_heartbeats, threads, "heartbeats"
         )
-        write = authenticator, process.responses, threads
+        write = authenticator, process.responses, process.array_queue
         read = authenticator, process.responses, blocking, ResponseCache()
-        watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.limits)
+        watch = Watch(process.hub, authenticator, process.responses, process.read_threads, process.subscriber_places)
         self.routes = {
             ("GET", "/livez"): Route("livez", livez, any_host=True),
             ("GET", "/readyz"): Route("readyz", self.readyz, any_host=True),

@@ -3,12 +3,16 @@
 A thread is used only where a key or the access rules must be fetched.
 """
 
+from asgiref.typing import HTTPScope
+
 from service_registry.asgi import transport
+from service_registry.asgi.limits import ANONYMOUS
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import ReadThreads
-from service_registry.exceptions import CallerDenied
+from service_registry.exceptions import CallerDenied, ClockIsWrong, NotAuthenticated
 from service_registry.http.authentication import authenticate, authenticate_at_once
 from service_registry.http.callers import Identity
+from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid
 from service_registry.permissions import Action
 
 
@@ -46,3 +50,18 @@ class Authenticator:
         if identity is None:
             identity = await self.threads.run(lambda: authenticate(authorization))
         return identity
+
+
+def actor_at_once(scope: HTTPScope) -> str | None:
+    """Return the caller of a request that Django authenticates; ANONYMOUS without an accepted token.
+
+    None where that has to wait for keys or rules.
+    """
+    authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+    try:
+        identity = authenticate_at_once(authorization)
+    except (NotAuthenticated, TokenInvalid, CallerDenied):
+        return ANONYMOUS
+    except (ClockIsWrong, KeysUnavailable):
+        return None
+    return identity.caller.actor if identity else None

@@ -5,11 +5,9 @@ threads. Django's own ASGI handler creates a thread for each request: with persi
 76 connections after 3 s of load.
 """
 
-import asyncio
 import io
 import time
-from concurrent.futures import Executor
-from typing import Any
+from functools import partial
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from django.core.handlers.asgi import ASGIRequest, get_script_prefix
@@ -19,36 +17,34 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
+from service_registry.asgi.auth import actor_at_once
 from service_registry.asgi.django_bodies import DjangoBodies, UnreadBody
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.headers import Head, write_lines
 from service_registry.asgi.request import ClientDisconnected
-from service_registry.exceptions import BodyTooLarge, RequestTimeout, TooBusy
+from service_registry.asgi.thread_queue import ThreadQueue
+from service_registry.exceptions import BodyTooLarge, RateLimited, RequestTimeout, TooBusy
 from service_registry.http.content_type import readable_content_type
 from service_registry.http.problems import CONTENT_TYPE, headers_for_error, problem_for_error
 from service_registry.http.request_log import REQUEST_ID_HEADER, RequestLogEntry, choose_request_id, record
 from service_registry.http.responses import render
-
-# Requests that wait for a thread or run on one, in a process. More are refused at once.
-MAX_QUEUED = 200
 
 
 class DjangoBridge:
     """An ASGI application that answers requests with Django.
 
     Arguments:
-        threads: where Django runs. Heartbeats, registrations and the pulse have others: a login hashes its password
-            for 100 ms and more, or waits for the OIDC provider.
+        queue: of threads that run Django. Heartbeats, registrations and the pulse have others: a login hashes its
+            password for 100 ms and more, or waits for the OIDC provider.
         responses: the responses in flight.
         bodies: reads the bodies of requests.
     """
 
-    def __init__(self, threads: Executor, responses: ResponsesInFlight, bodies: DjangoBodies) -> None:
+    def __init__(self, queue: ThreadQueue, responses: ResponsesInFlight, bodies: DjangoBodies) -> None:
         self.handler = WSGIHandler()
-        self.threads = threads
+        self.queue = queue
         self.responses = responses
         self.bodies = bodies
-        self.queued = 0
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         started_at = time.perf_counter()
@@ -58,7 +54,7 @@ class DjangoBridge:
             self.require_capacity(scope, len(answer))
         except ClientDisconnected:
             return
-        except (BodyTooLarge, RequestTimeout, TooBusy) as error:
+        except (BodyTooLarge, RequestTimeout, TooBusy, RateLimited) as error:
             head, answer = refuse(scope, error, time.perf_counter() - started_at)
         await self.responses.deliver(send, head, answer)
 
@@ -69,28 +65,12 @@ class DjangoBridge:
 
         A body that is not read is neither asked for nor read past: its view refuses the request at once.
 
-        Raises TooBusy when too many requests wait for a thread, and ClientDisconnected.
+        Raises RateLimited, TooBusy, ClientDisconnected.
         """
-        if self.queued >= MAX_QUEUED:
-            raise TooBusy
-        self.queued += 1
-        submitted = self.threads.submit(self.respond, scope, stream, length)
-        work = asyncio.wrap_future(submitted)
-        waits: list[asyncio.Future[Any]] = [work]
-        if not isinstance(stream, UnreadBody):
-            waits.append(asyncio.ensure_future(wait_for_disconnect(receive)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                if submitted.cancel():
-                    stream.close()  # the threads keep dropped work until its turn, and the body with it
-                work.cancel()  # work under way ends, and its response is dropped
-                raise ClientDisconnected
-            return work.result()
-        finally:
-            for wait in waits[1:]:
-                wait.cancel()
-            self.queued -= 1
+        respond, actor = partial(self.respond, scope, stream, length), actor_at_once(scope)
+        if isinstance(stream, UnreadBody):
+            return await self.queue.run(actor, respond)
+        return await self.queue.run_while_connected(receive, actor, respond)
 
     def require_capacity(self, scope: HTTPScope, size: int) -> None:
         """Raise TooBusy when slow readers leave no memory for a large response.
@@ -159,12 +139,9 @@ def response_head(response: HttpResponseBase) -> Head:
     return Head(response.status_code, write_lines([*response.items(), *cookies]))
 
 
-async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def refuse(scope: HTTPScope, error: BodyTooLarge | RequestTimeout | TooBusy, seconds: float) -> tuple[Head, bytes]:
+def refuse(
+    scope: HTTPScope, error: BodyTooLarge | RequestTimeout | TooBusy | RateLimited, seconds: float
+) -> tuple[Head, bytes]:
     """Log a request that Django does not see, and return its problem.
 
     The connection is closed behind it.

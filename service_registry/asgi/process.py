@@ -17,8 +17,9 @@ from service_registry import gc_tuning, metrics, pulse
 from service_registry.access_rules import access_rules
 from service_registry.asgi import transport
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
-from service_registry.asgi.limits import SubscriberLimits, raise_file_limit
+from service_registry.asgi.limits import SubscriberPlaces, raise_file_limit
 from service_registry.asgi.probe import ReadinessProbe
+from service_registry.asgi.thread_queue import ThreadQueue
 from service_registry.asgi.threads import ReadThreads
 from service_registry.exceptions import NotMigrated
 from service_registry.http import memory_budget, readiness
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 # How often grants are read, and keys looked at.
 REFRESH_SECONDS = 1.0
+# Arrays, each of up to 1 MiB, and requests for Django that wait for a thread or run on one. More are refused at once.
+MAX_QUEUED = 200
 
 
 class WebProcess:
@@ -42,20 +45,25 @@ class WebProcess:
     Attributes:
         write_threads: run writes and the pulse. A process whose writes are stuck must not report that it receives
             heartbeats, so the pulse takes the same way.
-        django_threads: run Django, whose pages and logins must not delay writes.
+        array_queue: arrays and single deregistrations, for all write threads but one: micro-batches have everybody's
+            heartbeats, and an array takes up to a second.
+        django_queue: for threads that run Django, whose pages and logins must not delay writes.
         read_threads: verify tokens and read the log, apart from writes.
         probe: answers /readyz.
     """
 
     def __init__(self) -> None:
         self.write_threads = ThreadPoolExecutor(settings.WEB_THREADS, thread_name_prefix="write")
+        self.array_queue = ThreadQueue("arrays", self.write_threads, max(1, settings.WEB_THREADS - 1), MAX_QUEUED)
         # An issuer that hangs can block as many as may wait for it; pages have the others.
-        self.django_threads = ThreadPoolExecutor(settings.WEB_THREADS + MAX_CONCURRENT, thread_name_prefix="django")
+        django_threads = settings.WEB_THREADS + MAX_CONCURRENT
+        self.django_threads = ThreadPoolExecutor(django_threads, thread_name_prefix="django")
+        self.django_queue = ThreadQueue("Django requests", self.django_threads, django_threads, MAX_QUEUED)
         self.read_threads = ReadThreads()
         self.probe = ReadinessProbe()
         self.hub = Hub()
         self.responses = ResponsesInFlight()
-        self.limits = SubscriberLimits()
+        self.subscriber_places = SubscriberPlaces()
         self.feed: Feed | None = None
         self.replica_was_loaded = False
         readiness.process_checks["replica"] = self.replica_state

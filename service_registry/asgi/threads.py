@@ -5,8 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from service_registry.asgi.request import Request
+from service_registry.asgi.thread_queue import ThreadQueue
 from service_registry.database.transactions import prepare_thread_connection
-from service_registry.exceptions import TooBusy
 
 Result = TypeVar("Result")
 
@@ -22,25 +23,26 @@ class ReadThreads:
 
     def __init__(self) -> None:
         self._reads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
-        self._pages = ThreadPoolExecutor(PAGING_THREADS, thread_name_prefix="paging")
-        self._paging = 0
+        pages = ThreadPoolExecutor(PAGING_THREADS, thread_name_prefix="paging")
+        self.pages = ThreadQueue("database reads", pages, PAGING_THREADS, MAX_PAGING)
 
     async def run(self, read: Callable[[], Result]) -> Result:
         """Return what `read` returns. Raises what it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._reads, with_connection(read))
 
-    async def read_page(self, read: Callable[[], Result]) -> Result:
-        """Return the page that `read` returns, unless too many requests wait for theirs.
+    async def read_log(self, read: Callable[[], Result]) -> Result:
+        """Return the page of the log that `read` returns, for a watch: its caller has a place as a subscriber.
 
-        Raises TooBusy then, and what `read` raises.
+        Raises TooBusy, and what `read` raises.
         """
-        if self._paging >= MAX_PAGING:
-            raise TooBusy
-        self._paging += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pages, with_connection(read))
-        finally:
-            self._paging -= 1
+        return await self.pages.run(None, with_connection(read))
+
+    async def read_page(self, request: Request, read: Callable[[], Result]) -> Result:
+        """Return the page that `read` returns, unless the client leaves before its turn.
+
+        Raises RateLimited, TooBusy, ClientDisconnected, and what `read` raises.
+        """
+        return await self.pages.run_while_connected(request.receive, request.log.actor, with_connection(read))
 
 
 def with_connection(function: Callable[[], Result]) -> Callable[[], Result]:

@@ -18,8 +18,13 @@ def with_jitter(seconds: float) -> float:
     return seconds + random.uniform(0, seconds / 16)  # noqa: S311 (jitter)
 
 
-async def end_on_disconnect(receive: ASGIReceiveCallable, subscriber: Subscriber) -> None:
-    """End the subscription when the client closes its connection."""
+async def wait_for_disconnect(receive: ASGIReceiveCallable) -> None:
+    """Wait until the client closes its connection. The request's body must have been received."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def end_on_disconnect(receive: ASGIReceiveCallable, subscriber: Subscriber) -> None:
+    """End the subscription when the client closes its connection."""
+    await wait_for_disconnect(receive)
     subscriber.end(EndReason.DISCONNECTED)

@@ -41,7 +41,7 @@ STATUS_BY_ERROR: dict[type[Exception], int] = {
     exceptions.CompressedBody: 415,
     exceptions.UnsupportedMediaType: 415,
     exceptions.UnknownHost: 421,
-    exceptions.TooManySubscribers: 429,
+    exceptions.RateLimited: 429,
     exceptions.HeadersTooLarge: 431,
     KeysUnavailable: 503,
     exceptions.ClockIsWrong: 503,

@@ -1,6 +1,8 @@
 """The ASGI application for tests in this process."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connections
@@ -16,9 +18,28 @@ def application() -> Iterator[Application]:
     application = Application()
     yield application
     process = application.process
-    for threads in (process.write_threads, process.django_threads, process.probe.thread):
-        threads.submit(connections.close_all)
-        threads.shutdown()
+    reads = process.read_threads
+    for threads in (
+        process.write_threads,
+        process.django_threads,
+        process.probe.thread,
+        reads._reads,
+        reads.pages.threads,
+    ):
+        close_connections(threads)
     readiness.process_checks.clear()
     readiness.process_checks.update(process_checks)
     memory_budget.capacity_checks[:] = capacity_checks
+
+
+def close_connections(threads: ThreadPoolExecutor) -> None:
+    """Close the database connection of each thread, and end the threads."""
+    all_threads = threading.Barrier(threads._max_workers)
+
+    def close() -> None:
+        all_threads.wait(60)
+        connections.close_all()
+
+    for _ in range(all_threads.parties):
+        threads.submit(close)
+    threads.shutdown()

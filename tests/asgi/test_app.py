@@ -229,7 +229,7 @@ def counted(application: Application) -> Application:
         replace(HEARTBEAT, model=CountedHeartbeat),
         Authenticator(process.read_threads),
         process.responses,
-        process.write_threads,
+        process.array_queue,
     )
     application.routes["POST", "/registry/heartbeat"] = Route("heartbeat", handler)
     application.django = CountingDjango()  # type: ignore[assignment] # it sends nothing

@@ -21,6 +21,7 @@ from service_registry.asgi import django_bodies, flow_control
 from service_registry.asgi.django_bodies import PAGE_BODY_BYTES
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
+from service_registry.asgi.thread_queue import ThreadQueue
 from tests.asgi.clients import make_bodies
 from tests.asgi.uvicorn_server import connect, serve
 from tests.waiting import wait_for
@@ -65,7 +66,7 @@ urlpatterns = [
 @contextmanager
 def serve_bridge(responses: ResponsesInFlight) -> Iterator[tuple[DjangoBridge, int]]:
     with ThreadPoolExecutor(1) as threads:
-        bridge = DjangoBridge(threads, responses, make_bodies())
+        bridge = DjangoBridge(ThreadQueue("pages", threads, 1, 100), responses, make_bodies())
         with serve(cast(ASGI3Application, bridge)) as port:
             yield bridge, port
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
+from weakref import ReferenceType, ref
 
 import pytest
 from asgiref.typing import ASGI3Application, ASGIReceiveCallable, HTTPScope
@@ -18,10 +19,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 
-from service_registry.asgi.django_bridge import MAX_QUEUED, DjangoBridge
+from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.headers import Head
 from service_registry.asgi.request import BODY_SECONDS
+from service_registry.asgi.thread_queue import ThreadQueue
 from tests.asgi.clients import make_bodies
 from tests.asgi.uvicorn_server import connect, get_requests, serve
 from tests.waiting import wait_for
@@ -84,10 +86,15 @@ urlpatterns = [
     path("failing-view", failing_view),
     re_path(r"(?s:.*)", echo),
 ]
+MAX_QUEUED = 10
+
+
+def queue_for(threads: ThreadPoolExecutor) -> ThreadQueue:
+    return ThreadQueue("pages of Django", threads, 1, MAX_QUEUED)
 
 
 def make_bridge(threads: ThreadPoolExecutor, body_seconds: float = BODY_SECONDS) -> DjangoBridge:
-    return DjangoBridge(threads, ResponsesInFlight(), make_bodies(body_seconds))
+    return DjangoBridge(queue_for(threads), ResponsesInFlight(), make_bodies(body_seconds))
 
 
 @contextmanager
@@ -236,15 +243,15 @@ class Blocking(DjangoBridge):
     """A bridge whose threads wait until the test frees them, and which records the paths that Django is given."""
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
-        super().__init__(threads, ResponsesInFlight(), make_bodies())
+        super().__init__(queue_for(threads), ResponsesInFlight(), make_bodies())
         self.go_on = threading.Event()
         self.paths: list[str] = []
-        self.streams: list[io.BytesIO] = []
+        self.streams: list[ReferenceType[io.BytesIO]] = []
 
     async def run(
         self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
     ) -> tuple[Head, bytes]:
-        self.streams.append(stream)
+        self.streams.append(ref(stream))
         return await super().run(receive, scope, stream, length)
 
     def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[Head, bytes]:
@@ -260,11 +267,11 @@ def test_request_whose_client_leaves_before_its_turn_is_dropped() -> None:
             first = connect(port, get_requests("/first"))
             wait_for(lambda: bridge.paths == ["/first"])
             second = connect(port, get_requests("/second"))
-            wait_for(lambda: bridge.queued == 2)
+            wait_for(lambda: bridge.queue.places.taken == 2)
             second.close()
-            wait_for(lambda: bridge.queued == 1)
+            wait_for(lambda: bridge.queue.places.taken == 1)
             third = connect(port, get_requests("/third"))
-            wait_for(lambda: bridge.queued == 2)
+            wait_for(lambda: bridge.queue.places.taken == 2)
             bridge.go_on.set()
             assert first.recv(4096).startswith(b"HTTP/1.1 201")
             assert third.recv(4096).startswith(b"HTTP/1.1 201")
@@ -280,25 +287,31 @@ def test_body_of_a_dropped_request_is_freed_before_its_turn() -> None:
             running = connect(port, b"POST /first HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody")
             wait_for(lambda: bridge.paths == ["/first"])
             dropped = connect(port, b"POST /second HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody")
-            wait_for(lambda: bridge.queued == 2)
+            wait_for(lambda: bridge.queue.places.taken == 2)
             dropped.close()
-            running.close()
-            wait_for(lambda: bridge.queued == 0)
-            assert [stream.closed for stream in bridge.streams] == [False, True]
+            wait_for(lambda: [stream() is None for stream in bridge.streams] == [False, True])
             bridge.go_on.set()
+            running.close()
 
 
-def test_request_beyond_the_queue_is_answered_with_503() -> None:
+@pytest.mark.parametrize(
+    ("share", "places", "status", "code"),
+    [(1.0, MAX_QUEUED, b"503", b"unavailable"), (0.5, MAX_QUEUED // 2, b"429", b"rate_limited")],
+)
+def test_requests_without_a_token_beyond_the_queue_or_their_share_are_refused(
+    settings: LazySettings, share: float, places: int, status: bytes, code: bytes
+) -> None:
+    settings.REGISTRY_MAX_SHARE_PER_CALLER = share
     with ThreadPoolExecutor(1) as threads:
         bridge = Blocking(threads)
         with serve(cast(ASGI3Application, bridge)) as port:
-            waiting = [connect(port, get_requests(f"/{number}")) for number in range(MAX_QUEUED)]
-            wait_for(lambda: bridge.queued == MAX_QUEUED)
+            waiting = [connect(port, get_requests(f"/{number}")) for number in range(places)]
+            wait_for(lambda: bridge.queue.places.taken == places)
             refused = connect(port, get_requests("/refused"))
             answer = refused.recv(65536)
-            assert answer.startswith(b"HTTP/1.1 503")
+            assert answer.startswith(b"HTTP/1.1 " + status)
             assert b"retry-after: 1" in answer.lower()
-            assert b'"code":"unavailable"' in answer
+            assert b'"code":"%b"' % code in answer
             bridge.go_on.set()
             for each in [*waiting, refused]:
                 each.close()

@@ -14,6 +14,7 @@ from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.django_bodies import DjangoBodies
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
+from service_registry.asgi.thread_queue import ThreadQueue
 from service_registry.asgi.threads import ReadThreads
 from tests.asgi.clients import Client, request_scope
 from tests.client import Api, registration, token
@@ -34,7 +35,9 @@ def bridge(transactional_db: None) -> Iterator[DjangoBridge]:
         assert team.post("/registry/register", items).status == 200
     with ThreadPoolExecutor(1) as threads:
         reads = ReadThreads()
-        yield DjangoBridge(threads, ResponsesInFlight(), DjangoBodies(Authenticator(reads)))
+        yield DjangoBridge(
+            ThreadQueue("pages", threads, 1, 200), ResponsesInFlight(), DjangoBodies(Authenticator(reads))
+        )
         threads.submit(connections.close_all)
         asyncio.run(reads.run(connections.close_all))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
+from django.conf import LazySettings
 from django.db import OperationalError
 from psycopg.errors import AdminShutdown, LockNotAvailable
 
@@ -18,7 +19,7 @@ from service_registry.asgi.writes.micro_batch import (
     Operation,
 )
 from service_registry.caller import Caller
-from service_registry.exceptions import RegistryError, TooBusy
+from service_registry.exceptions import RateLimited, RegistryError, TooBusy
 from service_registry.manager.batch import Submission
 from service_registry.schemas import Heartbeat
 
@@ -53,7 +54,7 @@ def submit_together(
 
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            batcher = MicroBatcher[Heartbeat, Text](operation, merge, threads)
+            batcher = MicroBatcher[Heartbeat, Text](operation, merge, threads, "heartbeats")
             requests = [
                 batcher.submit(submission(instance_id, epoch))
                 for instance_id, epoch in zip_longest(instance_ids, epochs)
@@ -136,7 +137,9 @@ def test_request_is_not_merged_into_one_that_has_given_up() -> None:
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
             operation = blocked(recorder, go_on)
-            keep_first = MicroBatcher[Heartbeat, Text](operation, lambda first, _second: first, threads, 0.1)
+            keep_first = MicroBatcher[Heartbeat, Text](
+                operation, lambda first, _second: first, threads, "heartbeats", 0.1
+            )
             first = asyncio.ensure_future(keep_first.submit(submission("under-way")))
             await until(lambda: bool(recorder.batches))
             late = await asyncio.gather(keep_first.submit(submission("a", 1)), return_exceptions=True)
@@ -200,12 +203,13 @@ def test_locked_row_fails_only_its_own_request() -> None:
     assert [type(outcome) for outcome in outcomes] == [Text, OperationalError, Text]
 
 
-def test_requests_beyond_the_queue_are_refused() -> None:
+def test_requests_beyond_the_queue_are_refused(settings: LazySettings) -> None:
     recorder, go_on = Recorder(), threading.Event()
+    settings.REGISTRY_MAX_SHARE_PER_CALLER = 1.0
 
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            batcher = MicroBatcher[Heartbeat, Text](blocked(recorder, go_on), merge, threads)
+            batcher = MicroBatcher[Heartbeat, Text](blocked(recorder, go_on), merge, threads, "heartbeats")
             ids = [f"i-{number}" for number in range(MAX_QUEUED + 3)]
             requests = [asyncio.ensure_future(batcher.submit(submission(each))) for each in ids]
             await until(lambda: any(request.done() for request in requests))
@@ -214,6 +218,11 @@ def test_requests_beyond_the_queue_are_refused() -> None:
 
     outcomes = asyncio.run(submit_all())
     assert [type(outcome) for outcome in outcomes] == [Text] * MAX_QUEUED + [TooBusy] * 3
+
+
+def test_requests_of_a_caller_beyond_its_share_are_refused() -> None:
+    outcomes = submit_together(Recorder(), [f"i-{number}" for number in range(MAX_QUEUED // 2 + 2)])
+    assert [type(outcome) for outcome in outcomes] == [Text] * (MAX_QUEUED // 2) + [RateLimited] * 2
 
 
 def test_requests_for_one_instance_beyond_its_bound_are_refused() -> None:
@@ -227,7 +236,9 @@ def test_request_that_has_given_up_is_not_done_afterwards() -> None:
 
     async def submit_all() -> Outcomes:
         with ThreadPoolExecutor(1) as threads:
-            batcher = MicroBatcher[Heartbeat, Text](blocked(recorder, go_on), merge, threads, queue_seconds=0.1)
+            batcher = MicroBatcher[Heartbeat, Text](
+                blocked(recorder, go_on), merge, threads, "heartbeats", queue_seconds=0.1
+            )
             first = asyncio.ensure_future(batcher.submit(submission("under-way")))
             await until(lambda: bool(recorder.batches))
             outcomes = await asyncio.gather(first, batcher.submit(submission("waiting")), return_exceptions=True)

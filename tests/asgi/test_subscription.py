@@ -73,7 +73,7 @@ def test_subscription_that_waits_for_its_next_page_does_not_hold_the_last() -> N
     async def follow() -> None:
         follower = subscription(1)
         responses, go_on = follower.writer.responses, threading.Event()
-        busy = [asyncio.create_task(follower.threads.read_page(go_on.wait)) for _ in range(PAGING_THREADS)]
+        busy = [asyncio.create_task(follower.threads.read_log(go_on.wait)) for _ in range(PAGING_THREADS)]
         await asyncio.sleep(0)
         assert responses.reserve(follower.writer, 2 * MEGABYTES)
         page = asyncio.create_task(follower.read_page())

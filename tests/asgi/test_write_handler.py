@@ -13,6 +13,7 @@ from django.db import connections
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import SLICE_BYTES, ResponsesInFlight
 from service_registry.asgi.headers import response_head
+from service_registry.asgi.thread_queue import ThreadQueue
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.exceptions import BodyTooLarge, InvalidInput
@@ -36,7 +37,7 @@ def test_large_response_to_an_array_counts_among_those_in_flight() -> None:
 
     async def post(threads: ThreadPoolExecutor) -> tuple[int, int]:
         client, responses = Client(body), ResponsesInFlight()
-        handler = WriteHandler(REGISTER, Authenticator(ReadThreads()), responses, threads)
+        handler = WriteHandler(REGISTER, Authenticator(ReadThreads()), responses, ThreadQueue("arrays", threads, 1, 1))
         request = make_request(scope, client.receive, client.send)
         response = await handler(request)
         head = response_head(request, response)
@@ -78,7 +79,9 @@ def test_token_that_expires_while_the_body_arrives_is_refused(body: bytes) -> No
     request = make_request(request_scope("POST", "/registry/heartbeat", headers), slow.receive)
 
     async def answer(threads: ThreadPoolExecutor) -> None:
-        handler = WriteHandler(HEARTBEAT, Authenticator(ReadThreads()), ResponsesInFlight(), threads)
+        handler = WriteHandler(
+            HEARTBEAT, Authenticator(ReadThreads()), ResponsesInFlight(), ThreadQueue("arrays", threads, 1, 1)
+        )
         with pytest.raises(TokenInvalid):
             await handler(request)
 
@@ -100,7 +103,9 @@ def test_large_body_that_is_no_array_is_refused_by_a_thread(payments: Api, body:
     request = make_request(request_scope("POST", "/registry/heartbeat", headers), Client(body).receive)
 
     async def answer(threads: ThreadPoolExecutor) -> None:
-        handler = WriteHandler(HEARTBEAT, Authenticator(ReadThreads()), ResponsesInFlight(), threads)
+        handler = WriteHandler(
+            HEARTBEAT, Authenticator(ReadThreads()), ResponsesInFlight(), ThreadQueue("arrays", threads, 1, 1)
+        )
         with pytest.raises(error):
             await handler(request)
 

@@ -71,9 +71,9 @@ def test_expected_error_is_no_failure_in_the_log() -> None:
 
 
 def test_headers_of_an_error_are_a_challenge_or_a_time_to_retry() -> None:
-    too_many = exceptions.TooManySubscribers("The caller has", 50)
+    too_many = exceptions.RateLimited("This caller has 50 places", 5)
     assert headers_for_error(401, exceptions.NotAuthenticated()) == {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-    assert headers_for_error(429, too_many) == {"Retry-After": str(too_many.retry_after_seconds)}
+    assert headers_for_error(429, too_many) == {"Retry-After": "5"}
     assert headers_for_error(503, OperationalError()) == {"Retry-After": "1"}
     assert headers_for_error(404, exceptions.ServiceNotFound()) == {}
 

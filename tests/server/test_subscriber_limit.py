@@ -25,7 +25,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     assert before[1] >= needed, "the hard limit of open files is too low for this test"
     resource.setrlimit(resource.RLIMIT_NOFILE, (USUAL_FILES, before[1]))
     try:
-        with Registry(tmp_path_factory.mktemp("limit")) as running:
+        with Registry(tmp_path_factory.mktemp("limit"), variables={"REGISTRY_MAX_SHARE_PER_CALLER": "1"}) as running:
             resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
             yield running
     finally:

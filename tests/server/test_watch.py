@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service_registry import schemas
-from service_registry.asgi.limits import WATCHES_PER_CALLER
+from service_registry.asgi.limits import SUBSCRIBERS_PER_PROCESS
 from tests.client import Answer, registration, token
 from tests.server.event_stream import CONNECTION_ERRORS, Event, EventStream, WatchRefused
 from tests.server.registry import Caller, Registry
@@ -21,7 +21,7 @@ names = (f"service-{number}" for number in itertools.count())
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("watch")) as running:
+    with Registry(tmp_path_factory.mktemp("watch"), variables={"REGISTRY_MAX_SHARE_PER_CALLER": "0.01"}) as running:
         yield running
 
 
@@ -285,9 +285,9 @@ def test_poll_whose_token_expires_while_it_waits_is_refused(registry: Registry, 
     assert (reply.status, reply.json["code"]) == (401, "token_invalid")
 
 
-def test_watch_above_the_limit_of_a_caller_is_refused(registry: Registry, team: Caller, name: str) -> None:
+def test_watch_above_the_share_of_a_caller_is_refused(registry: Registry, team: Caller, name: str) -> None:
     bearer = token("registry-readers", subject=name)
-    opened = [EventStream(registry.ports[0], bearer) for _ in range(WATCHES_PER_CALLER)]
+    opened = [EventStream(registry.ports[0], bearer) for _ in range(SUBSCRIBERS_PER_PROCESS // 100)]
     try:
         with pytest.raises(WatchRefused) as refused:
             EventStream(registry.ports[0], bearer)

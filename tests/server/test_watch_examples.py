@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service_registry.asgi.limits import WATCHES_PER_CALLER
+from service_registry.asgi.limits import SUBSCRIBERS_PER_PROCESS
 from tests.client import registration, token
 from tests.server.event_stream import EventStream
 from tests.server.registry import ROOT, Registry
@@ -29,7 +29,7 @@ UPDATE service_registry_change SET mark = '{}'
 
 @pytest.fixture
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("examples")) as running:
+    with Registry(tmp_path_factory.mktemp("examples"), variables={"REGISTRY_MAX_SHARE_PER_CALLER": "0.01"}) as running:
         yield running
 
 
@@ -151,7 +151,7 @@ def test_python_example_survives_a_broken_response_and_honours_retry_after(regis
     team = registry.caller("registry-services", "team")
     bearer, output = token("registry-readers", subject="many-watches"), tmp_path / "output"
     with ExitStack() as others, relay(registry) as server:
-        for _ in range(WATCHES_PER_CALLER):
+        for _ in range(SUBSCRIBERS_PER_PROCESS // 100):
             others.enter_context(EventStream(registry.ports[0], bearer))
         with python_example(server.server_address[1], output, bearer):
             wait_for(lambda: len(server.watches) >= 2)

@@ -11,7 +11,7 @@ from django.db import Error
 
 from service_registry import changelog
 from service_registry.asgi.auth import Authenticator
-from service_registry.asgi.limits import SubscriberLimits
+from service_registry.asgi.limits import SubscriberPlaces
 from service_registry.asgi.request import ClientDisconnected, Request
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.waiting import end_on_disconnect, now, with_jitter
@@ -26,11 +26,11 @@ from service_registry.schemas.fields import NO_INDEX
 class BlockingReads:
     """Lets readers wait for changes."""
 
-    def __init__(self, hub: Hub, authenticator: Authenticator, threads: ReadThreads, limits: SubscriberLimits) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator, threads: ReadThreads, places: SubscriberPlaces) -> None:
         self.hub = hub
         self.authenticator = authenticator
         self.threads = threads
-        self.limits = limits
+        self.places = places
 
     async def catch_up_with(self, index: str) -> None:
         """Wait a moment for an index that is newer than the replica.
@@ -45,7 +45,7 @@ class BlockingReads:
     async def wait_for_change(self, request: Request, topic: Topic, index: str, seconds: float) -> None:
         """Wait until `topic` has a change after `index`, for `seconds` at most.
 
-        The caller is judged again when keys or grants change, and once a minute. Raises TooManySubscribers,
+        The caller is judged again when keys or grants change, and once a minute. Raises RateLimited,
         ClientDisconnected, and as `authenticate`.
         """
         pk = await self.place(index, topic)
@@ -60,7 +60,7 @@ class BlockingReads:
         watching_client = asyncio.create_task(end_on_disconnect(request.receive, subscriber))
         self.hub.subscribers.subscribe(subscriber)
         try:
-            with self.limits.wait("read"):
+            with self.places.subscribe(request.log.actor, "read"):
                 until = now() + with_jitter(seconds)
                 while subscriber.position == pk and not subscriber.end_reason and now() < until:
                     identity = await self.authenticator.authenticate(request, LIST_SERVICES)

@@ -92,7 +92,9 @@ class Discovery:
         if_none_match = request.header(b"if-none-match")
         return await self.compressor.encode(
             request,
-            await self.threads.read_page(lambda: with_retries(lambda: database_reads.discover(query, if_none_match))),
+            await self.threads.read_page(
+                request, lambda: with_retries(lambda: database_reads.discover(query, if_none_match))
+            ),
         )
 
     async def respond(self, request: Request, selection: Selection, name: str, replica: Replica) -> Response:

@@ -13,6 +13,7 @@ from service_registry import changelog
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import UNKNOWN_BYTES, ResponsesInFlight
 from service_registry.asgi.headers import replica_headers
+from service_registry.asgi.limits import Places
 from service_registry.asgi.reads.blocking import BlockingReads
 from service_registry.asgi.reads.compressor import Compressor
 from service_registry.asgi.reads.response_cache import CacheKey, ResponseCache
@@ -59,7 +60,7 @@ class Listing:
         self.cache = cache
         self.compressor = Compressor(cache)
         self.turn = asyncio.Lock()
-        self.queued = 0
+        self.places = Places("list pages", MAX_QUEUED)
         self.builder_thread = ThreadPoolExecutor(1, thread_name_prefix="list")
 
     async def __call__(self, request: Request) -> Response:
@@ -78,19 +79,16 @@ class Listing:
         replica = await self.hub.current_replica()
         # A client watches from the index of the first page, which may come from another process: no page is older.
         if replica is None or (after and replica.pk < changelog.parse_index(after.index)[1]):
-            page = await self.threads.read_page(lambda: with_retries(lambda: database_reads.list_services(query)))
+            page = await self.threads.read_page(
+                request, lambda: with_retries(lambda: database_reads.list_services(query))
+            )
             return await self.compressor.encode(request, page)
-        page = await self.page(replica, query, after)
+        with self.places.hold(request.log.actor):
+            page = await self.page(replica, query, after)
         return await self.compressor.encode(request, page, cache_key(query), page.headers[INDEX_HEADER])
 
     async def page(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> Response:
-        """Return a page of the list, built one at a time.
-
-        Raises TooBusy when too many requests wait for theirs, or this one has waited too long.
-        """
-        if self.queued >= MAX_QUEUED:
-            raise TooBusy
-        self.queued += 1
+        """Return a page of the list, built one at a time. Raises TooBusy when the request has waited too long."""
         try:
             async with asyncio.timeout(QUEUE_SECONDS), self.turn:
                 replica = self.hub.replica or replica
@@ -98,8 +96,6 @@ class Listing:
                 return Response(200, await self.body(replica, query, after), headers)
         except TimeoutError:
             raise TooBusy from None
-        finally:
-            self.queued -= 1
 
     async def body(self, replica: Replica, query: ListQuery, after: ListPosition | None) -> bytes:
         key, index = cache_key(query), replica.index

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from service_registry.asgi import transport
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ClientWriter, ResponsesInFlight
-from service_registry.asgi.limits import SubscriberLimits
+from service_registry.asgi.limits import SubscriberPlaces
 from service_registry.asgi.request import Request
 from service_registry.asgi.threads import ReadThreads
 from service_registry.asgi.waiting import end_on_disconnect
@@ -38,7 +38,7 @@ class Watch:
     authenticator: Authenticator
     responses: ResponsesInFlight
     threads: ReadThreads
-    limits: SubscriberLimits
+    places: SubscriberPlaces
 
     async def __call__(self, request: Request) -> Response | None:
         """Return the response of a poll; None for a stream, which has been sent then."""
@@ -58,7 +58,7 @@ class Watch:
         self, request: Request, identity: Identity, query: WatchQuery, subscription: Subscription
     ) -> Response | None:
         streams = accepts_event_stream(request.header(b"accept") or "")
-        with self.limits.watch(identity.caller.actor, "stream" if streams else "poll"):
+        with self.places.subscribe(identity.caller.actor, "stream" if streams else "poll"):
             self.attach(subscription)
             await subscription.begin()
             if not streams:

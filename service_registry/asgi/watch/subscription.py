@@ -147,7 +147,7 @@ class Subscription:
         """
         until = now() + CAPACITY_SECONDS
         while True:
-            changes = await self.threads.read_page(
+            changes = await self.threads.read_log(
                 lambda: changelog.read_after(index, changelog.CHANGES_PER_PAGE, self.services, self.namespace)
             )
             if self.writer.responses.reserve(self.writer, sum(map(size_of, changes))):

@@ -1,15 +1,14 @@
 """register, heartbeat and deregister on the event loop: single objects and arrays."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.request import Request
+from service_registry.asgi.thread_queue import ThreadQueue
 from service_registry.asgi.threads import with_connection
-from service_registry.exceptions import RegistryError, TooBusy, UnsupportedMediaType
+from service_registry.exceptions import RegistryError, UnsupportedMediaType
 from service_registry.http.authentication import authenticate
 from service_registry.http.operations import WriteOperation, one_response, run_array
 from service_registry.http.responses import JSON, Response, render
@@ -20,22 +19,18 @@ from service_registry.schemas import EmptyQuery
 
 Item = TypeVar("Item", bound=Any)
 Done = TypeVar("Done")
-Result = TypeVar("Result")
 Submit = Callable[[Submission[Item]], Awaitable[Done | RegistryError]]
-
-# Arrays of one operation that wait for a thread or run on one, each with a body of up to 1 MiB.
-MAX_QUEUED = 200
 
 
 class WriteHandler(Generic[Item, Done]):
     """Answers one operation.
 
-    A single object joins the micro-batch of the operation, if it has one; an array is a batch already and runs on a
-    separate thread.
+    A single object joins the micro-batch of the operation, if it has one; an array is a batch already and runs by
+    itself. What was received is done, also for a client that has left: one that stops may not wait for the response.
 
     Arguments:
-        threads: where arrays run.
-        submit: the micro-batch for single objects; None to run them on a thread.
+        queue: for arrays, those of other operations too.
+        submit: the micro-batch for single objects; None to queue them with the arrays.
     """
 
     def __init__(
@@ -43,15 +38,14 @@ class WriteHandler(Generic[Item, Done]):
         operation: WriteOperation[Item, Done],
         authenticator: Authenticator,
         responses: ResponsesInFlight,
-        threads: Executor,
+        queue: ThreadQueue,
         submit: Submit[Item, Done] | None = None,
     ) -> None:
         self.operation = operation
         self.authenticator = authenticator
         self.responses = responses
-        self.threads = threads
+        self.queue = queue
         self.submit = submit or self.run_one
-        self.queued = 0
 
     async def __call__(self, request: Request) -> Response:
         """Refuse in the order of the contract: token, permission, query, media type, body."""
@@ -74,7 +68,8 @@ class WriteHandler(Generic[Item, Done]):
         return Response(status, render(answer))
 
     async def run_one(self, submission: Submission[Item]) -> Done | RegistryError:
-        outcomes = await self.on_thread(lambda: self.operation.run([submission.item], submission.caller))
+        run = with_connection(lambda: self.operation.run([submission.item], submission.caller))
+        outcomes = await self.queue.run(submission.caller.actor, run)
         return outcomes[0]
 
     async def answer_array(self, request: Request, body: bytes) -> Response:
@@ -91,16 +86,6 @@ class WriteHandler(Generic[Item, Done]):
             request.log.note_body(documents)
             return render(run_array(self.operation, documents, caller, request.log))
 
-        answer = await self.on_thread(run)
+        answer = await self.queue.run(request.log.actor, with_connection(run))
         self.responses.free_capacity(len(answer))
         return Response(200, answer)
-
-    async def on_thread(self, function: Callable[[], Result]) -> Result:
-        """Run a function on a thread; raise TooBusy when too many requests wait for one."""
-        if self.queued >= MAX_QUEUED:
-            raise TooBusy
-        self.queued += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.threads, with_connection(function))
-        finally:
-            self.queued -= 1

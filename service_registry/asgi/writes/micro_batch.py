@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, Self, TypeVar
 
+from service_registry.asgi.limits import Places
 from service_registry.database.outages import is_outage, sqlstate_of
 from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import RegistryError, TooBusy
@@ -88,6 +89,7 @@ class MicroBatcher(Generic[Item, Outcome]):
     Arguments:
         operation: runs on one of `threads` at a time.
         merge: tells which requests for one instance are done as one.
+        kind: the requests, for metrics and refusals.
         queue_seconds: how long a request waits for its outcome.
 
     Attributes:
@@ -100,6 +102,7 @@ class MicroBatcher(Generic[Item, Outcome]):
         operation: Operation[Item, Outcome],
         merge: Merge[Item],
         threads: Executor,
+        kind: str,
         queue_seconds: float = QUEUE_SECONDS,
     ) -> None:
         self.operation = operation
@@ -108,7 +111,7 @@ class MicroBatcher(Generic[Item, Outcome]):
         self.queue_seconds = queue_seconds
         self.waiting: dict[Key, list[Queued[Item, Outcome]]] = {}
         self.batch: list[Queued[Item, Outcome]] = []
-        self.requests_waiting = 0
+        self.places = Places(kind, MAX_QUEUED)
         self.running: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -116,16 +119,23 @@ class MicroBatcher(Generic[Item, Outcome]):
         """Return the outcome of one submission.
 
         Raises:
-            TooBusy: the queue is full, or the submission waited too long. It is not done then, unless its batch was
+            RateLimited: the caller has its share of the queue.
+            RateLimited: the caller has its share of the places.
+            TooBusy: all places are taken, or the submission waited too long. It is not done then, unless its batch was
                 under way.
             Exception: what the operation raises for the whole batch.
         """
         loop = asyncio.get_running_loop()
         request: asyncio.Future[Outcome | RegistryError] = loop.create_future()
-        self.enqueue(submission, request, loop)
-        if self.running is None:
-            self.running = loop.create_task(self.run())
-        return await request
+        actor = submission.caller.actor
+        self.places.take(actor)
+        try:
+            self.enqueue(submission, request, loop)
+            if self.running is None:
+                self.running = loop.create_task(self.run())
+            return await request
+        finally:
+            self.places.free(actor)
 
     def enqueue(
         self,
@@ -136,8 +146,6 @@ class MicroBatcher(Generic[Item, Outcome]):
         """Merge a request into the last one for its instance, or queue it behind. Raises TooBusy."""
         key = key_of(submission)
         same = self.waiting.get(key)
-        if self.requests_waiting >= MAX_QUEUED:
-            raise TooBusy
         if same and same[-1].is_awaited and (merged := self.merge(same[-1].submission, submission)):
             same[-1].submission = merged
             same[-1].requests.append(request)
@@ -151,13 +159,12 @@ class MicroBatcher(Generic[Item, Outcome]):
                 raise TooBusy
             if self.timer is None:
                 self.timer = loop.call_at(queued.deadline, self.give_up)
-        self.requests_waiting += 1
 
     def give_up(self) -> None:
         """Fail the requests that have waited too long.
 
-        What still waits in the queue is left out of later batches: what was answered with 503 must not be done
-        afterwards, when its caller may have sent another request. One timer serves all, at the earliest deadline.
+        What still waits in the queue leaves it: what was answered with 503 must not be done afterwards, when its caller
+        may have sent another request. One timer serves all, at the earliest deadline.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -166,6 +173,8 @@ class MicroBatcher(Generic[Item, Outcome]):
         for queued in pending:
             if queued.deadline <= now:
                 queued.fail(TooBusy())
+        awaited = {key: [queued for queued in same if queued.is_awaited] for key, same in self.waiting.items()}
+        self.waiting = {key: same for key, same in awaited.items() if same}
         earliest = min((queued.deadline for queued in pending if queued.deadline > now), default=None)
         self.timer = None if earliest is None else loop.call_at(earliest, self.give_up)
 
@@ -186,7 +195,6 @@ class MicroBatcher(Generic[Item, Outcome]):
             first = same.pop(0)
             if not same:
                 del self.waiting[key]
-            self.requests_waiting -= len(first.requests)
             batch.append(first)
         return batch
 
