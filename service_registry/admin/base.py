@@ -12,6 +12,9 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import SimpleTemplateResponse
+
+from service_registry.database.transactions import read_transaction
 
 # The class of the stubs is generic; Django's class is not.
 if TYPE_CHECKING:
@@ -61,6 +64,14 @@ class RegistryAdmin(AnyAdmin):
 
     def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:
         return RegistryChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, with a limit on the time of its searches and filters."""
+        if request.method == "POST":  # an action, which has a transaction of its own
+            return super().changelist_view(request, extra_context)
+        with read_transaction():
+            response = super().changelist_view(request, extra_context)
+            return response.render() if isinstance(response, SimpleTemplateResponse) else response
 
     # The stubs have an argument that Django 5.2 has not.
     def response_action(  # type: ignore[override]

@@ -75,10 +75,13 @@ def unknown_host_response(request: HttpRequest) -> HttpResponse:
     return HttpResponse(content, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 
-def unavailable_page() -> HttpResponse:
-    """Return the page that a browser gets while the database is away.
+TOO_EXPENSIVE = "The database needs too long for this page. Narrow the search or the filters."
+
+
+def unavailable_page(sentence: str = UNAVAILABLE) -> HttpResponse:
+    """Return the page that a browser gets while the database is away, or a statement took too long.
 
     It is not a page of the admin, which would read its user.
     """
-    page = f'<!doctype html>\n<html lang="en"><title>Unavailable</title><p>{UNAVAILABLE}</p></html>\n'
+    page = f'<!doctype html>\n<html lang="en"><title>Unavailable</title><p>{sentence}</p></html>\n'
     return HttpResponse(page, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

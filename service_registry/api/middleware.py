@@ -16,9 +16,9 @@ from django.utils.cache import patch_vary_headers
 from django.views.defaults import bad_request
 
 from service_registry.access_rules import access_rules
-from service_registry.api.errors import replace_error_page, unavailable_page, unknown_host_response
+from service_registry.api.errors import TOO_EXPENSIVE, replace_error_page, unavailable_page, unknown_host_response
 from service_registry.api.request_log import complete, log_entry, operation_of
-from service_registry.database.outages import is_outage
+from service_registry.database.outages import is_outage, is_statement_timeout
 from service_registry.http import compression
 from service_registry.http.paths import decode_segment, routing_path
 from service_registry.http.request_log import REQUEST_ID_HEADER, record
@@ -76,7 +76,7 @@ class RegistryMiddleware:
         if not is_outage(error):
             return None
         log_entry(request).error = error
-        return unavailable_page()
+        return unavailable_page(TOO_EXPENSIVE) if is_statement_timeout(error) else unavailable_page()
 
 
 def routing_path_of(request: HttpRequest) -> str:

@@ -11,12 +11,17 @@ from service_registry.database.connection import DatabaseUnresponsive
 READ_ONLY = "25006"  # a standby, or a failover
 TRANSACTION_ENDED = ("25P03", "25P04")  # a timeout of the transaction: this process was frozen
 NOT_MIGRATED = ("42P01", "42703", "3F000")  # no such table, column or schema
+STATEMENT_TIMEOUT = "57014"
 OUTAGE_STATES = {READ_ONLY, *TRANSACTION_ENDED, *NOT_MIGRATED}
 
 
 def sqlstate_of(error: BaseException) -> str:
     """Return PostgreSQL's error code; empty for an error not from the server."""
     return str(getattr(error.__cause__, "sqlstate", None) or "")
+
+
+def is_statement_timeout(error: BaseException) -> bool:
+    return sqlstate_of(error) == STATEMENT_TIMEOUT
 
 
 def is_outage(error: BaseException) -> bool:

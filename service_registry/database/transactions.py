@@ -37,6 +37,24 @@ def write_transaction(lock_timeout: str, synchronous_commit: str = "on") -> Iter
         yield
 
 
+# Shorter than the deadline, after which the connection would be closed.
+READ_ONLY = "SELECT set_config('statement_timeout', '3s', true), set_config('transaction_read_only', 'on', true)"
+
+
+@contextmanager
+def read_transaction() -> Iterator[None]:
+    """Open a transaction that cannot write, and whose statements take three seconds at most.
+
+    It is rolled back, also where a statement has failed or the connection is lost.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(READ_ONLY)
+        try:
+            yield
+        finally:
+            transaction.set_rollback(True)
+
+
 SERIALIZATION_FAILURES = {"40P01", "40001"}
 # A prepared statement that is not there, or there twice: the server changes between transactions.
 POOLER_FAILURES = {"26000", "42P05"}

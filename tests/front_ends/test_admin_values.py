@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import product
 
+import psycopg
 import pytest
 from django.apps import apps
 from django.contrib import admin
@@ -110,3 +111,17 @@ def test_cookie_that_names_no_session_is_ignored(fronts: tuple[FrontEnd, FrontEn
         stranger = Operator(front, {"sessionid": key})
         assert stranger.get("/admin/").status == 302
         assert stranger.get("/registry/schema").status == 401
+
+
+def test_list_that_takes_too_long_is_ended_with_a_page(operator: Operator, database_url: str) -> None:
+    path = "/admin/service_registry/override/"
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE service_registry_override IN ACCESS EXCLUSIVE MODE")
+        answer = operator.get(path)
+        counting = (
+            "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT COUNT(*)%registry_override%'"
+        )
+        assert not other.execute(counting).fetchall(), "PostgreSQL still works on the list"
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert b"Narrow the search" in answer.body
+    assert operator.get(path).status == 200
