@@ -1,8 +1,8 @@
 """Responses as front ends send them: JSON in UTF-8, with the contract's headers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -10,8 +10,10 @@ INDEX_HEADER = "X-Registry-Index"
 JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class Response(NamedTuple):
     """A whole response of the wire layer.
 
     `body` is empty for 204 and 304; `headers` go beyond those of every response.
@@ -19,7 +21,7 @@ class Response:
 
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
     media_type: str = JSON
 
 

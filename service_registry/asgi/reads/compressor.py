@@ -32,14 +32,13 @@ class Compressor:
 
         With the key of its body in the cache, and the index of that, the compressed body is kept as well.
         """
-        headers = {**response.headers, **compression.VARY}
         min_bytes = compression.min_bytes(request.header(b"accept-encoding"))
         if min_bytes is None or len(response.body) < max(min_bytes, 1):
-            return Response(response.status, response.body, headers)
+            return response
         compressed = await self.compress(response.body, key, index)
         if compressed is None:
-            return Response(response.status, response.body, headers)
-        return Response(response.status, compressed, {**headers, "Content-Encoding": compression.GZIP})
+            return response
+        return Response(response.status, compressed, {**response.headers, "Content-Encoding": compression.GZIP})
 
     async def compress(self, body: bytes, key: CacheKey, index: str) -> bytes | None:
         """Return the body compressed; None for a large one while another is under way."""

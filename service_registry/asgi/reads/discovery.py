@@ -19,7 +19,7 @@ from service_registry.http.responses import Response
 from service_registry.http.validation import validate_query
 from service_registry.json_text import dump_json
 from service_registry.permissions import LIST_SERVICES
-from service_registry.replica.store import InstanceEntry, Replica, ServiceEntry, filter_documents, needs_parsing
+from service_registry.replica.store import InstanceEntry, ServiceEntry, filter_documents, needs_parsing
 from service_registry.schemas import DiscoveryQuery
 
 # Above this number of instances, filters that parse documents run on a thread.
@@ -50,10 +50,11 @@ class Discovery:
         request.log.service_name = request.path_parameter
         selection = self.selections.find(request.scope["query_string"])
         replica = await self.hub.current_replica() if selection else None
-        # The name of a service that exists is valid.
-        if selection and replica and (selection.namespace, request.path_parameter) in replica.services:
+        if selection and replica:
             request.log.namespace = selection.named_namespace
-            return await self.respond(request, selection, request.path_parameter, replica)
+            key = selection.namespace, request.path_parameter
+            if service := replica.services.get(key):  # the name of a service that exists is valid
+                return await self.respond(request, selection, key, service, replica.index)
         return await self.discover(request)
 
     async def discover(self, request: Request) -> Response:
@@ -67,16 +68,20 @@ class Discovery:
         replica = await self.hub.current_replica()
         if replica is None or query.at:
             return await self.read_database(request, query)
-        if (query.namespace, query.name) not in replica.services:
+        key = query.namespace, query.name
+        if key not in replica.services:
             # Another process may have created it a moment ago: the log is read to its end before it is unknown. Where
             # that takes too long, the database is queried, as long as the replica is not known to be stale.
             if not await self.hub.catch_up() and self.hub.stale_seconds is None:
                 return await self.read_database(request, query)
             replica = self.hub.replica or replica
+        service = replica.services.get(key)
+        if service is None:
+            raise ServiceNotFound(ServiceNotFound.MAY_COME)
         selection = Selection.from_query(query)
         if not query.index:
             self.selections.put(request.scope["query_string"], selection)
-        return await self.respond(request, selection, query.name, replica)
+        return await self.respond(request, selection, key, service, replica.index)
 
     async def wait(self, request: Request, query: DiscoveryQuery, index: str) -> None:
         await self.blocking.catch_up_with(index)
@@ -97,16 +102,15 @@ class Discovery:
             ),
         )
 
-    async def respond(self, request: Request, selection: Selection, name: str, replica: Replica) -> Response:
-        service = replica.services.get((selection.namespace, name))
-        if service is None:
-            raise ServiceNotFound(ServiceNotFound.MAY_COME)
-        index = service.index or replica.index
+    async def respond(
+        self, request: Request, selection: Selection, name: tuple[str, str], service: ServiceEntry, newest: str
+    ) -> Response:
+        index = service.index or newest
         tag = etag.entity_tag(index, selection.digest)
-        headers = replica_headers(self.hub, replica.index) | {"ETag": tag}
+        headers = {**replica_headers(self.hub, newest), "ETag": tag, **VARY}
         if service.index and etag.matches(request.header(b"if-none-match"), tag):
-            return Response(304, headers={**headers, **VARY})
-        key = selection.namespace, name, selection.key
+            return Response(304, headers=headers)
+        key = *name, selection.key
         response = Response(200, await self.body(key, selection, service, index), headers)
         return await self.compressor.encode(request, response, key, index)
 

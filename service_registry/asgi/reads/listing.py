@@ -21,6 +21,7 @@ from service_registry.asgi.request import Request
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import TooBusy
 from service_registry.http import cursors, database_reads
+from service_registry.http.compression import VARY
 from service_registry.http.etag import query_key
 from service_registry.http.responses import INDEX_HEADER, Response
 from service_registry.http.validation import validate_query
@@ -92,7 +93,7 @@ class Listing:
         try:
             async with asyncio.timeout(QUEUE_SECONDS), self.turn:
                 replica = self.hub.replica or replica
-                headers = replica_headers(self.hub, replica.index)
+                headers = replica_headers(self.hub, replica.index) | VARY
                 return Response(200, await self.body(replica, query, after), headers)
         except TimeoutError:
             raise TooBusy from None
