@@ -76,7 +76,7 @@ def postgresql_url(name: str) -> dict[str, Any]:
     value = text(name)
     try:
         parameters: dict[str, Any] = conninfo_to_dict(value)
-    except psycopg.ProgrammingError:
+    except (psycopg.ProgrammingError, UnicodeEncodeError):  # UnicodeEncodeError: bytes that are not UTF-8
         parameters = {"port": "unknown"}
     is_readable = value.startswith(POSTGRESQL) and re.fullmatch(r"[0-9,]*", str(parameters.get("port", "")), re.ASCII)
     if value and not is_readable:
@@ -121,7 +121,7 @@ def read_environment_file(path: Path) -> dict[str, str]:
     """
     lines = path.read_text().splitlines()
     pairs = (line.partition("=") for line in lines if not line.lstrip().startswith("#"))
-    return {variable.strip(): value for variable, equals, value in pairs if equals}
+    return {variable.strip(): value for variable, equals, value in pairs if equals and variable.strip()}
 
 
 def load_environment_file() -> None:
@@ -132,11 +132,13 @@ def load_environment_file() -> None:
     starts them.
     """
     chosen = text("REGISTRY_ENV_FILE")
+    file = Path(chosen) if chosen else default_environment_file()
     try:
-        variables = read_environment_file(Path(chosen) if chosen else default_environment_file())
+        variables = read_environment_file(file)
+        for variable, value in variables.items():
+            os.environ.setdefault(variable, value)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{file} must have lines NAME=value in UTF-8, without null bytes.") from error
     except OSError as error:
         if chosen:
             raise ImproperlyConfigured(f"REGISTRY_ENV_FILE cannot be read: {error.strerror}.") from error
-        return
-    for variable, value in variables.items():
-        os.environ.setdefault(variable, value)

@@ -5,12 +5,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from pydantic import TypeAdapter, ValidationError
 
 from service_registry import manager
 from service_registry.exceptions import RegistryError
 from service_registry.management.command_line import OPERATOR, build_order, command_error, parse_duration
 from service_registry.models import Denial
 from service_registry.schemas import CallerDenial
+from service_registry.schemas.requests import Timestamp
 
 
 class Command(BaseCommand):
@@ -59,15 +61,12 @@ class Command(BaseCommand):
 
 def read_end(until: str | None, duration: str | None) -> datetime | None:
     """Return the end of a denial. Raises CommandError."""
-    if duration:
+    if duration is not None:
         return datetime.now(UTC) + timedelta(seconds=parse_duration("--for", duration))
     try:
-        moment = datetime.fromisoformat(until) if until else None
-    except ValueError:
-        raise CommandError("--until must be a time as in 2026-12-31T23:59:59Z.") from None
-    if moment and moment.tzinfo is None:
-        raise CommandError("--until must name its zone, as in 2026-12-31T23:59:59Z.")
-    return moment
+        return None if until is None else TypeAdapter(Timestamp).validate_python(until)
+    except ValidationError:
+        raise CommandError("--until must be a time as in 2026-12-31T23:59:59Z (RFC 3339).") from None
 
 
 def describe_end(denial: Denial) -> str:

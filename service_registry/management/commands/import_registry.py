@@ -18,13 +18,8 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="change nothing; print which lines are wrong")
 
     def handle(self, *, file: Path, dry_run: bool, **_: Any) -> None:
-        try:
-            with open_text(file) as lines:
-                self.import_file(lines, count_lines(lines), dry_run)
-        except BrokenPipeError:  # of our output
-            raise
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"The file cannot be read: {first_line(error)}.") from error
+        with open_text(file) as lines:
+            self.import_file(lines, count_lines(lines), dry_run)
 
     def import_file(self, lines: TextIO, count: int | None, dry_run: bool) -> None:
         run, refused = BatchRun(self.stdout, count, "read"), 0
@@ -40,15 +35,26 @@ class Command(BaseCommand):
 
 
 def open_text(file: Path) -> TextIO:
-    if file == Path("-"):
-        return open(sys.stdin.fileno(), encoding="utf-8", closefd=False)
-    return file.open(encoding="utf-8")
+    """Open the file, or the standard input. Raises CommandError."""
+    try:
+        if file == Path("-"):
+            return open(sys.stdin.fileno(), encoding="utf-8", closefd=False)
+        return file.open(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in its name
+        raise unreadable(error) from error
 
 
 def count_lines(lines: TextIO) -> int | None:
-    """Return the number of lines, None for a pipe, which can be read only once."""
+    """Return the number of lines, None for a pipe, which can be read only once. Raises CommandError."""
     if not lines.seekable():
         return None
-    count = sum(1 for _line in lines)
+    try:
+        count = sum(1 for _line in lines)
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(error) from error
     lines.seek(0)
     return count
+
+
+def unreadable(error: Exception) -> CommandError:
+    return CommandError(f"The file cannot be read: {first_line(error)}.")

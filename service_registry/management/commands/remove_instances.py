@@ -97,15 +97,17 @@ def log_removal(selection: manager.Selection, count: int, duration_seconds: floa
 
 def build_selection(options: dict[str, Any]) -> manager.Selection:
     """Return the filters of the command line. Raises CommandError with one sentence."""
+    silent_for = options["silent_for"]
     filters = {
         "namespace": options["namespace"],
         "service_name": options["service"],
         "status": options["status"],
         "zone": options["zone"],
         "metadata": parse_pairs(options["metadata"]),
-        "silent_for_seconds": parse_duration("--silent-for", options["silent_for"]) if options["silent_for"] else None,
+        "silent_for_seconds": None if silent_for is None else parse_duration("--silent-for", silent_for),
     }
-    given = {name: value for name, value in filters.items() if value}
+    # An empty value is refused below: it would otherwise widen the selection where a shell variable is not set.
+    given = {name: value for name, value in filters.items() if value not in (None, {})}
     if not given and not options["all"]:
         raise CommandError("Give a filter, or --all to remove every instance.")
     return build_order(manager.Selection, given)

@@ -60,7 +60,7 @@ def check_broker() -> Finding:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
-    except OperationalError:
+    except (OperationalError, ValueError):  # ValueError: the port is out of range
         return warn(
             f"{address} does not answer", "start it or correct CELERY_BROKER_URL; web processes sweep meanwhile"
         )
