@@ -1,52 +1,25 @@
 """Limits of connections and requests before a handler sees them, on raw sockets."""
 
 import json
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
-from service_registry.asgi import transport
 from service_registry.asgi.server import limits
+from tests.asgi.connections import (
+    GET,
+    HIDDEN,
+    POST,
+    Echo,
+    ask,
+    is_closed,
+    problem,
+    receive_response,
+    send_until_disconnected,
+)
 from tests.asgi.uvicorn_server import connect, serve
 from tests.waiting import wait_for
-
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
-HIDDEN = b"GET /hidden HTTP/1.1\r\n\r\n"
-
-
-class Echo:
-    """Answers with the body's length and the names of the headers; `/wait` waits for the client to leave.
-
-    A request with `Authorization: accepted` counts as one with an accepted token.
-    """
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-        self.left = 0
-
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        assert scope["type"] == "http"
-        self.paths.append(scope["path"])
-        if (b"authorization", b"accepted") in scope["headers"]:
-            transport.note_accepted_token(send)
-        body, more = b"", True
-        while more and scope["path"] != "/unread":
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            body, more = body + message["body"], message["more_body"]
-        if scope["path"] == "/wait":
-            await receive()
-            self.left += 1
-            return
-        answer = json.dumps({"body": len(body), "headers": [name.decode() for name, _ in scope["headers"]]}).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": False})
-        await send({"type": "http.response.body", "body": answer, "more_body": False})
 
 
 @pytest.fixture
@@ -58,54 +31,6 @@ def application() -> Echo:
 def port(application: Echo) -> Iterator[int]:
     with serve(application) as port:
         yield port
-
-
-def receive_response(client: socket.socket) -> tuple[int, bytes, bytes]:
-    """Return the status, the headers and the body of a response, chunks included."""
-    received = b""
-    while b"\r\n\r\n" not in received or not is_complete(received):
-        part = client.recv(65536)
-        if not part:
-            break
-        received += part
-    head, _, body = received.partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]) if head else 0, head.lower(), body
-
-
-def is_complete(received: bytes) -> bool:
-    head, _, body = received.lower().partition(b"\r\n\r\n")
-    if b"transfer-encoding: chunked" in head:
-        return body.endswith(b"0\r\n\r\n")
-    return b"content-length: %d\r\n" % len(body) in head + b"\r\n"
-
-
-def ask(port: int, *parts: bytes) -> tuple[int, bytes, bytes]:
-    with connect(port) as client:
-        for part in parts:
-            client.sendall(part)
-        return receive_response(client)
-
-
-def is_closed(client: socket.socket) -> bool:
-    """Wait for the end of the connection."""
-    try:
-        while client.recv(65536):
-            pass
-    except ConnectionResetError:
-        pass
-    return True
-
-
-def send_until_disconnected(client: socket.socket, data: bytes) -> None:
-    with pytest.raises(OSError, match=r"reset|Broken pipe"):
-        client.sendall(data * 1000)
-
-
-def problem(response: tuple[int, bytes, bytes]) -> tuple[int, Any]:
-    status, head, body = response
-    assert b"content-type: application/problem+json" in head
-    assert b"connection: close" in head
-    return status, json.loads(body)["code"]
 
 
 @pytest.mark.parametrize(
@@ -257,56 +182,3 @@ def test_unwanted_body_is_read_within_limits(port: int, monkeypatch: pytest.Monk
     with connect(port, unread % 10_000_000) as client:
         assert receive_response(client)[0] == 200
         send_until_disconnected(client, b"a" * 10_000)
-
-
-def test_connections_of_an_address_are_limited(
-    application: Echo, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.REGISTRY_MAX_CONNECTIONS_PER_ADDRESS = 3
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.1")
-    with serve(application) as port, ExitStack() as stack:
-        held = [stack.enter_context(connect(port)) for _ in range(3)]
-        response = ask(port, GET + b"\r\n")
-        assert problem(response) == (503, "unavailable")
-        assert b"retry-after: 5" in response[1]
-        held[0].close()
-        wait_for(lambda: ask(port, GET + b"\r\n")[0] == 200)
-
-
-@pytest.mark.parametrize("trusted", ["127.0.0.1", "127.0.0.0/8", "*"])
-def test_connections_of_a_trusted_proxy_are_not_limited(
-    application: Echo, settings: Any, monkeypatch: pytest.MonkeyPatch, trusted: str
-) -> None:
-    settings.REGISTRY_MAX_CONNECTIONS_PER_ADDRESS = 1
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
-    with serve(application) as port, connect(port):
-        assert ask(port, GET + b"\r\n")[0] == 200
-
-
-def test_anonymous_connections_do_not_keep_out_or_displace_callers_with_a_token(
-    application: Echo, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.REGISTRY_MAX_CONNECTIONS = 20
-    monkeypatch.setattr(limits, "SEARCH_PAUSE_SECONDS", 0)
-    with_token = GET + b"Authorization: accepted\r\n\r\n"
-    waiting = b"GET /wait HTTP/1.1\r\nHost: a\r\nAuthorization: accepted\r\n\r\n"
-    with serve(application) as port, ExitStack() as stack:
-        idle = stack.enter_context(connect(port, with_token))
-        assert receive_response(idle)[0] == 200
-        stack.enter_context(connect(port, waiting))
-        wait_for(lambda: application.paths == ["/", "/wait"])
-        starts = (b"", b"GET / HT", POST + b"Content-Length: 9\r\n\r\na")
-        anonymous = [stack.enter_context(connect(port, starts[number % 3])) for number in range(100)]
-        assert ask(port, with_token)[0] == 200
-        idle.sendall(with_token)
-        assert receive_response(idle)[0] == 200
-        assert is_closed(anonymous[0])
-        assert application.left == 0
-
-
-def test_new_connection_is_refused_when_every_other_is_needed(application: Echo, settings: Any) -> None:
-    settings.REGISTRY_MAX_CONNECTIONS = 2
-    waiting = b"GET /wait HTTP/1.1\r\nHost: a\r\nAuthorization: accepted\r\n\r\n"
-    with serve(application) as port, connect(port, waiting), connect(port, waiting):
-        wait_for(lambda: len(application.paths) == 2)
-        assert problem(ask(port, GET + b"\r\n")) == (503, "unavailable")

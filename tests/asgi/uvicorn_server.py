@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from asgiref.typing import ASGI3Application
@@ -15,29 +16,35 @@ SOCKET_BYTES = 4096
 
 
 @contextmanager
-def serve(application: ASGI3Application) -> Iterator[int]:
-    """Serve an ASGI application on a loopback port, and yield the port."""
+def run_server(application: ASGI3Application, **options: Any) -> Iterator[tuple[uvicorn.Server, int]]:
+    """Serve an ASGI application on a loopback port, and yield uvicorn's server and the port."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            application,
-            http="service_registry.asgi.server.connection:Connection",
-            lifespan="off",
-            log_level="critical",
+        defaults: dict[str, Any] = {
+            "http": "service_registry.asgi.server.connection:Connection",
+            "lifespan": "off",
+            "log_level": "critical",
             # Another test may compare the loggers' configuration.
-            log_config=None,
-            timeout_graceful_shutdown=1,
-        )
-        server = uvicorn.Server(config)
+            "log_config": None,
+            "timeout_graceful_shutdown": 1,
+        }
+        server = uvicorn.Server(uvicorn.Config(application, **defaults | options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         wait_for(lambda: server.started)
         try:
-            yield int(listening.getsockname()[1])
+            yield server, int(listening.getsockname()[1])
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def serve(application: ASGI3Application) -> Iterator[int]:
+    """Serve an ASGI application on a loopback port, and yield the port."""
+    with run_server(application) as (_server, port):
+        yield port
 
 
 def connect(port: int, request: bytes = b"") -> socket.socket:

@@ -359,8 +359,7 @@ class Connection(asyncio.BufferedProtocol):
         self.table.server_state.total_requests += 1
         if exchange.is_received:
             self.end_exchange(exchange)
-        elif exchange.keep_alive and not self.is_closing:
-            self.overhead = 0
+        elif exchange.keep_alive:
             self.deadline = self.table.loop.time() + limits.UNWANTED_SECONDS
             exchange.body = b""
             self.resume_reading()
@@ -370,14 +369,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def end_exchange(self, exchange: Exchange) -> None:
         self.exchange = None
-        if self.is_closing:
-            return
         if not exchange.keep_alive:
             self.close()
             return
         self.idle_since = self.table.loop.time()
         self.deadline = self.idle_since + self.table.keep_alive_seconds
-        self.resume_reading()
         if self.unread:
             self.read()
 

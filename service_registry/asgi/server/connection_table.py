@@ -191,19 +191,14 @@ def proxy_test(trusted: list[str] | str) -> Any:
     networks = [network for entry in entries if (network := parse_network(entry)) is not None]
 
     def is_proxy(address: str) -> bool:
-        if "*" in entries or address in entries:
-            return True
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in networks)
+        parsed = ipaddress.ip_address(address)
+        return "*" in entries or any(parsed in network for network in networks)
 
     return is_proxy
 
 
 def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """Return a network, or None for what is none: uvicorn takes such an entry literally."""
+    """Return a network, or None for what is none, as a host name: no client is compared with it."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -99,6 +99,9 @@ class Exchange:
             await application(self.scope, self.receive, self.send)
             if not self.is_answered and not self.is_disconnected:
                 raise RuntimeError("The application returned without a complete response.")
+        except asyncio.CancelledError:  # uvicorn cancels what a shutdown has waited for too long
+            self.transport.abort()
+            raise
         except Exception:
             logger.exception("The application failed.")
             await self.fail()
