@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core import signing
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -33,6 +34,8 @@ NOT_THIS_PAGE = "The page was not made for this action: select the rows again."
 
 class ReasonField(forms.CharField):
     """A reason as `schemas.Reason` allows it."""
+
+    widget = AdminTextInputWidget
 
     def validate(self, value: Any) -> None:
         super().validate(value)

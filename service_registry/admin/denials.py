@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
@@ -26,7 +27,9 @@ class DenialForm(AnyModelForm):
 
     current_user: ClassVar[Any]
     name = forms.CharField(
-        max_length=512, help_text="The subject, or SUBJECT@ISSUER as in the logs; or the client's id."
+        widget=AdminTextInputWidget,
+        max_length=512,
+        help_text="The subject, or SUBJECT@ISSUER as in the logs; or the client's id.",
     )
     reason = actions.ReasonField(help_text="Kept with the denial.")
     until = forms.DateTimeField(required=False, help_text="UTC, e.g. 2026-12-31 23:59. Empty: until it is lifted.")
@@ -63,21 +66,26 @@ class InForceFilter(admin.SimpleListFilter):
 class DenialAdmin(ReadOnlyAdmin):
     """Denials of callers, ended ones too."""
 
-    list_display = (
-        *("name", "kind", "reason", "actor", "created_at", "until"),
-        *("lifted_at", "lifted_by", "lift_reason"),
-    )
+    list_display = ("name", "kind", "reason", "until", "lifted_at", "actor", "created_at")
     list_filter = (InForceFilter, "kind")
     search_fields = ("name", "reason", "actor")
     ordering = ("-id",)
     actions = ("lift",)
     form = DenialForm
+    fields = ("kind", "name", "reason", "until")
+    added_later = ("created_at", "actor", "lifted_at", "lifted_by", "lift_reason")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_deny_permission(request)
 
     def has_deny_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("service_registry.deny_caller")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [*super().get_fields(request, obj), *(self.added_later if obj else ())]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"kind": "subject", **super().get_changeform_initial_data(request)}
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return a form class of this request alone, which knows its user."""

@@ -108,8 +108,8 @@ class InstanceAdmin(ReadOnlyAdmin):
         return f"{instance.lease.heartbeat_at:%Y-%m-%d %H:%M:%S}"
 
     @admin.display(description="incarnation")
-    def incarnation(self, instance: Instance) -> str | None:
-        return instance.lease.incarnation
+    def incarnation(self, instance: Instance) -> str:
+        return instance.lease.incarnation or self.get_empty_value_display()
 
     @admin.action(description="Remove (deregister) with a reason", permissions=["operate"])
     def remove(self, request: HttpRequest, queryset: QuerySet[Instance]) -> HttpResponse | None:

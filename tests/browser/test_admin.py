@@ -150,6 +150,33 @@ def test_operator_releases_a_service(user: BrowserUser, registry: Registry, team
     assert (actor.partition("@")[0], reason, evidence) == ("oscar", "scaled in", {"protected": 6})
 
 
+def test_operator_denies_a_caller_and_lifts_that(user: BrowserUser, registry: Registry) -> None:
+    denied = registry.caller("registry-readers", subject="mallory")
+    assert denied.call("GET", "/registry/services").status == 200
+    user.sign_in("oscar")
+    user.open("/admin/service_registry/denial/")
+    user.follow(".addlink")
+    user.find("input[name='name']").send_keys("mallory")
+    user.find("input[name='reason']").send_keys("<b>floods</b>")
+    user.save_screenshot("deny")
+    user.follow("input[name='_save']")
+    assert "added successfully" in user.find(".messagelist").text
+    assert "<b>floods</b>" in user.text()
+    user.save_screenshot("denials")
+    wait_for(lambda: denied.call("GET", "/registry/services").status == 403, 10)
+
+    user.follow("th.field-name a")
+    user.save_screenshot("denial")
+    user.choose_action("lift", "mallory", "denial")
+    assert "subject mallory" in user.text()
+    user.find("input[name='reason']").send_keys("mended")
+    user.save_screenshot("lift")
+    user.follow("input[type='submit'].default")
+    assert "Lift denials: 1 of 1 done." in user.find(".messagelist").text
+    user.save_screenshot("lifted")
+    wait_for(lambda: denied.call("GET", "/registry/services").status == 200, 10)
+
+
 @pytest.mark.parametrize("subject", ["rita", "sam"])
 def test_user_without_an_operator_role_gets_a_403_page(user: BrowserUser, subject: str) -> None:
     user.sign_in(subject)
@@ -210,6 +237,34 @@ def test_pages_fit_the_width_of_a_phone(user: BrowserUser, team: Caller) -> None
     for action in ("override", "remove"):
         user.choose_action(action, "shop-6")
         check_width(user, f"phone-{action}")
+
+
+def test_pages_of_denials_fit_the_width_of_a_phone(user: BrowserUser) -> None:
+    user.sign_in("oscar")
+    user.set_size(*PHONE)
+    user.open("/admin/service_registry/denial/add/")
+    user.find("input[name='name']").send_keys("client-" + "x" * 60)
+    user.find("input[name='reason']").send_keys("y" * 300)
+    check_width(user, "phone-deny")
+    user.follow("input[name='_save']")
+    check_width(user, "phone-denials")
+    user.follow("th.field-name a")
+    check_width(user, "phone-denial")
+    user.choose_action("lift", "client-", "denial")
+    check_width(user, "phone-lift")
+
+
+def test_pages_of_a_long_id_fit_the_width_of_a_phone(user: BrowserUser, team: Caller) -> None:
+    register(team, "shop-" + "7" * 200)
+    user.sign_in("oscar")
+    user.set_size(*PHONE)
+    user.open("/admin/service_registry/instance/?q=shop-7")
+    user.follow("th.field-instance_id a")
+    check_width(user, "phone-long-instance")
+    user.follow("a.historylink")
+    check_width(user, "phone-long-history")
+    user.choose_action("remove", "shop-7")
+    check_width(user, "phone-long-remove")
 
 
 def check_width(user: BrowserUser, name: str) -> None:
