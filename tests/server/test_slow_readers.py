@@ -7,12 +7,12 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from service_registry.asgi.flow_control import MAX_IN_FLIGHT_BYTES, SLICE_BYTES
 from tests.client import Answer, registration, token
+from tests.server.change_log import repeat_newest_change
 from tests.server.event_stream import follow_changes
 from tests.server.memory import read_peak_bytes, reset_peak
 from tests.server.registry import Caller, Registry
@@ -151,15 +151,12 @@ def test_small_response_beside_slow_readers_is_sent(registry: Registry, team: Ca
 
 def test_slow_streams_far_behind_are_bounded_in_memory(registry: Registry, team: Caller) -> None:
     """Each would hold a separate page of the log, of 12 MB. A client that reads gets all changes."""
-    start = team.read_newest_index()
-    large: dict[str, Any] = {
+    start = team.register("wide")
+    fields = {
         "metadata": {f"key-{number}": "x" * 490 for number in range(16)},
         "tags": [f"{number:0255}" for number in range(64)],
-        "ttl_seconds": 3600,
     }
-    items = [registration("wide", f"i-{number}", **large) for number in range(25)]
-    for weight in range(60):
-        assert team.call("POST", "/registry/register", [item | {"weight": weight} for item in items]).status == 200
+    repeat_newest_change(registry, 1_500, **fields)
     registry.kill_web()  # the new process buffers the newest 16 MB
     watcher = registry.caller("registry-readers", subject="watcher")
     before = reset_peak(registry)
@@ -169,7 +166,7 @@ def test_slow_streams_far_behind_are_bounded_in_memory(registry: Registry, team:
         assert slow[0].read_status() == 200
         wait_for(lambda: registry.read_metric("registry_slow_clients_disconnected_total") > 0)
         changes = follow_changes(registry.ports[0], token("registry-readers"), "service=wide", start)
-        ids = [int(change["index"].partition("-")[2]) for change in itertools.islice(changes, 1_501)]
+        ids = [int(change["index"].partition("-")[2]) for change in itertools.islice(changes, 1_500)]
         assert ids == sorted(set(ids))
     grown = read_peak_bytes(registry) - before
     print(f"{READERS} streams far behind: +{grown / 1e6:.0f} MB")
