@@ -1,15 +1,13 @@
-"""Metrics: values, permissions, documentation, and exact sums over several processes."""
+"""Metrics: values, permissions and documentation."""
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.test import Client
-from prometheus_client.parser import text_string_to_metric_families
 
 from registry_project.devstack import plan
 from service_registry import metrics
@@ -22,19 +20,7 @@ from tests.client import Api, registration
 from tests.commands import ROOT
 from tests.fleets import register_fleet as proven_fleet
 from tests.fleets import set_heartbeat_age
-from tests.server.registry import Caller, Registry
-from tests.waiting import wait_for
-
-Series = tuple[str, tuple[tuple[str, str], ...]]
-
-
-def parse(text: str) -> dict[Series, float]:
-    families = text_string_to_metric_families(text)
-    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
-
-
-def value_of(found: dict[Series, float], name: str, **labels: str) -> float:
-    return found.get((name, tuple(sorted(labels.items()))), 0)
+from tests.series import Series, parse, value_of
 
 
 def scrape() -> dict[Series, float]:
@@ -181,82 +167,6 @@ def test_restart_of_the_observation_window_is_counted_by_reason(db: None, since:
     interrupt_observation(60)
     pulse.record()
     assert again("registry_observation_window_restarts_total", reason="gap") == 1
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Registry]:
-    variables = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "REGISTRY_RETENTION_SECONDS": "1"}
-    # All instances stop at once: without these settings they would be protected.
-    variables |= {f"REGISTRY_{rule}PROTECTION_MAX_SECONDS": "0" for rule in ("", "SERVICE_")}
-    with Registry(tmp_path, web_processes=2, worker=True, variables=variables) as running:
-        yield running
-
-
-def read(caller: Caller) -> dict[Series, float]:
-    reply = caller.call("GET", "/metrics")
-    assert reply.status == 200
-    return parse(reply.body.decode())
-
-
-def restart_worker(fleet: Registry) -> None:
-    """Kill the worker and start another, as `celery` of the registry."""
-    assert fleet.celery is not None
-    fleet.celery.kill()
-    fleet.celery.wait()
-    fleet.celery = fleet.start("-m", "celery", "-A", "registry_project", "worker", "-P", "solo")
-
-
-def count_purged(fleet: Registry) -> float:
-    return value_of(read(fleet.caller("registry-readers")), "registry_changes_total", kind="purged")
-
-
-WAVES, INSTANCES_PER_WAVE = 3, 20
-
-
-def test_counters_are_exact_over_processes_that_are_killed(fleet: Registry) -> None:
-    """Kill one of two web processes, and the worker after each wave of expiries."""
-    for wave in range(WAVES):
-        callers = [fleet.caller("registry-services", "team", place=place) for place in (0, 1)]
-        for number in range(INSTANCES_PER_WAVE):
-            key = {"service_name": "web", "instance_id": f"{wave}-{number}"}
-            callers[number % 2].call("POST", "/registry/register", registration(**key, ttl_seconds=5))
-            callers[(number + 1) % 2].call("POST", "/registry/heartbeat", key)
-        callers[0].call("POST", "/registry/heartbeat", [{"service_name": "web", "instance_id": "x"}] * 2)
-        # A process counts a change just after its commit: one that is killed between the two has not counted it.
-        wait_for(lambda: count_purged(fleet) == (wave + 1) * INSTANCES_PER_WAVE)  # noqa: B023 - called in this round only
-        restart_worker(fleet)
-        if wave == 0:
-            fleet.kill_web(1)
-    total = WAVES * INSTANCES_PER_WAVE
-    readers = [fleet.caller("registry-readers", place=place) for place in (0, 1)]
-    for found in map(read, readers):
-        assert value_of(found, "registry_operations_total", operation="register", outcome="created") == total
-        assert value_of(found, "registry_operations_total", operation="heartbeat", outcome="ok") == total
-        assert value_of(found, "registry_heartbeats_refused_total", reason="never_registered") == WAVES
-        assert value_of(found, "registry_heartbeats_refused_total", reason="invalid") == WAVES
-        assert value_of(found, "registry_http_request_duration_seconds_count", operation="register") == total
-        for kind in ("registered", "expired", "purged"):
-            assert value_of(found, "registry_changes_total", kind=kind) == total
-        assert value_of(found, "registry_services") == 1
-        assert value_of(found, "registry_instances", status="UP", state="live") == 0
-
-
-def test_scrape_without_the_database_returns_process_metrics(fleet: Registry) -> None:
-    team, reader = fleet.caller("registry-services", "team"), fleet.caller("registry-readers")
-    team.call("POST", "/registry/register", registration())
-    before = read(reader)
-    fleet.postgres.stop()
-    assert team.call("POST", "/registry/register", registration()).status == 503
-    found = read(reader)
-    fleet.postgres.start()
-    assert value_of(found, "registry_database_up") == 0
-    assert not any(name == "registry_instances" for name, _labels in found)
-    for outcome in ("created", "ok"):
-        series = {"operation": "register", "outcome": outcome}
-        assert value_of(found, "registry_operations_total", **series) == value_of(
-            before, "registry_operations_total", **series
-        )
-    assert value_of(found, "registry_operations_total", operation="register", outcome="unavailable") >= 1
 
 
 def test_empty_file_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
