@@ -40,7 +40,7 @@ def test_cycles_created_after_the_freeze_are_collected_in_time(frozen_heap: None
     """Each cycle survives several young collections before it becomes garbage, like the objects of a connection."""
     present: deque[Cycle] = deque(maxlen=150_000)
     most = 0
-    for _ in range(2_000_000):
+    for _ in range(1_200_000):
         present.append(Cycle())
         most = max(most, Cycle.alive)
     assert most < 800_000

@@ -5,7 +5,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from pytest_django import Settings
 
-from service_registry.expiry.sweep import sweep
+from service_registry.expiry.sweep import sweep, sweep_if_late
 from service_registry.models import Change, Instance, Lease, Override, RegistryState, Service
 from service_registry.pulse import record_and_sweep
 from tests import ageing
@@ -78,6 +78,17 @@ def test_web_process_sweeps_when_the_last_sweep_is_late(payments: Api) -> None:
     RegistryState.objects.update(swept_at="2026-01-01T00:00:00Z")
     record_and_sweep()
     assert payments.listed() == []
+
+
+@pytest.mark.parametrize(("age_seconds", "listed"), [(3.0, ["web-1"]), (4.001, [])])
+def test_sweep_is_late_between_three_and_four_seconds_after_the_last(
+    payments: Api, age_seconds: float, listed: list[str]
+) -> None:
+    """With a pulse a second and a worker that is down, a sweep begins within 5 s of the last."""
+    payments.register()
+    ageing.age_leases(60)
+    sweep_if_late(age_seconds, between=lambda: None)
+    assert payments.listed() == listed
 
 
 def test_last_sweep_in_the_future_is_late(payments: Api) -> None:

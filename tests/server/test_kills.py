@@ -16,7 +16,7 @@ from tests.client import registration
 from tests.server.registry import Registry
 from tests.waiting import wait_for
 
-KILLS = 10
+KILLS = 4
 WRITERS = 4
 
 
