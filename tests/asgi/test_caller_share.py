@@ -186,7 +186,8 @@ def test_queue_serves_callers_in_turn(settings: LazySettings) -> None:
             requests = [queue.run(name, partial(serve_one, name)) for name in ["busy"] * 20 + ["other"] * 2]
             running = [asyncio.ensure_future(request) for request in requests]
             try:
-                await asyncio.gather(*running[20:])
+                async with asyncio.timeout(60):
+                    await asyncio.gather(*running[20:])
             finally:
                 go_on.set()
             await asyncio.gather(*running)
@@ -206,8 +207,10 @@ def test_arrays_leave_a_thread_to_single_requests(application: Application) -> N
         running = [asyncio.ensure_future(arrays.run(actor, block)) for actor in ("one", "two")]
         await asyncio.to_thread(blocked.wait)
         single = asyncio.get_running_loop().run_in_executor(application.process.write_threads, lambda: "single")
-        assert await single == "single"
-        go_on.set()
+        try:
+            assert await asyncio.wait_for(single, 60) == "single"
+        finally:
+            go_on.set()
         await asyncio.gather(*running)
 
     asyncio.run(run_two())

@@ -242,6 +242,7 @@ def test_request_that_has_given_up_is_not_done_afterwards() -> None:
             first = asyncio.ensure_future(batcher.submit(submission("under-way")))
             await until(lambda: bool(recorder.batches))
             outcomes = await asyncio.gather(first, batcher.submit(submission("waiting")), return_exceptions=True)
+            assert not batcher.waiting, "it holds no memory"
             go_on.set()
             batcher.queue_seconds = 60
             return [*outcomes, await batcher.submit(submission("later"))]
