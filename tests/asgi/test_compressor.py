@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,8 @@ from service_registry.asgi.request import Request
 from service_registry.http.responses import Response
 from tests.asgi.clients import make_request, request_scope
 
-KEY, SMALL, LARGE = ("default", "web", ""), b"[1, 2]" * 1000, b"[1, 2]" * BYTES_ON_LOOP
+KEY, OTHER_KEY = ("default", "web", ""), ("default", "api", "")
+SMALL, LARGE = b"[1, 2]" * 1000, b"[1, 2]" * BYTES_ON_LOOP
 
 
 def request_for(accepted: str) -> Request:
@@ -42,11 +44,28 @@ def test_body_without_a_key_is_not_kept() -> None:
 def test_large_body_is_sent_plain_while_another_is_compressed() -> None:
     async def scenario() -> None:
         compressor = Compressor(ResponseCache())
-        both = [compressor.encode(request_for("gzip"), Response(200, LARGE)) for _ in "12"]
+        both = [compressor.encode(request_for("gzip"), Response(200, LARGE), key, "m-1") for key in (KEY, OTHER_KEY)]
         first, second = await asyncio.gather(*both)
         assert gzip.decompress(first.body) == second.body == LARGE
         assert "Content-Encoding" not in second.headers
-        third = await compressor.encode(request_for("gzip"), Response(200, LARGE))
+        third = await compressor.encode(request_for("gzip"), Response(200, LARGE), OTHER_KEY, "m-1")
         assert gzip.decompress(third.body) == LARGE
+
+    asyncio.run(scenario())
+
+
+def test_readers_of_one_large_body_share_its_compression() -> None:
+    async def scenario() -> None:
+        compressor = Compressor(ResponseCache())
+        read = partial(compressor.encode, request_for("gzip"), Response(200, LARGE), KEY)
+        leaving = asyncio.create_task(read("m-1"))
+        others = [asyncio.create_task(read(index)) for index in ("m-1", "m-1", "m-2")]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        one, same, newer = await asyncio.gather(*others)
+        assert leaving.cancelled()
+        assert gzip.decompress(one.body) == LARGE
+        assert same.body is one.body
+        assert newer.body == LARGE
 
     asyncio.run(scenario())

@@ -15,8 +15,8 @@ BYTES_ON_LOOP = 64 * 1024
 class Compressor:
     """Compresses responses for the clients that accept it.
 
-    Belongs to the event loop. One large body is compressed at once: while it is, others are sent as they are rather
-    than wait in memory.
+    Belongs to the event loop. One large body is compressed at once: its other readers wait for the same result, and
+    other bodies are sent as they are meanwhile rather than wait in memory.
 
     Arguments:
         cache: where compressed bodies are kept, beside the plain ones.
@@ -25,7 +25,9 @@ class Compressor:
     def __init__(self, cache: ResponseCache) -> None:
         self.cache = cache
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="compress")
-        self.is_busy = False
+        self.under_way: asyncio.Future[bytes] | None = None
+        # The key and the index of the body that is compressed.
+        self.compressing: tuple[CacheKey, str] = (), ""
 
     async def encode(self, request: Request, response: Response, key: CacheKey = (), index: str = "") -> Response:
         """Return the response in the coding that its client accepts.
@@ -35,26 +37,29 @@ class Compressor:
         min_bytes = compression.min_bytes(request.header(b"accept-encoding"))
         if min_bytes is None or len(response.body) < max(min_bytes, 1):
             return response
-        compressed = await self.compress(response.body, key, index)
+        compressed = self.cache.get((*key, compression.GZIP), index) or await self.compress(response.body, key, index)
         if compressed is None:
             return response
         return Response(response.status, compressed, {**response.headers, "Content-Encoding": compression.GZIP})
 
     async def compress(self, body: bytes, key: CacheKey, index: str) -> bytes | None:
         """Return the body compressed; None for a large one while another is under way."""
-        key = (*key, compression.GZIP) if key else ()
-        compressed = self.cache.get(key, index)
-        if compressed is None and not (self.is_busy and len(body) > BYTES_ON_LOOP):
-            compressed = await self.run(body)
-            if key:
-                self.cache.put(key, index, compressed)
+        if len(body) <= BYTES_ON_LOOP:
+            compressed = compression.compress(body)
+        elif self.under_way is None or (key and self.compressing == (key, index)):
+            # A reader that leaves must not take the result from the others.
+            compressed = await asyncio.shield(self.under_way or self.begin(body, key, index))
+        else:
+            return None
+        if key:
+            self.cache.put((*key, compression.GZIP), index, compressed)
         return compressed
 
-    async def run(self, body: bytes) -> bytes:
-        if len(body) <= BYTES_ON_LOOP:
-            return compression.compress(body)
-        self.is_busy = True
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, compression.compress, body)
-        finally:
-            self.is_busy = False
+    def begin(self, body: bytes, key: CacheKey, index: str) -> asyncio.Future[bytes]:
+        self.under_way = asyncio.get_running_loop().run_in_executor(self.thread, compression.compress, body)
+        self.under_way.add_done_callback(self.end)
+        self.compressing = key, index
+        return self.under_way
+
+    def end(self, _done: asyncio.Future[bytes]) -> None:
+        self.under_way = None
