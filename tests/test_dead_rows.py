@@ -125,6 +125,14 @@ def test_transaction_without_a_snapshot_keeps_no_rows(other_session: psycopg.Con
     assert read_transactions() == []
 
 
+def test_transaction_of_another_database_keeps_no_rows(db: None) -> None:
+    server = environment()["DATABASE_URL"].rpartition("/")[0]
+    with psycopg.connect(f"{server}/postgres", connect_timeout=5) as session:
+        session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        session.execute("SELECT 1")
+        assert read_transactions() == []
+
+
 def test_transaction_of_another_role_is_not_visible_rather_than_absent(other_session: psycopg.Connection) -> None:
     other_session.execute("CREATE TEMPORARY TABLE written ()")
     with connection.cursor() as cursor:

@@ -21,7 +21,8 @@ class Standby:
 
     def __init__(self, primary: Server, directory: Path, port: int = 0) -> None:
         self.primary = primary
-        self.server = Server(directory, durable=False)
+        # A standby refuses to start with fewer connections or prepared transactions than its primary has.
+        self.server = Server(directory, durable=False, settings=primary.settings)
         self.server.port = port or self.server.port
         directory.mkdir()
         shutil.copy(primary.directory / "password", directory / "password")

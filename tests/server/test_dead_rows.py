@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from service_registry.management import doctor
 from tests.commands import ROOT, command_line
 from tests.server.registry import Registry
+from tests.server.standby import Standby
+from tests.waiting import wait_for
 
 SETTINGS = {"wal_level": "logical", "max_prepared_transactions": "2"}
 
@@ -93,3 +96,20 @@ def test_unused_slot_is_a_warning_until_it_is_dropped(registry: Registry, create
         registry.execute("SELECT pg_drop_replication_slot('left_over')")
     assert run_doctor(registry)["slots"] == doctor.Finding("ok", "no replication slot")
     assert registry.read_metric('registry_replication_slots{state="unused"}') == 0
+
+
+def test_query_of_a_standby_with_feedback_is_named(registry: Registry, tmp_path: Path) -> None:
+    standby = Standby(registry.postgres, tmp_path / "standby")
+    try:
+        with psycopg.connect(standby.server.url, autocommit=True, connect_timeout=5) as session:
+            session.execute("ALTER SYSTEM SET hot_standby_feedback = on")
+            session.execute("ALTER SYSTEM SET wal_receiver_status_interval = '1s'")
+            session.execute("SELECT pg_reload_conf()")
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            session.execute("SELECT 1")
+            wait_for(
+                lambda: registry.caller("registry-services", "team").register("fed") and read_held(registry, "standby")
+            )
+            assert "since the oldest query of standby walreceiver" in run_doctor(registry)["transactions"].message
+    finally:
+        standby.server.stop()
