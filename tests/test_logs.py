@@ -167,9 +167,11 @@ def test_admin_action_logs_a_line_besides_its_request(payments: Api, read_lines:
     user.groups.set(Group.objects.filter(name="registry-operators"))
     client = Client()
     client.force_login(user, "service_registry.identity.login_limits.PasswordBackend")
-    read_lines()
     form = {"action": "remove", "_selected_action": list(Instance.objects.values_list("pk", flat=True))}
-    client.post("/admin/service_registry/instance/", form | {"confirmed": "yes", "reason": "gone"})
+    page = client.post("/admin/service_registry/instance/", form)
+    read_lines()
+    confirmed = {"confirmed": "yes", "shown": page.context["shown"], "reason": "gone"}
+    client.post("/admin/service_registry/instance/", form | confirmed)
     action, request = read_lines()
     assert (action["event"], action["actor"], action["items"]) == ("remove", "admin:oscar", 2)
     assert action["outcomes"] == {"ok": 2}

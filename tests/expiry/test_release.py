@@ -134,18 +134,20 @@ def test_admin_asks_for_a_reason_and_releases(protected: list[str]) -> None:
     page = press(client)
     assert "default / small" in page.content.decode()
     assert "expire with the next sweep" in page.content.decode()
-    assert "This field is required" in press(client, confirmed="yes", reason="").content.decode()
+    confirmed = {"confirmed": "yes", "shown": page.context["shown"]}
+    assert "This field is required" in press(client, **confirmed, reason="").content.decode()
     assert Service.objects.get(name="small").released_at is None
-    assert press(client, confirmed="yes", reason="scaled in").status_code == 302
+    assert press(client, **confirmed, reason="scaled in").status_code == 302
     change = Change.objects.get(kind="released")
     assert (change.actor, change.reason) == ("admin:ora", "scaled in")
     assert sweep().expired == 5
 
 
 def test_admin_offers_release_to_operators_only(protected: list[str]) -> None:
+    shown = press(signed_in("registry-operators")).context["shown"]
     for group, offered in (("registry-operators", True), ("registry-readers", False)):
         client = signed_in(group)
         page = client.get("/admin/service_registry/service/").content.decode()
         assert ("Release (end protection)" in page) == offered
-    press(client, confirmed="yes", reason="x")
+    press(client, confirmed="yes", shown=shown, reason="x")
     assert not Change.objects.filter(kind="released").exists()
