@@ -125,9 +125,10 @@ class Registry:
         self.issuer.shutdown()
         self.postgres.stop()
 
-    def issue_token(self, team: str) -> str:
+    def issue_token(self, team: str, subject: str = "") -> str:
+        """Return a token of a team's member, by default the team itself."""
         groups = ("registry-services", team)
-        return issue_token(self.data, self.issuer.url, team, groups, AUDIENCE, ttl_seconds=TOKEN_SECONDS)
+        return issue_token(self.data, self.issuer.url, subject or team, groups, AUDIENCE, ttl_seconds=TOKEN_SECONDS)
 
     def start_web(self, web_processes: int, threads: int, application: str = APPLICATION) -> None:
         """Start web processes with `threads` as WEB_THREADS, in place of the running ones."""

@@ -24,8 +24,10 @@ from service_registry.replica.load import is_large, load_replica, read_changes
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-# The least time between two polls, and so between two NOTIFY of a process.
-SPACING_SECONDS = 0.02
+# From poll to poll, and so between two NOTIFY of a process: this many times as long as the first one took, at most 20 ms.
+# A change after a quiet moment is read at once. Load makes polls slow, and one then reads many commits.
+SPACING_FACTOR = 3
+MAX_SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 PRIMARY_CHECK_SECONDS = 1.0
 LOAD_SPREAD_SECONDS = 2.0
@@ -106,10 +108,11 @@ class Feed:
             if self.at is None:
                 self.load(connection)
                 began = time.monotonic()
+            self.notify_other_processes(connection)
             if self.read_page(connection, began) < CHANGES_PER_PAGE:
-                self.notify_other_processes(connection)
+                next_at = began + min(SPACING_FACTOR * (time.monotonic() - began), MAX_SPACING_SECONDS)
                 self.wait_for_hint(connection)
-                self._stopped.wait(max(began + SPACING_SECONDS - time.monotonic(), 0))
+                self._stopped.wait(max(next_at - time.monotonic(), 0))
 
     def load(self, connection: FeedConnection) -> None:
         """Load the replica, and a large one after a random delay.
@@ -176,7 +179,7 @@ class Feed:
             done.result()
 
     def notify_other_processes(self, connection: FeedConnection) -> None:
-        """Send NOTIFY after commits of this process.
+        """Send NOTIFY after commits of this process, before it reads them: others read at the same time.
 
         Inside their transactions it would halve their throughput.
         """
@@ -185,12 +188,13 @@ class Feed:
             connection.execute(f"NOTIFY {CHANNEL}")
 
     def on_commit(self, pk: int) -> None:
-        """Note the commit of the change `pk`; called on the thread that committed it."""
-        self.loop.call_soon_threadsafe(self.note_commit, pk)
+        """Poll after the commit of the change `pk`; called on the thread that committed it.
 
-    def note_commit(self, pk: int) -> None:
+        The hub notes the commit on the event loop, before the response to the writer.
+        """
+        self.loop.call_soon_threadsafe(self.hub.note_commit, pk)
         self.has_committed = True
-        self.hub.note_commit(pk)
+        self.wake()
 
     def wait_for_hint(self, connection: FeedConnection) -> None:
         """Wait for a hint, or for the time of the next poll."""

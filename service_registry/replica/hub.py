@@ -92,9 +92,8 @@ class Hub:
         self.subscribers.end_all(EndReason.SHUTDOWN)
 
     def note_commit(self, pk: int) -> None:
-        """Note that this process has committed the changes up to `pk`, and wake the feed."""
+        """Note that this process has committed the changes up to `pk`; the feed is awake already."""
         self.committed_pk = max(self.committed_pk, pk)
-        self.wake_feed()
 
     @property
     def age_seconds(self) -> float:
