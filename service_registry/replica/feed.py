@@ -24,8 +24,8 @@ from service_registry.replica.load import is_large, load_replica, read_changes
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-# From poll to poll, and so from NOTIFY to NOTIFY of a process: this many times as long as the first poll took, at most 20
-# ms. A change after a quiet moment is read at once. Load makes polls slow, and one then reads many commits.
+# From poll to poll, and so between two NOTIFY of a process: this many times as long as the first poll took, but at most
+# 20 ms. A change after a quiet moment is read at once. Load makes polls slow, and one then reads many commits.
 SPACING_FACTOR = 3
 MAX_SPACING_SECONDS = 0.02
 RETRY_SECONDS = 0.25
