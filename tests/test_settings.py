@@ -3,12 +3,14 @@
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from registry_project import env
 from registry_project import settings as project_settings
@@ -102,6 +104,18 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("name", "value"), UNREADABLE, ids=[f"{name}={value[:40]}" for name, value in UNREADABLE])
+def test_unreadable_value_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for each, production in PRODUCTION.items():
+        monkeypatch.setenv(each, production)
+    monkeypatch.setenv(name, value)
+    if value == "unset":
+        monkeypatch.delenv(name)
+    with pytest.raises(ImproperlyConfigured) as refused:
+        runpy.run_path(str(project_settings.__file__))
+    assert re.fullmatch(rf".*\b{name}\b.*", str(refused.value))
+
+
+@pytest.mark.parametrize(("name", "value"), [("DEBUG", "maybe"), ("WEB_THREADS", "9" * 5000)], ids=["text", "number"])
 def test_command_with_an_unreadable_value_prints_one_sentence(name: str, value: str) -> None:
     done = start("manage.py", "check", **{name: value})
     assert done.returncode == 1

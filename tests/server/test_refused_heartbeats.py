@@ -12,6 +12,7 @@ from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
 TTL_SECONDS = 5
+REFUSED_SECONDS = 15  # an instance without heartbeats is off the list after 11
 KEY = {"service_name": "web", "instance_id": "web-1"}
 EXPIRED = "SELECT count(*) FROM service_registry_change WHERE kind = 'expired'"
 AGE_KEYS = "UPDATE service_registry_signingkeys SET fetched_at = fetched_at - interval '8 days'"
@@ -56,7 +57,7 @@ def test_instance_does_not_expire_while_no_process_has_keys(tmp_path: Path, sett
         registry.start_web(registry.ports[0])
         wait_for(lambda: registry.is_alive(registry.ports[0]))
         team = registry.caller("registry-services", "team")
-        refused = send_refused_heartbeats(team, 4 * TTL_SECONDS)
+        refused = send_refused_heartbeats(team, REFUSED_SECONDS)
         registry.start(*serve_keys)
         assert_instance_stayed_listed(registry, team, refused)
 
@@ -68,7 +69,7 @@ def test_instance_does_not_expire_while_no_group_grants_permissions(tmp_path: Pa
         assert team.call("POST", "/registry/register", registration(ttl_seconds=TTL_SECONDS)).status == 201
         registry.execute(DELETE_GROUPS)
         wait_for(lambda: team.call("POST", "/registry/heartbeat", KEY).status == 503)
-        refused = send_refused_heartbeats(team, 4 * TTL_SECONDS)
+        refused = send_refused_heartbeats(team, REFUSED_SECONDS)
         registry.migrate()
         team = registry.caller("registry-services", "team")  # the old connection was idle for too long
         assert_instance_stayed_listed(registry, team, refused)
