@@ -27,7 +27,7 @@ UPDATE service_registry_change SET mark = '{}'
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with Registry(tmp_path_factory.mktemp("examples"), variables={"REGISTRY_MAX_SHARE_PER_CALLER": "0.01"}) as running:
         yield running
