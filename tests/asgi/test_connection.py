@@ -1,13 +1,21 @@
-"""How connections go on and end, on raw sockets: refusals, bodies that nobody reads, clients that leave, shutdown."""
+"""How connections go on and end, on raw sockets: refusals, unread bodies, clients that leave, shutdown, TLS."""
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from service_registry.asgi.server import limits
 from tests.asgi.connections import (
@@ -347,7 +355,8 @@ def test_client_that_does_not_read_its_last_response_is_disconnected(monkeypatch
         wait_for(lambda: not table.admitted)
 
 
-def test_shutdown_closes_idle_connections_and_lets_others_end() -> None:
+def test_shutdown_closes_idle_connections_and_lets_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEAD_SECONDS", LONG_SECONDS)
     go_on = threading.Event()
 
     async def answer(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -368,3 +377,36 @@ def test_shutdown_closes_idle_connections_and_lets_others_end() -> None:
         go_on.set()
         received = read_to_end(active)
     assert (received.count(b"connection: close"), received[-2:]) == (1, b"ok")
+
+
+# --- TLS ---
+
+
+def make_certificate(directory: Path) -> dict[str, Path]:
+    """Write a certificate for `localhost` and its key, and return uvicorn's options for them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    certificate = builder.sign(key, hashes.SHA256())
+    (directory / "certificate").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (directory / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return {"ssl_certfile": directory / "certificate", "ssl_keyfile": directory / "key"}
+
+
+def test_connection_with_tls_has_its_scheme_and_refusals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A TLS connection cannot be closed for writing alone."""
+    handler = Handler(answer_unread)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        run_server(handler, **make_certificate(tmp_path)) as (_server, port),
+        context.wrap_socket(connect(port)) as client,
+    ):
+        client.sendall(GET + b"\r\n")
+        assert receive_response(client)[2] == b"ok"
+        client.sendall(MALFORMED)
+        assert problem(receive_response(client)) == (400, "invalid")
+        assert is_closed(client)
+    assert handler.exchanges[0].scope["scheme"] == "https"
+    assert not caplog.records

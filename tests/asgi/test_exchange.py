@@ -240,3 +240,9 @@ def test_no_continue_is_sent_amid_a_response() -> None:
 
     request = POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n" + CLOSE + b"\r\nab"
     assert ask_for(answer, request).endswith(b"\r\n\r\nok")
+
+
+def test_response_in_place_of_a_continue_closes_the_connection() -> None:
+    """A client may send another request then, or the body: nobody can tell one from the other."""
+    received = ask_for(answer_ok, POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n" + GET + b"\r\n")
+    assert (received.count(b"connection: close"), received[-6:]) == (1, b"\r\n\r\nok")

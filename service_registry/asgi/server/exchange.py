@@ -193,7 +193,8 @@ class Exchange:
         self.is_started = True
         head = [STATUS_LINES[status], self.connection.table.default_headers(), lines]
         has_close = b"\r\nconnection: close\r\n" in lines
-        self.keep_alive &= not has_close
+        # A client that was not told to send its body may send another request in its place.
+        self.keep_alive &= not (has_close or self.expects_continue)
         if not self.keep_alive and not has_close:
             head.append(CLOSE)
         head.append(b"\r\n")
@@ -215,7 +216,8 @@ class Exchange:
                 has_close = value.lower() == b"close"
         if self.body_left is None and self.scope["method"] != "HEAD" and status not in WITHOUT_BODY:
             lines += self.begin_unknown_length()
-        self.keep_alive &= not has_close
+        # A client that was not told to send its body may send another request in its place.
+        self.keep_alive &= not (has_close or self.expects_continue)
         if not self.keep_alive and not has_close:
             lines.append(CLOSE)
         lines.append(b"\r\n")
