@@ -41,8 +41,9 @@ class Action:
 
         It is of the first alternative.
         """
-        if any(needed <= granted for needed in self.alternatives):
-            return None
+        for needed in self.alternatives:  # any() would make a generator for each request
+            if needed <= granted:
+                return None
         return min(self.alternatives[0] - granted)
 
     def require(self, granted: frozenset[str]) -> None:

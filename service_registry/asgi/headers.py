@@ -66,7 +66,7 @@ def response_head(request: Request, response: Response) -> Head:
 
     204 and 304 have neither a length nor a media type.
     """
-    lines = common_lines(request)
+    lines = common_lines(request) + response.lines
     if response.headers:
         lines += write_lines(response.headers.items())
     if response.status not in {204, 304}:

@@ -16,13 +16,15 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class Response(NamedTuple):
     """A whole response of the wire layer.
 
-    `body` is empty for 204 and 304; `headers` go beyond those of every response.
+    `body` is empty for 204 and 304; `headers` go beyond those of every response. `lines` are more headers, as HTTP/1.1
+    writes them: only the event loop has them, and for what no client has chosen.
     """
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = NO_HEADERS
     media_type: str = JSON
+    lines: bytes = b""
 
 
 def render(document: Any) -> bytes:

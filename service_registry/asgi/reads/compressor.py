@@ -40,7 +40,8 @@ class Compressor:
         compressed = self.cache.get((*key, compression.GZIP), index) or await self.compress(response.body, key, index)
         if compressed is None:
             return response
-        return Response(response.status, compressed, {**response.headers, "Content-Encoding": compression.GZIP})
+        headers = {**response.headers, "Content-Encoding": compression.GZIP}
+        return response._replace(body=compressed, headers=headers)
 
     async def compress(self, body: bytes, key: CacheKey, index: str) -> bytes | None:
         """Return the body compressed; None for a large one while another is under way."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from service_registry.asgi.auth import Authenticator
 from service_registry.asgi.flow_control import ResponsesInFlight
-from service_registry.asgi.headers import replica_headers
+from service_registry.asgi.headers import stale_headers
 from service_registry.asgi.reads.blocking import BlockingReads
 from service_registry.asgi.reads.compressor import Compressor
 from service_registry.asgi.reads.response_cache import CacheKey, ResponseCache
@@ -14,7 +14,6 @@ from service_registry.asgi.request import Request
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import ServiceNotFound
 from service_registry.http import database_reads, etag
-from service_registry.http.compression import VARY
 from service_registry.http.responses import Response
 from service_registry.http.validation import validate_query
 from service_registry.json_text import dump_json
@@ -107,22 +106,20 @@ class Discovery:
     ) -> Response:
         index = service.index or newest
         tag = etag.entity_tag(index, selection.digest)
-        headers = {**replica_headers(self.hub, newest), "ETag": tag, **VARY}
+        lines = f"x-registry-index: {newest}\r\netag: {tag}\r\nvary: Accept-Encoding\r\n".encode()
+        headers = stale_headers(self.hub)
         if service.index and etag.matches(request.header(b"if-none-match"), tag):
-            return Response(304, headers=headers)
+            return Response(304, headers=headers, lines=lines)
         key = *name, selection.key
-        response = Response(200, await self.body(key, selection, service, index), headers)
+        body = self.cache.get(key, index)
+        if body is None or not self.responses.has_capacity_for(body):
+            del body  # a request that waits for capacity holds nothing
+            body = await self.render(key, selection, service, index)
+        response = Response(200, body, headers, lines=lines)
         return await self.compressor.encode(request, response, key, index)
 
-    async def body(self, key: CacheKey, selection: Selection, service: ServiceEntry, index: str) -> bytes:
-        """Return the body, which the first request that needs it renders.
-
-        Raises TooBusy without memory for it.
-        """
-        body = self.cache.get(key, index)
-        if body is not None and self.responses.has_capacity_for(body):
-            return body
-        del body  # a request that waits for capacity holds nothing
+    async def render(self, key: CacheKey, selection: Selection, service: ServiceEntry, index: str) -> bytes:
+        """Return the body, which the first request that needs it renders. Raises TooBusy without memory for it."""
         members = {
             "index": index,
             "namespace": key[0],
