@@ -78,7 +78,7 @@ def split_parameter(name: str) -> str:
 # them. `owned` is whether the caller owns the service.
 REQUESTED_SERVICES = f"""
 requested_service AS MATERIALIZED (
-    SELECT requested.number, s.id,
+    SELECT requested.number, s.id, s.namespace, s.name, s.owners,
         COALESCE(
             s.owners && string_to_array((string_to_array(%(group_sets)s, E'\\x1e'))[requested.group_set], E'\\x1f'),
             false) AS owned

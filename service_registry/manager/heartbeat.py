@@ -1,7 +1,6 @@
 """Heartbeat: an instance renews its lease, and may report a new status."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from service_registry import changelog
@@ -22,8 +21,9 @@ from service_registry.manager.batch import (
     split_parameter,
     submissions_of,
 )
+from service_registry.manager.renewal import LOCK_UNLOCKED, RENEWAL_TIMES, UNCHANGED_RENEWAL, common_members
 from service_registry.schemas import Heartbeat
-from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE, grace_seconds, rfc3339
+from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE
 
 
 class Renewed(NamedTuple):
@@ -64,29 +64,17 @@ IS_CURRENT = """
     COALESCE(item.epoch, l.epoch) = l.epoch
         AND COALESCE(item.incarnation, l.incarnation) IS NOT DISTINCT FROM l.incarnation
 """
-# The times that all leases of one statement share, formatted once.
-RENEWAL_TIMES = f"""
-    renewal.at, {rfc3339("renewal.at")} AS heartbeat_at,
-    {rfc3339("GREATEST(renewal.at, r.window_started_at)")} AS counted_from
-"""
-
 RENEW_UNCHANGED = f"""
--- Renews where readers see no difference. Locks leases in any order, because it waits for none: those that another
--- transaction has locked are left out. Where the other has committed since this statement began, PostgreSQL checks the
--- conditions on the lease again. An instance that has changed meanwhile counts as renewed before that.
+-- Renews where readers see no difference. Locks leases, and waits for no lock.
 WITH {REQUESTED_SERVICES}, {ITEMS},
 locked AS MATERIALIZED (
     SELECT item.position, l.instance_id, {EFFECTIVE_STATUS} AS status
     FROM {LEASES_OF_ITEMS}
     WHERE l.expired_at IS NULL AND l.protected_at IS NULL AND {IS_CURRENT}
         AND (item.status IS NULL OR item.status = i.reported_status AND i.pending_status IS NULL)
-    FOR NO KEY UPDATE OF l SKIP LOCKED
+    {LOCK_UNLOCKED}
 ),
--- A crash may take the renewal back: the next heartbeat restores it.
-renewal AS MATERIALIZED (
-    SELECT {RENEWAL_TIMES}
-    FROM clock_timestamp() AS renewal(at), set_config('synchronous_commit', 'off', true), {STATE} r
-)
+{UNCHANGED_RENEWAL}
 UPDATE {LEASE} l SET heartbeat_at = renewal.at, beats = l.beats + 1
 FROM locked, renewal WHERE l.instance_id = locked.instance_id
 RETURNING locked.position - 1, locked.status, l.ttl_seconds, l.epoch, renewal.heartbeat_at, renewal.counted_from
@@ -261,21 +249,6 @@ def renew_leases(submissions: Sequence[Submission[Heartbeat]]) -> list[LeaseRow 
         lease = common_members(ttl_seconds, *times) | {"epoch": epoch} if current else None
         found[position] = LeaseRow(instance_pk, status, expired, protected, lease)
     return found
-
-
-def common_members(ttl_seconds: int, heartbeat_at: str, counted_from: str) -> dict[str, Any]:
-    """Return the members that all leases of one TTL share after this heartbeat.
-
-    Args:
-        counted_from: the time from which the deadline counts; both times as in RFC 3339.
-    """
-    expires_at = datetime.fromisoformat(counted_from) + timedelta(seconds=grace_seconds(ttl_seconds))
-    return {
-        "heartbeat_at": heartbeat_at,
-        "expires_at": expires_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "heartbeat_interval_seconds": round(ttl_seconds * 1000 / 3) / 1000,
-        "ttl_seconds": ttl_seconds,
-    }
 
 
 def is_visible(row: LeaseRow, applied: Mapping[int, bool]) -> bool:

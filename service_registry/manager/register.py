@@ -14,7 +14,7 @@ from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import NotOwner, RegistryError
 from service_registry.manager.batch import Submission, run_batch, submissions_of
-from service_registry.manager.registration import claims, instances, quota
+from service_registry.manager.registration import claims, instances, quota, unchanged
 from service_registry.manager.registration.entry import Entry, accepted
 from service_registry.schemas import Registration
 
@@ -87,9 +87,9 @@ def register_distinct(
 ) -> list[Registered | RegistryError]:
     """Register a batch with distinct keys, again when the transaction lost a race."""
     try:
-        return register_in_transaction(submissions, lock_timeout)
+        return register_new_or_changed(submissions, lock_timeout)
     except RowVanishedError:
-        return register_in_transaction(submissions, lock_timeout, always_lock_services=True)
+        return register_new_or_changed(submissions, lock_timeout, always_lock_services=True)
     except ClaimFailedError:
         return register_by_caller(submissions, lock_timeout)
 
@@ -106,13 +106,27 @@ def register_by_caller(
     return [outcomes[position] for position in range(len(submissions))]
 
 
-def register_in_transaction(
+def register_new_or_changed(
     submissions: Sequence[Submission[Registration]], lock_timeout: str, always_lock_services: bool = False
 ) -> list[Registered | RegistryError]:
-    """Register in one transaction.
+    """Renew the leases of registrations with nothing new, and register the others.
 
-    1. Find services and instances without locks. Where all instances exist the services need no lock, and owners are
-       taken as read here.
+    The first need one statement, which waits for no lock, and no transaction. Raises as `register_in_transaction`.
+    """
+    entries = [Entry(submission.item, submission.caller) for submission in submissions]
+    unchanged.find_or_renew(submissions, entries)
+    rest = [entry for entry in entries if entry.renewed is None]
+    documents = register_in_transaction(rest, lock_timeout, always_lock_services) if rest else {}
+    return [entry.refusal or to_outcome(entry, documents) for entry in entries]
+
+
+def register_in_transaction(
+    entries: Sequence[Entry], lock_timeout: str, always_lock_services: bool
+) -> dict[int, dict[str, Any]]:
+    """Register in one transaction, and return the documents by primary key.
+
+    1. Services and instances have been found without locks. Where all instances exist the services need no lock, and
+       owners are taken as found.
     2. Otherwise create the services that do not exist, and lock all services in the order of their names. Of two
        callers who claim a name one inserts it; the other waits and reads the winner's row. A service's new instances
        are inserted only under its lock, so that those which are missing or counted stay so until the commit.
@@ -124,9 +138,7 @@ def register_in_transaction(
             `always_lock_services`.
         ClaimFailedError: a caller's claim created a service without instances, and refused other callers.
     """
-    entries = [Entry(submission.item, submission.caller) for submission in submissions]
     with write_transaction(lock_timeout):
-        claims.find_services(entries)
         claims.refuse_unowned_services([entry for entry in entries if entry.service])
         created: dict[tuple[str, str], Caller] = {}
         services_locked = always_lock_services or not all(entry.instance_exists for entry in accepted(entries))
@@ -149,7 +161,7 @@ def register_in_transaction(
         instances.insert_instances(accepted(new))
         documents = instances.read_documents(accepted(entries))
         changelog.append_changes([*service_changes(entries, created), *instance_changes(accepted(entries))])
-    return [entry.refusal or to_outcome(entry, documents) for entry in entries]
+    return documents
 
 
 def check_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, str], Caller]) -> None:
@@ -163,6 +175,8 @@ def check_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, st
 
 
 def to_outcome(entry: Entry, documents: Mapping[int, dict[str, Any]]) -> Registered:
+    if entry.renewed:
+        return Registered(created=False, document=entry.renewed)
     assert entry.instance_pk is not None, "an entry that was not refused has its row"
     return Registered(created=entry.existing is None, document=documents[entry.instance_pk])
 

@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 
 from service_registry.expiry.sweep import sweep
-from service_registry.manager.heartbeat import common_members
+from service_registry.manager.renewal import common_members
 from service_registry.models import Change, Instance, Lease, Override, Service
 from service_registry.sql import LEASE_MEMBERS
 from tests import ageing

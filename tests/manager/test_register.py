@@ -12,7 +12,7 @@ from service_registry.caller import Caller
 from service_registry.exceptions import NotOwner, QuotaExceeded
 from service_registry.expiry.sweep import sweep
 from service_registry.manager.batch import Submission
-from service_registry.models import Change, Instance, Lease, Reservation, Service
+from service_registry.models import Change, Instance, Lease, Override, Reservation, Service
 from service_registry.schemas import Registration, ServiceOwners
 from tests import ageing
 from tests.client import Api, registration
@@ -79,6 +79,81 @@ def test_register_with_another_address_begins_an_epoch(payments: Api, field: str
     change = Change.objects.get(kind="updated")
     assert change.changed is not None
     assert set(change.changed) == {field, "url", "epoch", "registered_at"}
+
+
+FULL = registration(
+    scheme="https",
+    zone="eu-1a",
+    weight=7,
+    tags=["blue", "http2"],
+    metadata={"version": "1", "note": 'an \N{LATIN SMALL LETTER E WITH ACUTE} and "quotes"'},
+    ttl_seconds=45,
+    status="DOWN",
+    incarnation="process 1",
+)
+
+
+def test_register_with_nothing_new_renews_the_lease_alone(payments: Api) -> None:
+    first = payments.register(**FULL).json
+    payments.heartbeat()
+    changes, before = Change.objects.count(), Instance.objects.values().get()
+    again = payments.register(**FULL)
+    assert again.status == 200
+    assert again.json["lease"]["heartbeat_at"] > first["lease"]["heartbeat_at"]
+    assert without(again.json, "lease") == without(first, "lease")
+    assert again.json == without(payments.get("/registry/instance/web/web-1").json, "registered_by")
+    assert (Change.objects.count(), Instance.objects.values().get()) == (changes, before)
+    assert Lease.objects.get().beats == 1
+
+
+def without(document: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("host", "10.0.0.2"),
+        ("port", 81),
+        ("scheme", "http"),
+        ("zone", None),
+        ("zone", "eu-1b"),
+        ("weight", 8),
+        ("tags", []),
+        ("tags", ["http2", "blue"]),
+        ("metadata", {}),
+        ("metadata", {"version": "2"}),
+        ("ttl_seconds", 46),
+        ("status", "UP"),
+        ("incarnation", None),
+        ("incarnation", "process 2"),
+    ],
+)
+def test_register_with_one_field_changed_is_written(payments: Api, field: str, value: Any) -> None:
+    payments.register(**FULL)
+    changes = Change.objects.count()
+    changed = payments.register(**FULL | {field: value})
+    assert Change.objects.count() == changes + 1
+    assert payments.register(**FULL | {field: value}).status == 200
+    assert Change.objects.count() == changes + 1
+    if field != "incarnation":
+        assert changed.json["reported_status" if field == "status" else field] == value
+
+
+def test_register_with_nothing_new_by_another_team_is_forbidden(payments: Api, other_team: Api) -> None:
+    payments.register(**FULL)
+    before = Lease.objects.get().heartbeat_at
+    assert other_team.register(**FULL).code == "not_owner"
+    assert Lease.objects.get().heartbeat_at == before
+
+
+def test_register_with_nothing_new_under_an_override_shows_it(payments: Api) -> None:
+    payments.register(**FULL)
+    Override.objects.create(
+        service=Service.objects.get(), instance_id="web-1", status="UP", actor="operator", reason="calm"
+    )
+    again = payments.register(**FULL).json
+    assert (again["status"], again["reported_status"], again["override"]["status"]) == ("UP", "DOWN", "UP")
 
 
 def test_register_with_another_weight_keeps_the_epoch(payments: Api) -> None:
@@ -225,13 +300,14 @@ def test_register_without_an_accepted_instance_leaves_no_service(payments: Api, 
     assert [service.name for service in Service.objects.all()] == ["new"]
 
 
-def test_register_discards_a_pending_status(payments: Api) -> None:
+@pytest.mark.parametrize("status", ["UP", "DOWN"])
+def test_register_discards_a_pending_status(payments: Api, status: str) -> None:
     payments.register()
     for beat in range(8):
         payments.heartbeat(status="UP" if beat % 2 else "DOWN")
     assert Instance.objects.get().pending_status == "UP"
-    payments.register(status="UP")
-    assert Instance.objects.get().pending_status is None
+    payments.register(status=status)
+    assert (Instance.objects.get().reported_status, Instance.objects.get().pending_status) == (status, None)
 
 
 def test_register_with_many_errors_returns_twenty(payments: Api) -> None:

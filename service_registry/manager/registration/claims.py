@@ -1,4 +1,4 @@
-"""Find, create and lock the services of a batch of registrations; check owners."""
+"""Create and lock the services of a batch of registrations; check owners."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,7 @@ from service_registry.exceptions import NotOwner, NotProvisioned, OwnerRequired,
 from service_registry.manager.registration.entry import Entry, ServiceRow, accepted
 from service_registry.models import Service
 from service_registry.schemas import Registration
-from service_registry.sql import INSTANCE, RESERVATION, SERVICE
-
-FIND = f"""
--- Locks nothing.
-SELECT item.position - 1, s.id, s.owners, i.id IS NOT NULL
-FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS item(namespace, name, instance_id, position)
-JOIN {SERVICE} s ON s.namespace = item.namespace AND s.name = item.name
-LEFT JOIN {INSTANCE} i ON i.service_id = s.id AND i.instance_id = item.instance_id
-"""
-
-
-def find_services(entries: Sequence[Entry]) -> None:
-    """Note on each entry its service, and whether the instance exists. Locks nothing."""
-    keys = [(*entry.service_key, entry.item.instance_id) for entry in entries]
-    with prepared_cursor() as cursor:
-        cursor.execute(FIND, [list(column) for column in zip(*keys, strict=True)])
-        for position, pk, owners, exists in cursor.fetchall():
-            entries[position].service = ServiceRow(pk, owners)
-            entries[position].instance_exists = exists
-
+from service_registry.sql import RESERVATION, SERVICE
 
 CREATE = f"""
 -- Locks the new rows, in the order of their names, and waits for a rival that inserts the same name. Of several claims

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from service_registry.caller import Caller
 from service_registry.exceptions import RegistryError
@@ -32,13 +33,16 @@ class ExistingRow:
 class Entry:
     """A registration under way.
 
-    `instance_exists` is read without a lock. `existing` is read under the lock, and None for a new instance. `changed`
+    `instance_exists` is read without a lock, and so is `found`, the instance's document where nothing is new. `renewed`
+    is that with its lease, and the end of it. `existing` is read under the lock, and None for a new instance. `changed`
     are the columns in which the registration differs from the row. An entry with a `refusal` goes no further.
     """
 
     item: Registration
     caller: Caller
     instance_exists: bool = False
+    found: dict[str, Any] | None = None
+    renewed: dict[str, Any] | None = None
     service: ServiceRow | None = None
     existing: ExistingRow | None = None
     instance_pk: int | None = None
