@@ -20,6 +20,8 @@ from service_registry.database.connection import DEADLINE_SECONDS
 
 logger = logging.getLogger(__name__)
 
+BEGIN = "BEGIN"
+
 
 class SchemaEditor(DatabaseSchemaEditor):
     """Migrations without a deadline.
@@ -51,6 +53,8 @@ class SchemaEditor(DatabaseSchemaEditor):
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in the library
     Database = driver
     SchemaEditorClass = SchemaEditor
+    # What begins the next transaction: with limits, more than BEGIN.
+    opening = BEGIN
     # Whether the next cursor binds parameters on the server, which planning a statement once requires.
     binds_on_server = False
 
@@ -68,6 +72,16 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in
             self.binds_on_server = False
         with cursor:
             yield cursor
+
+    def _start_transaction_under_autocommit(self) -> None:
+        """Begin a transaction. Django calls this where it exists; otherwise psycopg sends BEGIN by itself."""
+        opening, self.opening = self.opening, BEGIN
+        try:
+            with self.wrap_database_errors:
+                self.connection.execute(opening, prepare=False)
+        except Error:
+            self.close()  # it may have begun
+            raise
 
     def is_usable(self) -> bool:
         """Return whether the connection is alive, and its server a primary.

@@ -4,11 +4,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection, reset_queries, transaction
 
-from service_registry.database.base import prepared_cursor, stop_preparing
+from service_registry.database.base import BEGIN, DatabaseWrapper, stop_preparing
 from service_registry.database.outages import is_lost_connection, sqlstate_of
 
 Result = TypeVar("Result")
@@ -16,25 +16,36 @@ Result = TypeVar("Result")
 # A statement may take half a second longer than the longest wait for a lock. With equal limits both would end at the
 # same moment, and which of the two errors came first would decide the outcome of the rest of a batch. A process that
 # is frozen between the change lock and its commit stops every other writer until the idle timeout ends its transaction.
-TIMEOUTS = """
-SELECT set_config('lock_timeout', %s, true), set_config('synchronous_commit', %s, true),
-    set_config('statement_timeout', '3500ms', true), set_config('idle_in_transaction_session_timeout', '3s', true)
-"""
+LIMITS = (
+    "SET LOCAL lock_timeout = '{}'; SET LOCAL synchronous_commit = '{}'; "
+    "SET LOCAL statement_timeout = '3500ms'; SET LOCAL idle_in_transaction_session_timeout = '3s'"
+)
 
 
 @contextmanager
 def write_transaction(lock_timeout: str, synchronous_commit: str = "on") -> Iterator[None]:
     """Open a transaction with limits on waits for locks, statements and idleness.
 
-    The settings belong to the transaction: a transaction pooler would hand those of a session to other clients.
+    The settings belong to the transaction: a transaction pooler would hand those of a session to other clients. They
+    are sent with BEGIN.
 
     Args:
         lock_timeout: how long a statement waits for a lock, as PostgreSQL writes it ("1s").
         synchronous_commit: "off" where a crash may take the commit back.
     """
-    with transaction.atomic(), prepared_cursor() as cursor:
-        cursor.execute(TIMEOUTS, [lock_timeout, synchronous_commit])
-        yield
+    limits = LIMITS.format(lock_timeout, synchronous_commit)
+    if connection.in_atomic_block:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(limits)
+            yield
+    else:
+        wrapper = cast(DatabaseWrapper, connection)
+        wrapper.opening = f"{BEGIN}; {limits}"
+        try:
+            with transaction.atomic():
+                yield
+        finally:
+            wrapper.opening = BEGIN
 
 
 # Shorter than the deadline, after which the connection would be closed.
