@@ -57,12 +57,12 @@ def test_discovery_runs_two_statements(db: None) -> None:
     assert len(capture_statements(discover)) == 2
 
 
-def test_register_batch_of_a_thousand_runs_eleven_statements(db: None) -> None:
+def test_register_batch_of_a_thousand_runs_ten_statements(db: None) -> None:
     manager.register(make_registrations(300), CALLER)
     mixed = make_registrations(500)
     mixed[0] = Registration(**registration(instance_id="i-0", port=81))
     mixed += make_registrations(500, "new")
-    assert len(capture_statements(lambda: manager.register(mixed, CALLER))) == 11
+    assert len(capture_statements(lambda: manager.register(mixed, CALLER))) == 10
     assert len(capture_statements(lambda: manager.register(mixed, CALLER))) == 1
 
 

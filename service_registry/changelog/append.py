@@ -42,7 +42,7 @@ LEFT JOIN LATERAL (
             AND new.instance_id = e.instance_id))
 ) shown ON true
 ORDER BY e.position
-RETURNING id, kind
+RETURNING id, kind, namespace, service_name, instance_id, instance
 """
 
 
@@ -67,19 +67,23 @@ class NewChange:
     evidence: Mapping[str, Any] | None = None
 
 
+Key = tuple[str, str, str]
 COLUMNS = [field.name for field in fields(NewChange)]
 
 
-def append_changes(changes: Sequence[NewChange]) -> None:
+def append_changes(changes: Sequence[NewChange]) -> dict[Key, str]:
     """Append `changes` in this order, as the last step of a transaction.
 
     1. Take the change lock. A transaction that appends later waits here, gets higher ids and commits later. So a reader
        that has seen id n has seen all lower ids. The commit is made durable, because otherwise a crash could undo a
        change that a reader has seen.
     2. Insert in a separate statement, whose snapshot is taken under the lock. Nothing may be locked after this.
+
+    Returns:
+        The instances in the changes as JSON, by namespace, service and id.
     """
     if not changes:
-        return
+        return {}
     rows = [
         {"position": position} | {name: getattr(change, name) for name in COLUMNS}
         for position, change in enumerate(changes)
@@ -88,9 +92,13 @@ def append_changes(changes: Sequence[NewChange]) -> None:
         cursor.execute(LOCK, [CHANGE_LOCK])
         cursor.execute(APPEND, [json.dumps(rows)])
         appended = cursor.fetchall()
-    metrics.count_changes(kind for _pk, kind in appended)
-    newest = max(pk for pk, _kind in appended)
+    metrics.count_changes(kind for _pk, kind, *_ in appended)
+    newest = max(pk for pk, *_ in appended)
     transaction.on_commit(lambda: notify_commit_listeners(newest))
+    return {
+        (namespace, service, instance_id): document
+        for _pk, _kind, namespace, service, instance_id, document in appended
+    }
 
 
 # Called with the id of the newest change of each transaction that this process has committed.

@@ -3,6 +3,7 @@
 A registration is complete and idempotent.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -13,10 +14,12 @@ from service_registry.caller import Caller
 from service_registry.choices import ChangeKind
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import NotOwner, RegistryError
-from service_registry.manager.batch import Submission, run_batch, submissions_of
+from service_registry.manager.batch import Key, Submission, key_of, run_batch, submissions_of
 from service_registry.manager.registration import claims, instances, quota, unchanged
 from service_registry.manager.registration.entry import Entry, accepted
+from service_registry.manager.renewal import lease_members
 from service_registry.schemas import Registration
+from service_registry.sql import MEMBERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,8 @@ def register_new_or_changed(
     return [entry.refusal or to_outcome(entry, documents) for entry in entries]
 
 
-def register_in_transaction(
-    entries: Sequence[Entry], lock_timeout: str, always_lock_services: bool
-) -> dict[int, dict[str, Any]]:
-    """Register in one transaction, and return the documents by primary key.
+def register_in_transaction(entries: Sequence[Entry], lock_timeout: str, always_lock_services: bool) -> dict[Key, str]:
+    """Register in one transaction, and return the instances as JSON.
 
     1. Services and instances have been found without locks. Where all instances exist the services need no lock, and
        owners are taken as found.
@@ -159,9 +160,9 @@ def register_in_transaction(
             created = kept
         instances.update_instances([entry for entry in accepted(entries) if entry.existing])
         instances.insert_instances(accepted(new))
-        documents = instances.read_documents(accepted(entries))
-        changelog.append_changes([*service_changes(entries, created), *instance_changes(accepted(entries))])
-    return documents
+        documents = instances.read_documents([entry for entry in accepted(entries) if not kind_of_change(entry)])
+        changes = [*service_changes(entries, created), *instance_changes(accepted(entries))]
+        return documents | changelog.append_changes(changes)
 
 
 def check_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, str], Caller]) -> None:
@@ -174,11 +175,12 @@ def check_failed_claims(entries: Sequence[Entry], deleted: Mapping[tuple[str, st
             raise ClaimFailedError
 
 
-def to_outcome(entry: Entry, documents: Mapping[int, dict[str, Any]]) -> Registered:
+def to_outcome(entry: Entry, documents: Mapping[Key, str]) -> Registered:
     if entry.renewed:
         return Registered(created=False, document=entry.renewed)
-    assert entry.instance_pk is not None, "an entry that was not refused has its row"
-    return Registered(created=entry.existing is None, document=documents[entry.instance_pk])
+    members = json.loads(documents[key_of(entry.item)])
+    document = {name: members[name] for name in MEMBERS}
+    return Registered(entry.existing is None, document | {"lease": lease_members(document, *entry.times)})
 
 
 def service_changes(

@@ -1,5 +1,6 @@
 """Renew leases without waiting for locks: SQL and lease members that heartbeats and registrations share."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,10 @@ RENEWAL_TIMES = f"""
     renewal.at, {rfc3339("renewal.at")} AS heartbeat_at,
     {rfc3339("GREATEST(renewal.at, r.window_started_at)")} AS counted_from
 """
+
+# For a statement that has locked the leases that it renews.
+RENEWAL = f"""
+renewal AS MATERIALIZED (SELECT {RENEWAL_TIMES} FROM clock_timestamp() AS renewal(at), {STATE} r)"""
 
 # For a statement that renews where readers see no difference. It locks leases in any order, because it waits for none:
 # those that another transaction has locked are left out. Where the other has committed since the statement began,
@@ -23,12 +28,18 @@ renewal AS MATERIALIZED (
 LOCK_UNLOCKED = "FOR NO KEY UPDATE OF l SKIP LOCKED"
 
 
-def common_members(ttl_seconds: int, heartbeat_at: str, counted_from: str) -> dict[str, Any]:
-    """Return the members that all leases of one TTL share after this renewal.
+def lease_members(document: Mapping[str, Any], heartbeat_at: str, counted_from: str) -> dict[str, Any]:
+    """Return the lease of an instance after this renewal.
 
     Args:
+        document: the instance.
         counted_from: the time from which the deadline counts; both times as in RFC 3339.
     """
+    return common_members(document["ttl_seconds"], heartbeat_at, counted_from) | {"epoch": document["epoch"]}
+
+
+def common_members(ttl_seconds: int, heartbeat_at: str, counted_from: str) -> dict[str, Any]:
+    """Return the members that all leases of one TTL share after this renewal."""
     expires_at = datetime.fromisoformat(counted_from) + timedelta(seconds=grace_seconds(ttl_seconds))
     return {
         "heartbeat_at": heartbeat_at,

@@ -170,7 +170,8 @@ def test_locked_instance_gets_503_and_does_not_delay_others(
     team.call("POST", "/registry/register", [registration(service, each) for each in ids])
     bearer = team.headers["Authorization"].removeprefix("Bearer ")
     bodies = {
-        each: registration(service, each) if operation == "register" else make_heartbeat(service, each) for each in ids
+        each: registration(service, each, weight=7) if operation == "register" else make_heartbeat(service, each)
+        for each in ids
     }
     with psycopg.connect(registry.postgres.url) as other:
         other.execute(LOCK_ONE.format(table=table, key=key, service=service))

@@ -47,6 +47,7 @@ class Entry:
     existing: ExistingRow | None = None
     instance_pk: int | None = None
     changed: tuple[str, ...] = ()
+    times: Sequence[str] = ()
     refusal: RegistryError | None = None
 
     @property

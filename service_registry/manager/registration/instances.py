@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from service_registry.database.base import prepared_cursor
+from service_registry.manager.batch import Key
 from service_registry.manager.locking import lock_instances
 from service_registry.manager.registration.entry import Entry, ExistingRow
+from service_registry.manager.renewal import RENEWAL
 from service_registry.schemas import Registration
-from service_registry.sql import INSTANCE, INSTANCE_ROWS, LEASE, LEASED_INSTANCE_DOCUMENT, STATE
+from service_registry.sql import INSTANCE, INSTANCE_DOCUMENT, INSTANCE_ROWS, LEASE
 
 NEXT_EPOCH = "nextval('service_registry_epoch')"
 
@@ -77,14 +79,16 @@ written AS (
         registered_at = CASE WHEN item.moved THEN statement_timestamp() ELSE i.registered_at END,
         registered_by = CASE WHEN item.moved THEN item.actor ELSE i.registered_by END
     FROM item WHERE i.id = item.id AND item.differs
-)
+),
+{RENEWAL}
 UPDATE {LEASE} l
-SET heartbeat_at = clock_timestamp(), expired_at = NULL, protected_at = NULL,
+SET heartbeat_at = renewal.at, expired_at = NULL, protected_at = NULL,
     ttl_seconds = COALESCE(item.ttl_seconds, l.ttl_seconds),
     incarnation = CASE WHEN item.differs THEN item.incarnation ELSE l.incarnation END,
     epoch = CASE WHEN item.moved THEN {NEXT_EPOCH} ELSE l.epoch END,
     beats = CASE WHEN item.moved THEN 0 ELSE l.beats END
-FROM item WHERE l.instance_id = item.id
+FROM item, renewal WHERE l.instance_id = item.id
+RETURNING l.instance_id, renewal.heartbeat_at, renewal.counted_from
 """
 
 
@@ -102,6 +106,9 @@ def update_instances(entries: Sequence[Entry]) -> None:
     ]
     with prepared_cursor() as cursor:
         cursor.execute(UPDATE, [json.dumps(rows)])
+        times = {pk: renewed for pk, *renewed in cursor.fetchall()}
+    for entry in entries:
+        entry.times = times[entry.instance_pk]
 
 
 INSERT = f"""
@@ -118,12 +125,14 @@ created AS (
     FROM item ORDER BY service_id, instance_id
     RETURNING id, service_id, instance_id
 ),
+{RENEWAL},
 leased AS (
     INSERT INTO {LEASE} (instance_id, heartbeat_at, ttl_seconds, epoch, incarnation, beats)
-    SELECT created.id, clock_timestamp(), item.ttl_seconds, {NEXT_EPOCH}, item.incarnation, 0
-    FROM created JOIN item ON item.service_id = created.service_id AND item.instance_id = created.instance_id
+    SELECT created.id, renewal.at, item.ttl_seconds, {NEXT_EPOCH}, item.incarnation, 0
+    FROM renewal, created
+    JOIN item ON item.service_id = created.service_id AND item.instance_id = created.instance_id
 )
-SELECT service_id, instance_id, id FROM created
+SELECT service_id, instance_id, id, heartbeat_at, counted_from FROM created, renewal
 """
 
 
@@ -138,18 +147,23 @@ def insert_instances(entries: Sequence[Entry]) -> None:
     ]
     with prepared_cursor() as cursor:
         cursor.execute(INSERT, [json.dumps(rows)])
-        created = {(service_pk, instance_id): pk for service_pk, instance_id, pk in cursor.fetchall()}
+        created = {(service_pk, instance_id): row for service_pk, instance_id, *row in cursor.fetchall()}
     for entry in entries:
-        entry.instance_pk = created[entry.service_pk, entry.item.instance_id]
+        entry.instance_pk, *entry.times = created[entry.service_pk, entry.item.instance_id]
 
 
 DOCUMENTS = f"""
-SELECT i.id, {LEASED_INSTANCE_DOCUMENT} FROM {INSTANCE_ROWS} CROSS JOIN {STATE} r WHERE i.id = ANY (%s::bigint[])
+SELECT s.namespace, s.name, i.instance_id, {INSTANCE_DOCUMENT}::text
+FROM {INSTANCE_ROWS} WHERE i.id = ANY (%s::bigint[])
 """
 
 
-def read_documents(entries: Sequence[Entry]) -> dict[int, dict[str, Any]]:
-    """Return the instances with their leases as readers see them, by primary key."""
+def read_documents(entries: Sequence[Entry]) -> dict[Key, str]:
+    """Return the instances as readers see them, as JSON."""
+    if not entries:
+        return {}
     with prepared_cursor() as cursor:
         cursor.execute(DOCUMENTS, [[entry.instance_pk for entry in entries]])
-        return dict(cursor.fetchall())
+        return {
+            (namespace, name, instance_id): document for namespace, name, instance_id, document in cursor.fetchall()
+        }

@@ -15,7 +15,7 @@ from service_registry.manager.batch import (
     split_parameter,
 )
 from service_registry.manager.registration.entry import Entry, ServiceRow
-from service_registry.manager.renewal import LOCK_UNLOCKED, UNCHANGED_RENEWAL, common_members
+from service_registry.manager.renewal import LOCK_UNLOCKED, UNCHANGED_RENEWAL, lease_members
 from service_registry.schemas import Registration
 from service_registry.sql import INSTANCE, INSTANCE_DOCUMENT, LEASE, OVERRIDE
 
@@ -94,8 +94,7 @@ def find_or_renew(submissions: Sequence[Submission[Registration]], entries: Sequ
         if service_pk is not None:
             entry.service, entry.instance_exists, entry.found = ServiceRow(service_pk, owners), exists, document
         elif entry.found:
-            lease = common_members(entry.found["ttl_seconds"], *times) | {"epoch": entry.found["epoch"]}
-            entry.renewed = entry.found | {"lease": lease}
+            entry.renewed = entry.found | {"lease": lease_members(entry.found, *times)}
 
 
 def join_documents(items: Sequence[Registration]) -> dict[str, str]:
