@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from pytest_django import DjangoDbBlocker
 
 from service_registry import changelog, manager
@@ -18,6 +19,8 @@ from service_registry.expiry import counts
 from service_registry.manager.batch import Submission, join_columns, submissions_of
 from service_registry.manager.heartbeat import RENEW, RENEW_UNCHANGED
 from service_registry.manager.owner_usage import COUNT_OF_OWNERS
+from service_registry.manager.registration import unchanged
+from service_registry.manager.registration.unchanged import FIND_OR_RENEW
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import DiscoveryQuery, Heartbeat, Registration
@@ -76,6 +79,18 @@ def test_heartbeat_reads_rows_by_index(many: None, renew: str) -> None:
     assert "service_unique_name" in found or "Seq Scan on service_registry_service" in found
     assert "Seq Scan on service_registry_instance" not in found
     assert "Seq Scan on service_registry_lease" not in found
+
+
+def test_register_again_reads_rows_by_index(many: None) -> None:
+    again = submissions_of(CALLER, make_registrations(1, "service-3"))
+    found = explain(FIND_OR_RENEW, unchanged.to_parameters(again))
+    assert "instance_unique_id" in found
+    assert "Seq Scan on service_registry_instance" not in found
+    assert "Seq Scan on service_registry_lease" not in found
+
+
+def test_statement_of_registrations_is_converted_once() -> None:
+    assert len(FIND_OR_RENEW) <= MAX_CACHED_STATEMENT_LENGTH
 
 
 @RENEWALS

@@ -1,47 +1,47 @@
 """Find the rows of a batch of registrations, and renew the leases where nothing is new."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from service_registry.database.base import prepared_cursor
 from service_registry.manager.batch import (
-    ITEM_COLUMNS,
     REQUESTED_SERVICES,
+    SEPARATOR,
     SET_SEPARATOR,
     Submission,
     join_column,
     join_columns,
-    split_parameter,
 )
 from service_registry.manager.registration.entry import Entry, ServiceRow
 from service_registry.manager.renewal import LOCK_UNLOCKED, UNCHANGED_RENEWAL, lease_members
 from service_registry.schemas import Registration
 from service_registry.sql import INSTANCE, INSTANCE_DOCUMENT, LEASE, OVERRIDE
 
-COLUMNS = {
-    "host": "text",
-    "port": "int",
-    "scheme": "text",
-    "zone": "text",
-    "weight": "int",
-    "tags": "text",
-    "metadata": "text",
-    "status": "text",
-    "ttl_seconds": "int",
-    "incarnation": "text",
-}
-SPLIT_COLUMNS = ", ".join(f"{split_parameter(name)}::{kind}[]" for name, kind in COLUMNS.items())
+# Items go to PostgreSQL as one text: rows of columns, in this order. Neither tags nor JSON contain control characters.
+ROW_SEPARATOR = "\x1d"
+COLUMNS = (
+    *("instance_id", "host", "port::int", "scheme", "zone", "weight::int", "tags", "metadata", "status"),
+    *("ttl_seconds::int", "incarnation"),
+)
+CELLS = ", ".join(
+    f"cells[{number}]{cast and '::'}{cast} AS {name}"
+    for number, (name, _, cast) in enumerate((column.partition("::") for column in COLUMNS), 2)
+)
 
-FIND_OR_RENEW = f"""
--- Locks the leases that it renews, and waits for no lock.
+# A lease of another epoch than found belongs to another process, which has registered since the statement began.
+#
+# It locks the leases that it renews, and waits for no lock. It is one line because psycopg converts a statement of more
+# than 4,096 characters anew each time.
+FIND_OR_RENEW = " ".join(
+    f"""
 WITH {REQUESTED_SERVICES},
 item AS (
-    SELECT * FROM unnest({ITEM_COLUMNS}, {SPLIT_COLUMNS})
-        WITH ORDINALITY AS item(service_number, instance_id, {", ".join(COLUMNS)}, position)
+    SELECT position, cells[1]::bigint AS service_number, {CELLS}
+    FROM unnest(string_to_array((SELECT %(items)s::text), E'\\x1d')) WITH ORDINALITY AS line(line, position),
+        string_to_array(line, E'\\x1f', '') AS cells
 ),
-found AS MATERIALIZED (
-    SELECT item.position, s.id AS service_id, s.owners, l.instance_id, l.epoch, l.ttl_seconds, l.incarnation,
+found AS (
+    SELECT item.position, s.id AS service_id, s.owners, l.instance_id, l.epoch,
         CASE WHEN same.yes THEN {INSTANCE_DOCUMENT} END AS document
     FROM item
     JOIN requested_service s ON s.number = item.service_number
@@ -52,21 +52,19 @@ found AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT * FROM {OVERRIDE} o WHERE o.service_id = i.service_id AND o.instance_id = i.instance_id LIMIT 1
     ) o ON true
-    CROSS JOIN LATERAL (
+    JOIN LATERAL (
         SELECT s.owned AND l.expired_at IS NULL AND l.protected_at IS NULL AND i.pending_status IS NULL
             AND (i.host, i.port, i.scheme, i.zone, i.weight, i.reported_status, l.ttl_seconds, l.incarnation)
                 IS NOT DISTINCT FROM (item.host, item.port, item.scheme, item.zone, item.weight, item.status,
                     item.ttl_seconds, item.incarnation)
             AND i.tags = COALESCE(string_to_array(item.tags, E'\\x1e'), ARRAY[]::text[])
             AND i.metadata = item.metadata::jsonb AS yes
-    ) same
+    ) same ON true
 ),
-locked AS MATERIALIZED (
-    -- A lease of another epoch belongs to another process, which has registered since this statement began.
+locked AS (
     SELECT found.position, l.instance_id FROM found
     JOIN {LEASE} l ON l.instance_id = found.instance_id AND l.epoch = found.epoch
     WHERE found.document IS NOT NULL AND l.expired_at IS NULL AND l.protected_at IS NULL
-        AND l.ttl_seconds = found.ttl_seconds AND l.incarnation IS NOT DISTINCT FROM found.incarnation
     {LOCK_UNLOCKED}
 ),
 {UNCHANGED_RENEWAL},
@@ -78,7 +76,8 @@ renewed AS (
 SELECT position - 1, service_id, owners, instance_id IS NOT NULL, document, NULL::text, NULL::text FROM found
 UNION ALL
 SELECT position - 1, NULL, NULL, NULL, NULL, heartbeat_at, counted_from FROM renewed
-"""
+""".split()
+)
 
 
 def find_or_renew(submissions: Sequence[Submission[Registration]], entries: Sequence[Entry]) -> None:
@@ -87,7 +86,7 @@ def find_or_renew(submissions: Sequence[Submission[Registration]], entries: Sequ
     It runs before the transaction that does the rest, so that nothing is locked out of order.
     """
     with prepared_cursor() as cursor:
-        cursor.execute(FIND_OR_RENEW, join_columns(submissions) | join_documents([entry.item for entry in entries]))
+        cursor.execute(FIND_OR_RENEW, to_parameters(submissions))
         rows = cursor.fetchall()
     for position, service_pk, owners, exists, document, *times in rows:
         entry = entries[position]
@@ -97,12 +96,17 @@ def find_or_renew(submissions: Sequence[Submission[Registration]], entries: Sequ
             entry.renewed = entry.found | {"lease": lease_members(entry.found, *times)}
 
 
-def join_documents(items: Sequence[Registration]) -> dict[str, str]:
-    """Return the parameters of COLUMNS. Neither tags nor JSON contain control characters."""
+def to_parameters(submissions: Sequence[Submission[Registration]]) -> dict[str, str]:
+    parameters = join_columns(submissions)
+    numbers = parameters.pop("service_numbers").split(SEPARATOR)
+    lines = [join_column([number, *to_cells(item)]) for number, (item, _) in zip(numbers, submissions, strict=True)]
+    return parameters | {"items": ROW_SEPARATOR.join(lines)}
 
-    def value(item: Registration, name: str) -> Any:
-        if name == "tags":
-            return SET_SEPARATOR.join(item.tags)
-        return json.dumps(item.metadata) if name == "metadata" else getattr(item, name)
 
-    return {name: join_column([value(item, name) for item in items]) for name in COLUMNS}
+def to_cells(item: Registration) -> Iterable[object]:
+    """Return the values of COLUMNS."""
+    tags, metadata = SET_SEPARATOR.join(item.tags), json.dumps(item.metadata)
+    return (
+        *(item.instance_id, item.host, item.port, item.scheme, item.zone, item.weight, tags, metadata, item.status),
+        *(item.ttl_seconds, item.incarnation),
+    )
