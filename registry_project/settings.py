@@ -232,7 +232,9 @@ LOGGING: dict[str, Any] = {
         **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn", "uvicorn.error")},
         # The request log has these events already, without the query, which may contain metadata.
         "django.request": {"filters": ["has_traceback"]},
-        "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
+        # Anyone can cause these tracebacks, with a thousand parameters. A failed CSRF check is a warning.
+        "django.security": {"handlers": ["nowhere"], "propagate": False},
+        "django.security.csrf": {"handlers": ["stderr"], "propagate": False},
         **{name: {"handlers": [], "propagate": True, "level": "ERROR"} for name in ("django.server", "uvicorn.access")},
         # It logs every sweep at INFO.
         "celery": {"level": "WARNING"},

@@ -193,6 +193,21 @@ def test_request_for_an_unknown_host_is_logged_with_its_code(payments: Api, read
     assert (line["status"], line["code"], line["outcomes"]) == (421, "unknown_host", {"unknown_host": 1})
 
 
+MANY_FIELDS = "&".join(f"field{number}=" for number in range(1001))
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_request_with_too_many_fields_is_one_line_without_a_traceback(db: None, read_lines: Any, method: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["csrftoken"] = "a" * 32
+    if method == "get":
+        client.get(f"/admin/login/?{MANY_FIELDS}")
+    else:
+        client.post("/admin/login/", MANY_FIELDS, "application/x-www-form-urlencoded")
+    (line,) = read_lines()
+    assert (line["status"], line["level"], "exception" in line) == (400, "info", False)
+
+
 def test_successful_probe_logs_no_line(db: None, read_lines: Any) -> None:
     Api().client.get("/livez")
     assert read_lines() == []

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.core.handlers.asgi import ASGIRequest
 from django.db import DataError, Error
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
@@ -71,7 +71,8 @@ class RegistryMiddleware:
         """
         if isinstance(error, TooManyLogins):
             return render_limit(request, error)
-        if isinstance(error, DataError):  # the address or the form has a value that PostgreSQL refuses, such as a NUL
+        # A value that PostgreSQL refuses, such as a NUL; or one that Django does, whose page for DEBUG fails on some.
+        if isinstance(error, DataError | SuspiciousOperation):
             return bad_request(request, error)
         if not is_outage(error):
             return None

@@ -1,5 +1,6 @@
 """Hostile values in addresses, forms and cookies of the admin, from a signed-in superuser at every front end."""
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import product
 
@@ -27,6 +28,7 @@ PARAMETERS_OF = {
     "denial": ("state", "kind"),
     "user": ("is_staff__exact", "groups__id__exact", "password__startswith"),
 }
+INSTANCES = "/admin/service_registry/instance/"
 KEY = {"service_name": "admin-values", "instance_id": "a"}
 
 
@@ -63,6 +65,7 @@ def lists() -> Iterator[str]:
         yield from (f"{base}?{name}={value}" for name, value in product(parameters, VALUES))
         yield f"{base}?e=1&q=%00&_facets=1&p=x&o=x.-x.99"
         yield f"{base}?e=1&p=99"
+        yield f"{base}?" + "&".join(f"field{number}=" for number in range(1001))
 
 
 def rows() -> Iterator[str]:
@@ -103,6 +106,43 @@ def test_no_form_of_a_list_is_answered_with_500(operator: Operator, model: type[
         for more in ([], [("index", "x")], [("index", "9"), ("select_across", "x")], [("confirmed", "yes")]):
             answer = operator.post(path, *fields, *more)
             assert answer.status in {200, 302}, (action, selected, more, str(answer))
+
+
+TEXTS = ("\0", "{", "9" * 30, "0001-01-01 00:00", "9999-12-31 23:59:59.999999", "\u202e")
+FORMS = {
+    "/admin/service_registry/denial/add/": {"kind": "subject", "name": "mallory", "reason": "test", "until": ""},
+    "/admin/service_registry/user/add/": {"username": "", "usable_password": "", "password1": "", "password2": ""},
+    "/admin/auth/group/add/": {"name": "", "permissions": ""},
+    "/admin/auth/group/1/delete/": {"_popup": "1", "_to_field": "id"},
+    "/admin/password_change/": {"old_password": "", "new_password1": ""},
+}
+
+
+def test_no_form_of_a_row_is_answered_with_500(operator: Operator) -> None:
+    chosen = re.search(r'name="_selected_action" value="(\d+)"', operator.get(INSTANCES).body.decode())
+    assert chosen
+    selection = [("action", "override"), ("_selected_action", chosen[1])]
+    hidden = dict(
+        re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', operator.post(INSTANCES, *selection).body.decode())
+    )
+    assert "shown" in hidden
+    del hidden["csrfmiddlewaretoken"]
+    forms = FORMS | {INSTANCES: hidden | {"status": "DOWN", "reason": "test", "until": ""}}
+    for path, form in forms.items():
+        for name, text in product(form, TEXTS):
+            answer = operator.post(path, *(form | {name: text}).items())
+            assert answer.status < 500, (path, name, text, str(answer))
+
+
+@pytest.mark.parametrize(
+    "content_type", ["multipart/form-data", "multipart/form-data; boundary=a", "a/b; c", "x; charset=x"]
+)
+@pytest.mark.parametrize("body", [b"--a\r\nContent-Disposition: form-data\r\n\r\nb", b"a=%00&b=%FF", b"a&" * 1001])
+def test_no_body_of_a_form_is_answered_with_500(operator: Operator, content_type: str, body: bytes) -> None:
+    headers = [("Content-Type", content_type), ("X-CSRFToken", operator.cookies["csrftoken"])]
+    for path in ("/admin/login/", INSTANCES, next(iter(FORMS))):
+        answer = operator.send(Request("POST", path, body, headers=operator.headers(*headers)))
+        assert answer.status < 500, (path, str(answer))
 
 
 @pytest.mark.parametrize("key", ['"\\000aaaaaaaa"', '"\\377aaaaaaaa"', "a" * 5000, "x", ""])
