@@ -10,6 +10,7 @@ from service_registry.http.responses import Response
 
 # Compressing this much takes 0.4 ms.
 BYTES_ON_LOOP = 64 * 1024
+CONTENT_ENCODING = b"content-encoding: gzip\r\n"
 
 
 class Compressor:
@@ -40,8 +41,8 @@ class Compressor:
         compressed = self.cache.get((*key, compression.GZIP), index) or await self.compress(response.body, key, index)
         if compressed is None:
             return response
-        headers = {**response.headers, "Content-Encoding": compression.GZIP}
-        return response._replace(body=compressed, headers=headers)
+        lines = response.lines + CONTENT_ENCODING
+        return Response(response.status, compressed, response.headers, response.media_type, lines)
 
     async def compress(self, body: bytes, key: CacheKey, index: str) -> bytes | None:
         """Return the body compressed; None for a large one while another is under way."""
