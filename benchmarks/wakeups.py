@@ -12,12 +12,14 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
+from benchmarks import pgbouncer
 from benchmarks.client import is_complete
 from benchmarks.registry import ROOT, Registry
 from benchmarks.requests import INSTANCES_PER_SERVICE, Fleet, make_registration, register_fleet
@@ -35,6 +37,7 @@ class Way:
     """A way from the writing process to the watching one.
 
     Attributes:
+        pooled: whether a pooler is in front of the database, so that the log is polled: no notification passes one.
         writes_to, watches: the places of the web processes.
     """
 
@@ -185,18 +188,35 @@ def measure_all(registry: Registry, changes: int, subscribers: int) -> Iterator[
     registry.start_web(1, 2)
     register_fleet(registry.ports[0], registry.requests)
     for way in WAYS:
-        registry.environment["DATABASE_POOLED"] = str(way.pooled).lower()
-        registry.start_web(2, 2)
-        wakeups, responses = uvloop.run(measure_wakeups(registry, way, changes))
+        with database_of(registry, way):
+            registry.start_web(2, 2)
+            wakeups, responses = uvloop.run(measure_wakeups(registry, way, changes))
+            registry.stop_web()
         later = [wakeup - response for wakeup, response in zip(wakeups, responses, strict=True)]
         yield f"{way.name:24} {'  '.join(map(format_delays, (wakeups, responses, later)))}"
-    registry.environment["DATABASE_POOLED"] = "false"
     registry.start_web(1, 2)
     kilobytes, delays = uvloop.run(measure_crowd(registry, subscribers))
     yield (
         f"{subscribers} subscribers of {SERVICES} services: the last one of a service has a change after "
         f"{percentile(delays, 0.5):.1f} ms, at most {max(delays):.1f} ms of {ROUNDS}; {kilobytes:.1f} KB each"
     )
+
+
+@contextmanager
+def database_of(registry: Registry, way: Way) -> Iterator[None]:
+    """Start web processes with the database of a way: behind PgBouncer where it is installed and the way is pooled."""
+    before = dict(registry.environment)
+    registry.environment["DATABASE_POOLED"] = str(way.pooled).lower()
+    program = pgbouncer.find_program()
+    try:
+        if way.pooled and program:
+            with pgbouncer.PgBouncer(program, registry.data, registry.postgres.url) as pooler:
+                registry.environment["DATABASE_URL"] = pooler.url
+                yield
+        else:
+            yield
+    finally:
+        registry.environment = before
 
 
 def main() -> None:
@@ -208,6 +228,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Durable commits, loopback.")
+    print(f"Pooled: {'by PgBouncer' if pgbouncer.find_program() else 'by polling, as PgBouncer is not installed'}.")
     columns = "  ".join(f"{name:>7} {'p99':>7}" for name in ("wake-up", "reply", "later"))
     print(f"{'ms from the request on':24} {columns}", flush=True)
     with tempfile.TemporaryDirectory(prefix="registry-wakeups-") as place:
