@@ -2,6 +2,8 @@
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
+from service_registry.asgi import transport
+
 BODY = b"{}"
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"2")]
 
@@ -13,6 +15,7 @@ async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISend
         return
     while (message := await receive())["type"] == "http.request" and message["more_body"]:
         pass
+    transport.note_accepted_token(send)  # as the registry does: a client without one is served at a bounded rate
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS, "trailers": False})
     await send({"type": "http.response.body", "body": BODY, "more_body": False})
 

@@ -17,6 +17,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
+from service_registry.asgi import transport
 from service_registry.asgi.auth import actor_at_once
 from service_registry.asgi.django_bodies import DjangoBodies, UnreadBody
 from service_registry.asgi.flow_control import ResponsesInFlight
@@ -29,6 +30,10 @@ from service_registry.http.problems import CONTENT_TYPE, headers_for_error, prob
 from service_registry.http.request_log import REQUEST_ID_HEADER, RequestLogEntry, choose_request_id, record
 from service_registry.http.responses import render
 
+# A password takes a core for 300 ms to hash. Logins that wait for it are few, and leave the other threads to pages.
+LOGINS_AT_ONCE, MAX_LOGINS = 1, 20
+LOGIN_PATH = "/admin/login/"
+
 
 class DjangoBridge:
     """An ASGI application that answers requests with Django.
@@ -38,19 +43,26 @@ class DjangoBridge:
             password for 100 ms and more, or waits for the OIDC provider.
         responses: the responses in flight.
         bodies: reads the bodies of requests.
+
+    Attributes:
+        logins: the queue of logins by password, for the same threads.
     """
 
     def __init__(self, queue: ThreadQueue, responses: ResponsesInFlight, bodies: DjangoBodies) -> None:
         self.handler = WSGIHandler()
         self.queue = queue
+        self.logins = ThreadQueue("logins", queue.threads, LOGINS_AT_ONCE, MAX_LOGINS)
         self.responses = responses
         self.bodies = bodies
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         started_at = time.perf_counter()
+        actor = actor_at_once(scope)
+        if actor:
+            transport.note_accepted_token(send)
         try:
             async with self.bodies.read(scope, receive) as (stream, length):
-                head, answer = await self.run(receive, scope, stream, length)
+                head, answer = await self.run(receive, actor, scope, stream, length)
             self.require_capacity(scope, len(answer))
         except ClientDisconnected:
             return
@@ -59,7 +71,7 @@ class DjangoBridge:
         await self.responses.deliver(send, head, answer)
 
     async def run(
-        self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
+        self, receive: ASGIReceiveCallable, actor: str | None, scope: HTTPScope, stream: io.BytesIO, length: int
     ) -> tuple[Head, bytes]:
         """Run Django on a thread. Work whose client leaves before it begins is dropped.
 
@@ -67,9 +79,11 @@ class DjangoBridge:
 
         Raises RateLimited, TooBusy, ClientDisconnected.
         """
-        respond, actor = partial(self.respond, scope, stream, length), actor_at_once(scope)
+        respond = partial(self.respond, scope, stream, length)
         if isinstance(stream, UnreadBody):
             return await self.queue.run(actor, respond)
+        if is_password_login(scope):
+            return await self.logins.run_while_connected(receive, None, respond)
         return await self.queue.run_while_connected(receive, actor, respond)
 
     def require_capacity(self, scope: HTTPScope, size: int) -> None:
@@ -99,6 +113,11 @@ class DjangoBridge:
             return response_head(response), content
         finally:
             response.close()  # sends request_finished
+
+
+def is_password_login(scope: HTTPScope) -> bool:
+    """Return whether a request may have a password hashed."""
+    return scope["method"] == "POST" and scope["path"].removeprefix(scope["root_path"]) == LOGIN_PATH
 
 
 def with_joined_cookies(scope: HTTPScope) -> HTTPScope:

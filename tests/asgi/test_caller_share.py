@@ -19,6 +19,7 @@ from django.conf import LazySettings
 from service_registry.asgi.app import Application
 from service_registry.asgi.limits import Places
 from service_registry.asgi.reads.listing import Listing
+from service_registry.asgi.server import limits
 from service_registry.asgi.thread_queue import ThreadQueue
 from service_registry.asgi.writes.handler import WriteHandler
 from service_registry.asgi.writes.micro_batch import MicroBatcher
@@ -152,6 +153,17 @@ def test_pages_of_django_of_a_caller_are_bounded_until_it_leaves(application: Ap
     places, threads = application.django.queue.places, application.process.django_threads
     args = application, places, threads, "GET /registry/instance/web/i-1", [None] * 3
     assert fill_share(*args, stay=False) == [404, 404]
+
+
+def test_caller_that_django_answers_does_not_wait_with_anonymous_clients(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ANONYMOUS_PAUSE_SECONDS", 3600.0)
+    request = encode("caller", "GET", "/registry/instance/web/i-1")
+    with serve(cast(ASGI3Application, application)) as port, connect(port) as client:
+        for _ in range(limits.ANONYMOUS_REQUESTS + 2):
+            client.sendall(request)
+            assert receive(client)[0] == 404
 
 
 def test_database_reads_of_a_caller_are_bounded_until_it_leaves(application: Application) -> None:

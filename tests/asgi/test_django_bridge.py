@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 
-from service_registry.asgi.django_bridge import DjangoBridge
+from service_registry.asgi.django_bridge import MAX_LOGINS, DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.headers import Head
 from service_registry.asgi.request import BODY_SECONDS
@@ -249,10 +249,10 @@ class Blocking(DjangoBridge):
         self.streams: list[ReferenceType[io.BytesIO]] = []
 
     async def run(
-        self, receive: ASGIReceiveCallable, scope: HTTPScope, stream: io.BytesIO, length: int
+        self, receive: ASGIReceiveCallable, actor: str | None, scope: HTTPScope, stream: io.BytesIO, length: int
     ) -> tuple[Head, bytes]:
         self.streams.append(ref(stream))
-        return await super().run(receive, scope, stream, length)
+        return await super().run(receive, actor, scope, stream, length)
 
     def respond(self, scope: HTTPScope, stream: io.BytesIO, length: int) -> tuple[Head, bytes]:
         self.paths.append(scope["path"])
@@ -316,3 +316,23 @@ def test_requests_without_a_token_beyond_the_queue_or_their_share_are_refused(
             for each in [*waiting, refused]:
                 each.close()
     assert "/refused" not in bridge.paths
+
+
+LOGIN = b"POST /admin/login/ HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nform"
+
+
+def test_logins_by_password_run_one_at_a_time_beside_pages() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        bridge = Blocking(threads)
+        with serve(cast(ASGI3Application, bridge)) as port:
+            waiting = [connect(port, LOGIN) for _ in range(MAX_LOGINS)]
+            wait_for(lambda: bridge.logins.places.taken == MAX_LOGINS)
+            waiting.append(connect(port, get_requests("/page")))
+            wait_for(lambda: bridge.paths == ["/admin/login/", "/page"])
+            with connect(port, LOGIN) as refused:
+                assert refused.recv(65536).startswith(b"HTTP/1.1 503")
+            bridge.go_on.set()
+            for each in waiting:
+                assert each.recv(4096).startswith(b"HTTP/1.1 201")
+                each.close()
+    assert len(bridge.paths) == MAX_LOGINS + 1

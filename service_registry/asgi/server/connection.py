@@ -274,7 +274,14 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         if not self.is_message_read:
             self.expect_body(exchange)
-        self.table.loop.create_task(exchange.run(self.table.application))
+        if self.has_accepted_token or (self.requests == 1 and self.may_have_token()):
+            self.table.loop.create_task(exchange.run(self.table.application))
+        else:
+            self.table.anonymous.add(exchange)
+
+    def may_have_token(self) -> bool:
+        """Return whether the request has a token, accepted or not. A flood of them would need a connection for each."""
+        return any(name == b"authorization" for name, _value in self.headers)
 
     def expect_body(self, exchange: Exchange) -> None:
         self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), None)

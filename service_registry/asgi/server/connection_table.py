@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from service_registry import metrics
 from service_registry.asgi.server import limits
+from service_registry.asgi.server.anonymous_queue import AnonymousQueue
 from service_registry.exceptions import TooManyConnections
 
 
@@ -49,6 +50,7 @@ class ConnectionTable:
     """The connections of one server, and what they share. Belongs to the event loop.
 
     Attributes:
+        anonymous: starts the requests of clients without an accepted token.
         buffer: what the kernel has received, until a connection copies it in the same step.
         admitted: those that count.
         refused: those whose client may still read why, before they are closed.
@@ -60,6 +62,7 @@ class ConnectionTable:
         self.server_state = server_state
         self.app_state = app_state
         self.loop = asyncio.get_running_loop()
+        self.anonymous = AnonymousQueue(self.application, self.loop)
         self.buffer = memoryview(bytearray(limits.READ_BYTES))
         self.keep_alive_seconds: int = settings.REGISTRY_KEEP_ALIVE_SECONDS
         self.max_connections = min(settings.REGISTRY_MAX_CONNECTIONS, allowed_files() - limits.SPARE_FILES)
