@@ -44,6 +44,8 @@ CASES = {
     "gzip;q=0.1234": None,
     ", ,gzip,": MIN_BYTES,
     "zip;q=x, gzip": MIN_BYTES,
+    "gzip" + " " * 400: MIN_BYTES,
+    "gzip" + " " * 500: None,
 }
 
 
