@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 
+from service_registry.asgi import transport
 from tests.asgi.connections import (
     GET,
     POST,
@@ -36,6 +37,12 @@ async def answer_ok(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> No
     await write(send, b"ok")
 
 
+async def answer_at_once(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    exchange = transport.exchange_of(send)
+    assert exchange
+    assert exchange.respond(200, b"content-type: text/plain\r\ncontent-length: 2\r\n", b"ok")
+
+
 async def answer_in_parts(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     """A part without content must not end the body: a chunk of no bytes is the last one."""
     await start(send)
@@ -55,7 +62,7 @@ def test_body_of_unknown_length_is_sent_in_chunks() -> None:
     assert body == b"6\r\nfirst \r\n7\r\nsecond \r\n4\r\nlast\r\n0\r\n\r\n"
 
 
-@pytest.mark.parametrize("answer", [answer_ok, answer_in_parts])
+@pytest.mark.parametrize("answer", [answer_ok, answer_at_once, answer_in_parts])
 @pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])
 def test_connection_of_http_1_0_is_closed_after_the_response(answer: Answer, connection: bytes) -> None:
     received = ask_for(answer, b"GET / HTTP/1.0\r\nHost: a\r\n" + connection + b"\r\n")
@@ -67,7 +74,10 @@ def test_connection_of_http_1_0_is_closed_after_the_response(answer: Answer, con
     assert received.partition(b"\r\n\r\n")[2] in {b"ok", b"first second last"}
 
 
-@pytest.mark.parametrize(("answer", "framing"), [(answer_ok, b"content-length: 2\r\n"), (answer_in_parts, b"")])
+@pytest.mark.parametrize(
+    ("answer", "framing"),
+    [(answer_ok, b"content-length: 2\r\n"), (answer_at_once, b"content-length: 2\r\n"), (answer_in_parts, b"")],
+)
 def test_response_to_head_has_no_body(answer: Answer, framing: bytes) -> None:
     received = ask_for(
         answer, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + b"HEAD / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n"
@@ -242,7 +252,8 @@ def test_no_continue_is_sent_amid_a_response() -> None:
     assert ask_for(answer, request).endswith(b"\r\n\r\nok")
 
 
-def test_response_in_place_of_a_continue_closes_the_connection() -> None:
+@pytest.mark.parametrize("answer", [answer_ok, answer_at_once])
+def test_response_in_place_of_a_continue_closes_the_connection(answer: Answer) -> None:
     """A client may send another request then, or the body: nobody can tell one from the other."""
-    received = ask_for(answer_ok, POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n" + GET + b"\r\n")
+    received = ask_for(answer, POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n" + GET + b"\r\n")
     assert (received.count(b"connection: close"), received[-6:]) == (1, b"\r\n\r\nok")

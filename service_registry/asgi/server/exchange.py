@@ -192,11 +192,7 @@ class Exchange:
             return False
         self.is_started = True
         head = [STATUS_LINES[status], self.connection.table.default_headers(), lines]
-        has_close = b"\r\nconnection: close\r\n" in lines
-        # A client that was not told to send its body may send another request in its place.
-        self.keep_alive &= not (has_close or self.expects_continue)
-        if not self.keep_alive and not has_close:
-            head.append(CLOSE)
+        head += self.end_connection(has_close=b"\r\nconnection: close\r\n" in lines)
         head.append(b"\r\n")
         self.head = b"".join(head)
         self.write_with_head(b"" if self.scope["method"] == "HEAD" else body)
@@ -216,10 +212,7 @@ class Exchange:
                 has_close = value.lower() == b"close"
         if self.body_left is None and self.scope["method"] != "HEAD" and status not in WITHOUT_BODY:
             lines += self.begin_unknown_length()
-        # A client that was not told to send its body may send another request in its place.
-        self.keep_alive &= not (has_close or self.expects_continue)
-        if not self.keep_alive and not has_close:
-            lines.append(CLOSE)
+        lines += self.end_connection(has_close=has_close)
         lines.append(b"\r\n")
         self.head = b"".join(lines)
         # A line break in a value would begin another header, or another response.
@@ -228,6 +221,14 @@ class Exchange:
         if self.body_left is None:
             self.transport.write(self.head)
             self.head = b""
+
+    def end_connection(self, *, has_close: bool) -> list[bytes]:
+        """Decide whether the connection ends behind the response, and return the header that says so if it is missing.
+
+        A client that was not told to send its body may send another request in its place.
+        """
+        self.keep_alive &= not (has_close or self.expects_continue)
+        return [] if self.keep_alive or has_close else [CLOSE]
 
     def begin_unknown_length(self) -> list[bytes]:
         """Send the body in chunks, and return the header that says so.
