@@ -94,6 +94,8 @@ MALFORMED = {
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes beyond ASCII": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes beyond ASCII in a whole URL": b"GET http://a/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
     "no URL": b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n",
 }
 

@@ -13,6 +13,8 @@ from tests.waiting import wait_for
 
 # So small that the kernel holds next to nothing between the server and a client that does not read.
 SOCKET_BYTES = 4096
+# So small that the kernel soon stops a client whose data the server does not read.
+RECEIVED_BYTES = 64 * 1024
 
 
 @contextmanager
@@ -20,6 +22,7 @@ def run_server(application: ASGI3Application, **options: Any) -> Iterator[tuple[
     """Serve an ASGI application on a loopback port, and yield uvicorn's server and the port."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
         listening.bind(("127.0.0.1", 0))
         defaults: dict[str, Any] = {
             "http": "service_registry.asgi.server.connection:Connection",
@@ -48,8 +51,9 @@ def serve(application: ASGI3Application) -> Iterator[int]:
 
 
 def connect(port: int, request: bytes = b"") -> socket.socket:
-    """Connect with a small receive buffer, and send the bytes of a request."""
+    """Connect with small buffers, and send the bytes of a request."""
     client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVED_BYTES)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
     client.settimeout(60)
     client.connect(("127.0.0.1", port))

@@ -138,7 +138,6 @@ class Connection(asyncio.BufferedProtocol):
         """Close the connection at once, and discard what was not sent."""
         metrics.connections_closed.labels(reason).inc()
         self.leave()
-        self.table.remove(self)
         self.transport.abort()
 
     def refuse(self, error: RegistryError, reason: str) -> None:
@@ -212,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def read(self) -> None:
         """Read requests, until one waits for the response of the one before."""
-        while self.unread and not self.is_closing:
+        while self.unread:
             if self.exchange is None:
                 if not self.read_head():
                     return
@@ -237,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
             self.parse(head)
             if self.is_head_read:
                 self.begin_exchange()
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnicodeDecodeError):
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.refuse(MalformedRequest(), "malformed")
         return True
 
@@ -261,7 +260,7 @@ class Connection(asyncio.BufferedProtocol):
             self.parser.feed_data(without_upgrade(head))
 
     def begin_exchange(self) -> None:
-        """Start the exchange of a parsed head. Raises httptools.HttpParserError and UnicodeDecodeError."""
+        """Start the exchange of a parsed head. Raises httptools.HttpParserError."""
         if len(self.headers) > limits.HEADERS:
             self.refuse(HeadersTooLarge(), "headers_too_large")
             return

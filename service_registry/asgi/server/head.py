@@ -38,7 +38,7 @@ def make_scope(
         common: what all requests of the connection share.
 
     Raises:
-        httptools.HttpParserError, UnicodeDecodeError: the target is no URL.
+        httptools.HttpParserError: the target is no URL.
     """
     raw_path, query = split_target(target)
     path = raw_path.decode("ascii")
