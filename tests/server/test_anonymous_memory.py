@@ -52,7 +52,7 @@ def begun_request(line: str, length: int, *headers: str) -> bytes:
 
 @pytest.mark.parametrize("bearer", [None, "unknown", token()[:-9] + "forgedforg"], ids=["none", "unknown", "forged"])
 def test_500_bodies_of_1_mib_without_an_accepted_token_take_no_memory(registry: Registry, bearer: str | None) -> None:
-    """Those that waited too long to be started are refused with 429."""
+    """Those that come while requests without a caller have all their places are refused with 429."""
     headers = [f"Authorization: Bearer {bearer}"] if bearer else []
     before = reset_peak(registry)
     with clients(registry, begun_request("PUT /registry/services/web/owners", MIB, *headers)) as sending:
