@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 from django.db import connection
 
 # Long enough for a machine that is many times slower than usual: a test that passes never waits for it.
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 120.0
 # Between two polls. Many conditions open a connection, and would take a core from what they wait for.
 FIRST_PAUSE_SECONDS, PAUSE_GROWTH, LONGEST_PAUSE_SECONDS = 0.01, 1.3, 0.1
 
