@@ -77,7 +77,7 @@ def pipeline_unread(port: int, ends_at: float) -> None:
 
 
 def send_bodies(port: int, ends_at: float) -> None:
-    head = b"POST /registry/register HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+    head = b"PUT /registry/services/web/owners HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
     hold(port, ends_at, 500, head + b"Content-Length: 1000000\r\n\r\n" + b" " * 999_999)
 
 

@@ -189,7 +189,7 @@ def test_malformed_body_amid_the_response_ends_the_connection_without_a_problem(
         wait_for(lambda: handler.ended)
 
 
-def test_nothing_is_sent_behind_a_refusal() -> None:
+def test_nothing_is_sent_behind_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
     async def answer(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await receive_until_disconnected(receive)
         await answer_unread(receive, send)
@@ -201,6 +201,7 @@ def test_nothing_is_sent_behind_a_refusal() -> None:
         received = read_to_end(client)
         wait_for(lambda: handler.ended)
     assert (received[:12], b"HTTP/1.1 200" in received) == (b"HTTP/1.1 400", False)
+    assert not caplog.records
 
 
 # --- Bodies ---

@@ -77,7 +77,10 @@ def test_new_connection_is_refused_when_every_other_is_needed(application: Echo,
         assert problem(ask(port, GET + b"\r\n")) == (503, "unavailable")
 
 
-def test_connections_of_an_address_are_unlimited_with_0(application: Echo, settings: Any) -> None:
+def test_connections_of_an_address_are_unlimited_with_0(
+    application: Echo, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "192.0.2.1")
     settings.REGISTRY_MAX_CONNECTIONS_PER_ADDRESS = 0
     with serve(application) as port, connect(port):
         assert ask(port, GET + b"\r\n")[0] == 200
