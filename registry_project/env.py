@@ -7,6 +7,7 @@ Values that can be read and are still wrong are found by `service_registry.check
 import os
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def fraction(name: str, default: float) -> float:
 def text_list(name: str, default: str = "") -> list[str]:
     """Split a comma-separated value; empty parts are left out."""
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def network_list(name: str) -> list[str]:
+    """Split a comma-separated list of networks such as 10.0.0.0/8."""
+    values = text_list(name)
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{name} must be a list of networks, and {value!r} is none: {error}.") from error
+    return values
 
 
 def path(name: str, default: Path) -> Path:

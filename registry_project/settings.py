@@ -252,6 +252,11 @@ PROMETHEUS_MULTIPROC_DIR = env.new_directory("PROMETHEUS_MULTIPROC_DIR")
 if not PROMETHEUS_MULTIPROC_DIR:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
+# --- Health checks --------------------------------------------------------------------------------------------------
+
+REGISTRY_HEALTH_NETWORKS = env.network_list("REGISTRY_HEALTH_NETWORKS")
+REGISTRY_HEALTH_CA_FILE = env.text("REGISTRY_HEALTH_CA_FILE")
+
 # --- Processes ------------------------------------------------------------------------------------------------------
 
 REGISTRY_KEEP_ALIVE_SECONDS = env.integer("REGISTRY_KEEP_ALIVE_SECONDS", 75, 1, 3600)

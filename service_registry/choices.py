@@ -34,6 +34,15 @@ class State(TextChoices):
     EXPIRED = "expired"
 
 
+class Health(TextChoices):
+    """The health of an instance that is checked. `UNKNOWN` until the first result."""
+
+    UNKNOWN = "unknown"
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 class ChangeKind(TextChoices):
     """The kinds of changes in the log."""
 

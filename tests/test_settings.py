@@ -62,6 +62,7 @@ def test_password_login_exists_only_where_it_is_switched_on(changed: dict[str, s
 UNREADABLE = [
     ("REGISTRY_PASSWORD_LOGIN", "perhaps"),
     ("REGISTRY_MAX_SHARE_PER_CALLER", "50%"),
+    ("REGISTRY_HEALTH_NETWORKS", "10.0.0.1/8"),
     ("DEBUG", "maybe"),
     ("REGISTRY_ADMIN_SESSION_SECONDS", "0"),
     ("OIDC_LEEWAY_SECONDS", "-1"),

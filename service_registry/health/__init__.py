@@ -1,0 +1,1 @@
+"""Active health checks: the registry calls instances that ask for it."""
