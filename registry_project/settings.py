@@ -256,6 +256,8 @@ if not PROMETHEUS_MULTIPROC_DIR:
 
 REGISTRY_HEALTH_NETWORKS = env.network_list("REGISTRY_HEALTH_NETWORKS")
 REGISTRY_HEALTH_CA_FILE = env.text("REGISTRY_HEALTH_CA_FILE")
+# Where web processes listen: never checked on the machine of a checker.
+REGISTRY_PORT = env.integer("REGISTRY_PORT", 8000, 1, 65535)
 
 # --- Processes ------------------------------------------------------------------------------------------------------
 

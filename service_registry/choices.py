@@ -54,6 +54,7 @@ class ChangeKind(TextChoices):
     RECOVERED = "recovered"
     UPDATED = "updated"
     STATUS_CHANGED = "status_changed"
+    HEALTH_CHANGED = "health_changed"
     PROTECTED = "protected"
     RELEASED = "released"
     EXPIRED = "expired"

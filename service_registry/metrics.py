@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import Error, connection, transaction
 from django.db.models import Count
 from django.db.models.functions import Now
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -63,6 +63,25 @@ connections = Gauge(
 )
 connections_closed = Counter(
     "registry_connections_closed_total", "Connections that were closed by a limit, by reason.", ["reason"]
+)
+health_checks = Counter(
+    "registry_health_checks_total", "Health checks that were run, by level and cause.", ["level", "cause"]
+)
+health_checks_late = Counter(
+    "registry_health_checks_late_total", "Health checks that were skipped, because their time had passed."
+)
+health_check_delay = Histogram(
+    "registry_health_check_delay_seconds",
+    "Time between when a health check was due and when it was run.",
+    buckets=settings.PROMETHEUS_LATENCY_BUCKETS,
+)
+health_checks_running = Gauge(
+    "registry_health_checks_running", "Health checks that run now.", multiprocess_mode="livesum"
+)
+health_cut_off = Gauge(
+    "registry_health_checker_cut_off",
+    "1 while more than half of the checks of a checker fail at once, so that their failures count for nothing.",
+    multiprocess_mode="livemax",
 )
 replica_age = Gauge(
     "registry_replica_age_seconds",

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Lower, Now
 
-from service_registry.choices import ChangeKind, Rule, Scheme, State, Status
+from service_registry.choices import ChangeKind, Health, Rule, Scheme, State, Status
 
 
 class User(AbstractUser):
@@ -100,6 +100,9 @@ class Instance(models.Model):
     registered_by = models.TextField()
     # At most six reported statuses are applied in the minute that began then; a further one waits for its end.
     pending_status = models.TextField(null=True)  # noqa: DJ001
+    # As registered (`schemas.health.HealthCheck`), and what the checks have found so far; null without a check.
+    health_check = models.JSONField(null=True)
+    health = models.TextField(null=True)  # noqa: DJ001
     status_minute_at = models.DateTimeField(null=True)
     status_changes = models.IntegerField(default=0)
 
@@ -121,12 +124,21 @@ class Instance(models.Model):
             models.CheckConstraint(condition=Q(weight__gte=0, weight__lte=65535), name="instance_weight"),
             models.CheckConstraint(condition=Q(scheme__in=Scheme.values), name="instance_scheme"),
             models.CheckConstraint(condition=Q(reported_status__in=Status.values), name="instance_reported_status"),
+            models.CheckConstraint(
+                condition=Q(health__isnull=True) | Q(health__in=Health.values), name="instance_health"
+            ),
+            models.CheckConstraint(
+                condition=Q(health__isnull=True, health_check__isnull=True)
+                | Q(health__isnull=False, health_check__isnull=False),
+                name="instance_health_of_checked",
+            ),
         ]
         indexes = [
             models.Index(fields=["instance_id"], name="instance_by_id"),
             models.Index(
                 fields=["status_minute_at"], name="instance_pending_status", condition=Q(pending_status__isnull=False)
             ),
+            models.Index(fields=["id"], name="instance_checked", condition=Q(health_check__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -161,6 +173,9 @@ class Lease(models.Model):
     expired_at = models.DateTimeField(null=True)
     protected_at = models.DateTimeField(null=True)
     protected_by = models.TextField(null=True)  # noqa: DJ001 (null: never protected)
+    # Null where heartbeats renew the lease. Where health checks do, whether the instance is critical: it expires only
+    # then, so that a checker that is down, frozen or cut off lets none expire.
+    check_failing = models.BooleanField(null=True)
 
     class Meta:
         default_permissions = ()
@@ -184,6 +199,38 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return f"lease of {self.instance_id}"
+
+
+class HealthStanding(models.Model):
+    """The standing of an instance between two health checks, beside `Instance.health`, and the last result.
+
+    The checker makes the row, and begins anew with each `epoch`. Times in seconds are the database's. `health.standing`
+    has the rules.
+    """
+
+    # Without a constraint: who deletes an instance need not know of its checks, and the checker deletes the row.
+    instance = models.OneToOneField(
+        Instance, on_delete=models.DO_NOTHING, primary_key=True, related_name="standing", db_constraint=False
+    )
+    epoch = models.BigIntegerField()
+    due_at = models.DateTimeField()
+    failures = models.IntegerField(default=0)
+    better = models.IntegerField(default=0)
+    better_since = models.FloatField(null=True)
+    improved_at = models.FloatField(null=True)
+    flapping = models.BooleanField(default=False)
+    checked_at = models.DateTimeField(null=True)
+    level = models.TextField(null=True)  # noqa: DJ001 (null: not checked yet)
+    cause = models.TextField(null=True)  # noqa: DJ001
+    output = models.TextField(null=True)  # noqa: DJ001
+    seconds = models.FloatField(null=True)
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["due_at"], name="health_standing_due")]
+
+    def __str__(self) -> str:
+        return f"health of {self.instance_id}"
 
 
 class Override(models.Model):

@@ -6,13 +6,14 @@ row of the registry's state, `c` a change.
 
 from collections.abc import Iterable
 
-from service_registry.choices import State, Status
+from service_registry.choices import Health, State, Status
 
 # The order of the indexes by service and by instance, which find the newest change with one read.
 NEWEST_FIRST = "(c.id * -1)"
 
 SERVICE, INSTANCE, LEASE = "service_registry_service", "service_registry_instance", "service_registry_lease"
 OVERRIDE, CHANGE, STATE = "service_registry_override", "service_registry_change", "service_registry_registrystate"
+HEALTH_STANDING = "service_registry_healthstanding"
 RESERVATION, OWNER_USAGE = "service_registry_reservation", "service_registry_ownerusage"
 
 
@@ -48,7 +49,11 @@ def grace_seconds(ttl_seconds: int) -> float:
     return max(1.1 * ttl_seconds, ttl_seconds + 1.0)
 
 
-EFFECTIVE_STATUS = "COALESCE(o.status, i.reported_status)"
+# Critical health counts where it is worse than what the instance reports: anything but UP gets no traffic anyway.
+EFFECTIVE_STATUS = (
+    f"COALESCE(o.status, CASE WHEN i.health = '{Health.CRITICAL}' AND i.reported_status = '{Status.UP}' "
+    f"THEN '{Status.DOWN}' ELSE i.reported_status END)"
+)
 STATE_NAME = (
     f"CASE WHEN l.expired_at IS NOT NULL THEN '{State.EXPIRED}' "
     f"WHEN l.protected_at IS NOT NULL THEN '{State.PROTECTED}' ELSE '{State.LIVE}' END"
@@ -71,6 +76,7 @@ MEMBERS = {
     "metadata": "i.metadata",
     "status": EFFECTIVE_STATUS,
     "reported_status": "i.reported_status",
+    "health": "i.health",
     "override": f"""CASE WHEN o.id IS NOT NULL
         THEN jsonb_build_object('status', o.status, 'until', {rfc3339("o.until")}) END""",
     "state": STATE_NAME,

@@ -23,7 +23,7 @@ FLOORS = (
     {"changelog"},
     {"queries"},
     {"manager"},
-    {"expiry", "replica", "transfer"},
+    {"expiry", "health", "replica", "transfer"},
     {"checks", "http", "pulse"},
     {"admin", "api", "apps", "asgi", "management", "tasks"},
     {"registry_project.asgi", "registry_project.celery", "registry_project.urls", "registry_project.wsgi"},

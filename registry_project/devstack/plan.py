@@ -44,6 +44,7 @@ def make_plan(data_directory: Path) -> Plan:
     os.environ.setdefault("DEBUG", "true")
     bind, port = env.text("REGISTRY_BIND", "127.0.0.1"), env.integer("REGISTRY_PORT", 8000, 1, 65535)
     os.environ["REGISTRY_PORT"] = str(port)
+    os.environ.setdefault("REGISTRY_HEALTH_NETWORKS", "127.0.0.0/8")
     web = plan_web(bind, port, env.integer("WEB_PROCESSES", 1, 1, 64))
     timeout_seconds = PREDECESSOR_SECONDS if env.default_environment_file().exists() else 0
     require_port("REGISTRY_PORT", bind, port, timeout_seconds)
@@ -51,7 +52,8 @@ def make_plan(data_directory: Path) -> Plan:
     postgres = plan_postgres(data_directory)
     create_metrics_directory(data_directory)
     checks.require_valid_settings()
-    return Plan(client_url(bind, port), postgres, own_issuer, web, plan_workers())
+    checker = Command("checker", ["manage.py", "check_health"], timeout_seconds=5)
+    return Plan(client_url(bind, port), postgres, own_issuer, web, [*plan_workers(), checker])
 
 
 def client_url(bind: str, port: int) -> str:

@@ -41,11 +41,13 @@ STATE_WITH_RESTART = f"""(
 
 IS_LIVE = "l.expired_at IS NULL"
 IS_PROVEN = "l.beats > 0"
-IS_LATE = f"({IS_LIVE} AND {RENEWED_AT} < %(at)s - l.ttl_seconds * interval '{LATE_AFTER} seconds')"
+# A lease that health checks renew does not end while the checks do not say so, also where no checker runs.
+MAY_END = f"{IS_LIVE} AND l.check_failing IS NOT FALSE"
+IS_LATE = f"({MAY_END} AND {RENEWED_AT} < %(at)s - l.ttl_seconds * interval '{LATE_AFTER} seconds')"
 # False for a lease that was renewed after it expired, since a heartbeat clears `expired_at`. A time in the future is
 # that of a clock that has been set back.
 EXPIRED_RECENTLY = f"(l.expired_at > %(at)s - interval '{RECENT_EXPIRY_SECONDS} seconds' AND l.expired_at <= %(at)s)"
-IS_DUE = f"({IS_LIVE} AND {DEADLINE} <= %(at)s)"
+IS_DUE = f"({MAY_END} AND {DEADLINE} <= %(at)s)"
 
 # A protection's time counts from the deadline, or from when it began if that is earlier: a restart of the window moves
 # the deadline, and must not extend a protection.

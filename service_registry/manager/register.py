@@ -221,11 +221,22 @@ def kind_of_change(entry: Entry) -> ChangeKind | None:
     return None
 
 
+# Where a column is not the one member of its name.
+MEMBERS_OF_COLUMN = {
+    "reported_status": ["reported_status", "status"],
+    "host": ["host", "url"],
+    "port": ["port", "url"],
+    "scheme": ["scheme", "url"],
+    "incarnation": [],
+    "health_check": [],
+}
+
+
 def changed_members(entry: Entry) -> list[str]:
     """Return the members of the instance's document that differ for readers."""
-    derived = {"reported_status": ["status"], "host": ["url"], "port": ["url"], "scheme": ["url"]}
-    shown = [column for column in entry.changed if column != "incarnation"]
-    members = [member for column in shown for member in (column, *derived.get(column, []))]
+    shown = [member for column in entry.changed for member in MEMBERS_OF_COLUMN.get(column, [column])]
+    if entry.health_began_anew:
+        shown.append("health")
     if entry.moved:
-        members += ["epoch", "registered_at"]
-    return list(dict.fromkeys(members))
+        shown += ["epoch", "registered_at"]
+    return list(dict.fromkeys(shown))

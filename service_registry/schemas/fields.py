@@ -23,6 +23,7 @@ def one_of(enumeration: type[TextChoices]) -> GetPydanticSchema:
 
 Status = Annotated[str, one_of(choices.Status)]
 Scheme = Annotated[str, one_of(choices.Scheme)]
+Health = Annotated[str, one_of(choices.Health)]
 State = Annotated[str, one_of(choices.State)]
 ChangeKind = Annotated[str, one_of(choices.ChangeKind)]
 

@@ -33,6 +33,7 @@ from service_registry.schemas.fields import (
     Zone,
     refuse_repeats,
 )
+from service_registry.schemas.health import OptionalHealthCheck
 
 
 class InstanceKey(Shape):
@@ -70,6 +71,9 @@ class Registration(InstanceKey):
     incarnation: Incarnation | None = Field(
         default=None,
         description="A text that the process chooses once at its start, such as a UUID. Another one is another epoch.",
+    )
+    health_check: OptionalHealthCheck = Field(
+        default=None, description="Have the registry check the instance. Absent or null: no check."
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import (
 
 from service_registry.schemas.fields import (
     ChangeKind,
+    Health,
     Scheme,
     Shape,
     State,
@@ -38,8 +39,11 @@ class Instance(Shape):
     weight: int
     tags: list[str]
     metadata: dict[str, str]
-    status: Status = Field(description="The effective status: of the override, else the reported one.")
+    status: Status = Field(
+        description="The effective status: of the override, else DOWN with critical health, else the reported one."
+    )
     reported_status: Status
+    health: Health | None = Field(description="The health by the registry's checks; null without a health check.")
     override: ActiveOverride | None
     state: State
     protected: bool

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 SERVICES = Service.objects.values("namespace", "name", "owners")
 INSTANCES = Instance.objects.listed().values(
-    *("service_id", "instance_id", "host", "port", "scheme", "zone", "weight", "tags", "metadata"),
+    *("service_id", "instance_id", "host", "port", "scheme", "zone", "weight", "tags", "metadata", "health_check"),
     namespace=F("service__namespace"),
     service_name=F("service__name"),
     ttl_seconds=F("lease__ttl_seconds"),

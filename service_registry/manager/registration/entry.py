@@ -60,6 +60,11 @@ class Entry:
         return self.service.pk
 
     @property
+    def health_began_anew(self) -> bool:
+        """Return whether readers may see another health: of another check, or of another process."""
+        return "health_check" in self.changed or (self.moved and self.item.health_check is not None)
+
+    @property
     def moved(self) -> bool:
         """Return whether another process has taken the id, so that the epoch grows."""
         return not {"host", "port", "incarnation"}.isdisjoint(self.changed)

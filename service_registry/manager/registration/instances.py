@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from service_registry.choices import Health
 from service_registry.database.base import prepared_cursor
 from service_registry.manager.batch import Key
 from service_registry.manager.locking import lock_instances
@@ -16,7 +17,8 @@ NEXT_EPOCH = "nextval('service_registry_epoch')"
 
 # The columns that a registration states.
 REGISTERED_COLUMNS = (
-    *("host", "port", "scheme", "zone", "weight", "tags", "metadata", "reported_status", "ttl_seconds", "incarnation"),
+    *("host", "port", "scheme", "zone", "weight", "tags", "metadata", "reported_status", "health_check"),
+    *("ttl_seconds", "incarnation"),
 )
 
 LOCK = f"""
@@ -28,7 +30,7 @@ WITH wanted AS (
 SELECT wanted.position - 1, locked.id, leased.expired_at IS NOT NULL, leased.protected_at IS NOT NULL,
     locked.pending_status IS NOT NULL,
     locked.host, locked.port, locked.scheme, locked.zone, locked.weight, locked.tags, locked.metadata,
-    locked.reported_status, leased.ttl_seconds, leased.incarnation
+    locked.reported_status, locked.health_check, leased.ttl_seconds, leased.incarnation
 FROM wanted
 JOIN locked ON locked.service_id = wanted.service_id AND locked.instance_id = wanted.instance_id
 JOIN leased ON leased.instance_id = locked.id
@@ -46,6 +48,7 @@ def lock_existing(entries: Sequence[Entry]) -> None:
             before = dict(zip(REGISTERED_COLUMNS, values, strict=True))
             # A raw cursor gives jsonb as text.
             before["metadata"] = json.loads(before["metadata"])
+            before["health_check"] = before["health_check"] and json.loads(before["health_check"])
             after = registered_values(entries[position].item)
             entries[position].existing = ExistingRow(expired, protected, pending)
             entries[position].instance_pk = pk
@@ -54,7 +57,9 @@ def lock_existing(entries: Sequence[Entry]) -> None:
 
 def registered_values(item: Registration) -> dict[str, Any]:
     """Return the values of REGISTERED_COLUMNS."""
-    return {name: getattr(item, "status" if name == "reported_status" else name) for name in REGISTERED_COLUMNS}
+    values = {name: getattr(item, "status" if name == "reported_status" else name) for name in REGISTERED_COLUMNS}
+    values["health_check"] = item.health_check and item.health_check.model_dump()
+    return values
 
 
 def needs_write(entry: Entry) -> bool:
@@ -69,13 +74,16 @@ UPDATE = f"""
 -- Locks nothing new: instances and leases are locked already.
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(id bigint, differs boolean, moved boolean, host text, port int,
-        scheme text, zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int,
-        incarnation text, actor text)
+        scheme text, zone text, weight int, tags text[], metadata jsonb, reported_status text, health_check jsonb,
+        ttl_seconds int, incarnation text, actor text)
 ),
 written AS (
     UPDATE {INSTANCE} i
     SET host = item.host, port = item.port, scheme = item.scheme, zone = item.zone, weight = item.weight,
         tags = item.tags, metadata = item.metadata, reported_status = item.reported_status, pending_status = NULL,
+        health_check = item.health_check,
+        health = CASE WHEN item.health_check IS NULL THEN NULL
+            WHEN item.moved OR i.health IS NULL THEN '{Health.UNKNOWN}' ELSE i.health END,
         registered_at = CASE WHEN item.moved THEN statement_timestamp() ELSE i.registered_at END,
         registered_by = CASE WHEN item.moved THEN item.actor ELSE i.registered_by END
     FROM item WHERE i.id = item.id AND item.differs
@@ -84,6 +92,8 @@ written AS (
 UPDATE {LEASE} l
 SET heartbeat_at = renewal.at, expired_at = NULL, protected_at = NULL,
     ttl_seconds = COALESCE(item.ttl_seconds, l.ttl_seconds),
+    check_failing = CASE WHEN NOT item.differs THEN l.check_failing
+        WHEN (item.health_check->>'renews')::boolean THEN COALESCE(NOT item.moved AND l.check_failing, false) END,
     incarnation = CASE WHEN item.differs THEN item.incarnation ELSE l.incarnation END,
     epoch = CASE WHEN item.moved THEN {NEXT_EPOCH} ELSE l.epoch END,
     beats = CASE WHEN item.moved THEN 0 ELSE l.beats END
@@ -115,20 +125,22 @@ INSERT = f"""
 -- The services are locked, so that no other transaction inserts into them.
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s) AS item(service_id bigint, instance_id text, host text, port int, scheme text,
-        zone text, weight int, tags text[], metadata jsonb, reported_status text, ttl_seconds int, incarnation text,
-        actor text)
+        zone text, weight int, tags text[], metadata jsonb, reported_status text, health_check jsonb, ttl_seconds int,
+        incarnation text, actor text)
 ),
 created AS (
     INSERT INTO {INSTANCE} (service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status,
-        registered_by, status_changes)
-    SELECT service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status, actor, 0
+        health_check, health, registered_by, status_changes)
+    SELECT service_id, instance_id, host, port, scheme, zone, weight, tags, metadata, reported_status,
+        health_check, CASE WHEN health_check IS NOT NULL THEN '{Health.UNKNOWN}' END, actor, 0
     FROM item ORDER BY service_id, instance_id
     RETURNING id, service_id, instance_id
 ),
 {RENEWAL},
 leased AS (
-    INSERT INTO {LEASE} (instance_id, heartbeat_at, ttl_seconds, epoch, incarnation, beats)
-    SELECT created.id, renewal.at, item.ttl_seconds, {NEXT_EPOCH}, item.incarnation, 0
+    INSERT INTO {LEASE} (instance_id, heartbeat_at, ttl_seconds, epoch, incarnation, beats, check_failing)
+    SELECT created.id, renewal.at, item.ttl_seconds, {NEXT_EPOCH}, item.incarnation, 0,
+        CASE WHEN (item.health_check->>'renews')::boolean THEN false END
     FROM renewal, created
     JOIN item ON item.service_id = created.service_id AND item.instance_id = created.instance_id
 )

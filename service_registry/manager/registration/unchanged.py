@@ -21,7 +21,7 @@ from service_registry.sql import INSTANCE, INSTANCE_DOCUMENT, LEASE, OVERRIDE
 ROW_SEPARATOR = "\x1d"
 COLUMNS = (
     *("instance_id", "host", "port::int", "scheme", "zone", "weight::int", "tags", "metadata", "status"),
-    *("ttl_seconds::int", "incarnation"),
+    *("health_check", "ttl_seconds::int", "incarnation"),
 )
 CELLS = ", ".join(
     f"cells[{number}]{cast and '::'}{cast} AS {name}"
@@ -58,7 +58,8 @@ found AS (
                 IS NOT DISTINCT FROM (item.host, item.port, item.scheme, item.zone, item.weight, item.status,
                     item.ttl_seconds, item.incarnation)
             AND i.tags = COALESCE(string_to_array(item.tags, E'\\x1e'), ARRAY[]::text[])
-            AND i.metadata = item.metadata::jsonb AS yes
+            AND i.metadata = item.metadata::jsonb
+            AND i.health_check IS NOT DISTINCT FROM item.health_check::jsonb AS yes
     ) same ON true
 ),
 locked AS (
@@ -108,5 +109,5 @@ def to_cells(item: Registration) -> Iterable[object]:
     tags, metadata = SET_SEPARATOR.join(item.tags), json.dumps(item.metadata)
     return (
         *(item.instance_id, item.host, item.port, item.scheme, item.zone, item.weight, tags, metadata, item.status),
-        *(item.ttl_seconds, item.incarnation),
+        *(item.health_check and item.health_check.model_dump_json(), item.ttl_seconds, item.incarnation),
     )

@@ -1,0 +1,160 @@
+"""The checker: an asynchronous process that runs the checks that are due, and records their results.
+
+Any number of checkers share the work through the database. One that is down, frozen or cut off changes nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from django.db import Error
+
+from service_registry import logs, metrics
+from service_registry.choices import Health
+from service_registry.database.transactions import prepare_thread_connection, with_retries
+from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
+from service_registry.health.failure_share import FailureShare
+from service_registry.health.network import NetworkRule
+from service_registry.health.probes import probe
+from service_registry.health.probes.probe import Target
+from service_registry.health.record import CheckRun, record
+from service_registry.health.result import Cause
+
+logger = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+
+MAX_RUNNING = 200
+MAX_RUNNING_PER_HOST = 4
+# How often due checks are claimed and results recorded: a check waits half of it on average.
+CLAIM_SECONDS = 0.2
+RECORD_SECONDS = 0.5
+FOLLOW_SECONDS = 1.0
+RESULTS_PER_TRANSACTION = 500
+# A timeout that comes this much late is no result.
+FROZEN_SECONDS = 1.0
+
+
+class Checker:
+    """Claims, runs and records checks until it is stopped. Belongs to one event loop.
+
+    Attributes:
+        running: how many checks run, by host.
+        results: not recorded yet.
+    """
+
+    def __init__(self, rule: NetworkRule) -> None:
+        self.rule = rule
+        self.running: Counter[str] = Counter()
+        self.results: list[CheckRun] = []
+        self.share = FailureShare()
+        self.stopping = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+        # One thread, and so one connection and one transaction at a time.
+        self.database = ThreadPoolExecutor(1, thread_name_prefix="health")
+
+    async def run(self) -> None:
+        """Run until `stop`; what runs then is recorded still."""
+        loops = ((self.follow, FOLLOW_SECONDS), (self.claim, CLAIM_SECONDS), (self.record, RECORD_SECONDS))
+        await asyncio.gather(*(self.repeat(step, seconds) for step, seconds in loops))
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+        await self.record()
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    async def repeat(self, step: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Run a step again and again. An unreachable database is tried again: results wait, up to their interval."""
+        while not self.stopping.is_set():
+            try:
+                await step()
+            except Error as error:
+                logs.log_event(logger, logging.WARNING, "health_database_unavailable", {"error": error})
+            try:
+                await asyncio.wait_for(self.stopping.wait(), seconds)
+            except TimeoutError:
+                continue
+
+    async def in_database(self, function: Callable[[], Outcome]) -> Outcome:
+        def run() -> Outcome:
+            prepare_thread_connection(check=False)
+            return with_retries(function)
+
+        return await asyncio.get_running_loop().run_in_executor(self.database, run)
+
+    async def follow(self) -> None:
+        await self.in_database(follow_registrations)
+
+    async def claim(self) -> None:
+        """Claim as many due checks as may run now, and start them."""
+        places = MAX_RUNNING - self.running.total()
+        if places <= 0:
+            return
+        busy = [host for host, running in self.running.items() if running >= MAX_RUNNING_PER_HOST]
+        for due in await self.in_database(lambda: claim_due_checks(places, busy)):
+            metrics.health_check_delay.observe(max(due.delay_seconds, 0.0))
+            if due.late or self.running[due.host] >= MAX_RUNNING_PER_HOST:
+                metrics.health_checks_late.inc()
+            elif not due.expired or due.check["renews"]:
+                task = asyncio.create_task(self.check(due))
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
+                self.running[due.host] += 1
+        metrics.health_checks_running.set(self.running.total())
+
+    async def check(self, due: DueCheck) -> None:
+        """Run one check, and keep its result for the next record.
+
+        A timeout that comes late says that this process was frozen, and nothing about the target.
+        """
+        began = time.monotonic()
+        target = target_of(due)
+        try:
+            result = await probe(target, self.rule)
+        finally:
+            self.running[due.host] -= 1
+            if not self.running[due.host]:
+                del self.running[due.host]
+        seconds = time.monotonic() - began
+        if result.cause is Cause.TIMEOUT and seconds > target.timeout_seconds + FROZEN_SECONDS:
+            metrics.health_checks_late.inc()
+            return
+        metrics.health_checks.labels(result.level, result.cause).inc()
+        self.results.append(CheckRun(due, result, seconds))
+
+    async def record(self) -> None:
+        """Record the results so far, unless this checker is cut off."""
+        runs, self.results = self.results, []
+        was_cut_off = self.share.cut_off
+        cut_off = self.share.note(runs, time.monotonic())
+        if cut_off != was_cut_off:
+            metrics.health_cut_off.set(int(cut_off))
+            event = "health_checker_cut_off" if cut_off else "health_checker_back"
+            logs.log_event(logger, logging.WARNING, event, {"instances": len(self.share.latest)})
+        if cut_off:
+            runs = [run for run in runs if run.result.level is not Health.CRITICAL]
+        for at in range(0, len(runs), RESULTS_PER_TRANSACTION):
+            await self.in_database(partial(record, runs[at : at + RESULTS_PER_TRANSACTION]))
+
+
+def target_of(due: DueCheck) -> Target:
+    """Return the target of a check: always the instance's own host."""
+    check = due.check
+    first, _, last = check["expected_status"].partition("-")
+    return Target(
+        check["type"],
+        due.host,
+        check["port"] or due.port,
+        min(check["timeout_seconds"], check["interval_seconds"]),
+        check["path"],
+        check["headers"],
+        range(int(first), int(last or first) + 1),
+        check["tls_verify"],
+        due.scheme == "grpcs",
+    )

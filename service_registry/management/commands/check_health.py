@@ -1,0 +1,27 @@
+"""Run a checker: the process that calls instances which ask for a health check."""
+
+import asyncio
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from service_registry.health.checker import Checker
+from service_registry.health.own_endpoints import configured_rule
+
+
+class Command(BaseCommand):
+    help = "Check the health of the instances that ask for it, until SIGTERM or Ctrl-C. Several share the work."
+
+    def handle(self, **_: Any) -> None:
+        rule = configured_rule()
+        if not rule.allowed:
+            self.stdout.write("REGISTRY_HEALTH_NETWORKS names no network: no check will pass the network rule.")
+        asyncio.run(run(Checker(rule)))
+
+
+async def run(checker: Checker) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, checker.stop)
+    await checker.run()

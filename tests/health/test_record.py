@@ -1,0 +1,177 @@
+"""Results become the health of instances, changes, and renewed leases."""
+
+from typing import Any
+
+import pytest
+
+from service_registry.choices import Health
+from service_registry.expiry.sweep import sweep
+from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
+from service_registry.health.record import CheckRun, record
+from service_registry.health.result import Cause, Result
+from service_registry.models import Change, HealthStanding, Instance, Lease
+from tests import ageing
+from tests.client import Api
+
+CHECK = {"type": "http", "path": "/health", "interval_seconds": 10, "unhealthy_after": 2, "healthy_after": 2}
+RESULTS = {
+    "p": Result(Health.PASSING, Cause.OK, "fine"),
+    "w": Result(Health.WARNING, Cause.TOO_MANY_REQUESTS, "busy"),
+    "f": Result(Health.CRITICAL, Cause.REFUSED, "refused"),
+}
+
+
+def claim() -> list[DueCheck]:
+    """Claim all checks, as if they were due now."""
+    follow_registrations()
+    HealthStanding.objects.update(due_at=Lease.objects.values("heartbeat_at")[:1])
+    return claim_due_checks(1000, [])
+
+
+def run(letters: str) -> None:
+    """Record results of all checked instances, one letter after the other."""
+    for letter in letters:
+        record([CheckRun(due, RESULTS[letter], 0.01) for due in claim()])
+
+
+def discovered(api: Api) -> list[str]:
+    """Return the ids that discovery gives to clients who look for traffic."""
+    return [instance["instance_id"] for instance in api.get("/registry/services/web").json["instances"]]
+
+
+def kinds() -> list[tuple[str, Any]]:
+    return list(Change.objects.filter(kind="health_changed").order_by("id").values_list("instance__health", "changed"))
+
+
+def test_instance_is_unknown_before_its_first_result_and_listed(payments: Api) -> None:
+    document = payments.register(health_check=CHECK).json
+    assert (document["health"], document["status"]) == ("unknown", "UP")
+    assert discovered(payments) == ["web-1"]
+
+
+def test_critical_instance_leaves_discovery_and_comes_back(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("pf")
+    assert discovered(payments) == ["web-1"]
+    run("f")
+    assert discovered(payments) == []
+    run("pp")
+    assert discovered(payments) == ["web-1"]
+    assert kinds() == [
+        ("passing", ["health"]),
+        ("critical", ["health", "status"]),
+        ("passing", ["health", "status"]),
+    ]
+    change = Change.objects.filter(instance__health="critical").get()
+    assert change.instance is not None
+    assert change.evidence is not None
+    assert (change.actor, change.instance["status"], change.evidence["cause"]) == ("registry:health", "DOWN", "refused")
+
+
+def test_results_that_change_nothing_append_nothing(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("p")
+    before = Change.objects.count()
+    run("pppfp")
+    assert Change.objects.count() == before
+
+
+def test_warning_stays_in_discovery_and_says_so(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("w")
+    assert discovered(payments) == ["web-1"]
+    assert Instance.objects.get().health == "warning"
+
+
+@pytest.mark.parametrize(("reported", "status"), [("UP", "DOWN"), ("STARTING", "STARTING"), ("OUT_OF_SERVICE",) * 2])
+def test_worse_of_reported_status_and_health_counts(payments: Api, reported: str, status: str) -> None:
+    payments.register(health_check=CHECK, status=reported)
+    run("ff")
+    assert payments.register(health_check=CHECK, status=reported).json["status"] == status
+
+
+def test_override_wins_over_health(payments: Api, operator: Api) -> None:
+    payments.register(health_check=CHECK)
+    operator.call("PUT", "/registry/instance/web/web-1/status", {"status": "UP", "reason": "checks are wrong"})
+    run("ff")
+    assert discovered(payments) == ["web-1"]
+    assert kinds()[-1] == ("critical", ["health"])
+
+
+def test_another_process_at_the_id_begins_anew(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("ff")
+    [due] = claim()
+    document = payments.register(health_check=CHECK, port=81).json
+    assert (document["health"], document["status"]) == ("unknown", "UP")
+    record([CheckRun(due, RESULTS["f"], 0.01)])
+    assert Instance.objects.get().health == "unknown"
+    run("f")
+    assert Instance.objects.get().health == "unknown"
+    run("f")
+    assert Instance.objects.get().health == "critical"
+
+
+def test_check_ends_with_a_registration_without_it(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("ff")
+    [due] = claim()
+    document = payments.register().json
+    assert (document["health"], document["status"]) == (None, "UP")
+    record([CheckRun(due, RESULTS["f"], 0.01)])
+    follow_registrations()
+    assert Instance.objects.get().health is None
+    assert not HealthStanding.objects.exists()
+
+
+def test_standing_of_a_deregistered_instance_is_deleted(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    [due] = claim()
+    payments.deregister()
+    record([CheckRun(due, RESULTS["f"], 0.01)])
+    follow_registrations()
+    assert not HealthStanding.objects.exists()
+
+
+def test_passing_check_renews_the_lease(payments: Api) -> None:
+    payments.register(health_check=CHECK | {"renews": True})
+    beats = Lease.objects.get().beats
+    run("pwf")
+    assert Lease.objects.get().beats == beats + 2
+
+
+def test_lease_that_checks_renew_expires_only_when_they_fail(payments: Api) -> None:
+    payments.register(health_check=CHECK | {"renews": True})
+    run("p")
+    ageing.age_leases(600)
+    assert (sweep().expired, discovered(payments)) == (0, ["web-1"])
+    run("f")
+    ageing.age_leases(600)
+    assert sweep().expired == 0
+    run("f")
+    ageing.age_leases(600)
+    assert (sweep().expired, discovered(payments)) == (1, [])
+    run("pp")
+    assert discovered(payments) == ["web-1"]
+    assert Change.objects.filter(kind="recovered").get().actor == "registry:health"
+
+
+def test_registration_with_another_check_keeps_what_is_known(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("ff")
+    assert payments.register(health_check=CHECK | {"interval_seconds": 20}).json["health"] == "critical"
+
+
+def test_check_is_claimed_once(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    [due] = claim()
+    assert claim_due_checks(1000, []) == []
+    assert (due.check["path"], due.check["timeout_seconds"], due.late) == ("/health", 2, False)
+
+
+def test_busy_host_gets_no_further_check(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    follow_registrations()
+    HealthStanding.objects.update(due_at=Lease.objects.values("heartbeat_at")[:1])
+    assert claim_due_checks(1000, ["10.0.0.1"]) == []
+    assert len(claim_due_checks(1000, ["10.0.0.2"])) == 1
