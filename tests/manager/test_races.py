@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -206,9 +207,12 @@ def test_change_ids_follow_commit_order() -> None:
         connections.close_all()
 
     def write(writer: int) -> None:
-        for number in range(60):
+        # Registrations of one owner would wait for each other, for its quota.
+        owner = Caller("owner", frozenset({f"team-{writer}"}), frozenset({"register_instance"}))
+        for number in range(30):
             with transaction.atomic():
-                manager.register([instance(f"i-{writer}-{number}", f"service-{writer}")], OWNER)
+                manager.register([instance(f"i-{writer}-{number}", f"service-{writer}")], owner)
+                time.sleep(random.uniform(0, 0.004))  # others commit meanwhile, unless they wait for this transaction
 
     reader = threading.Thread(target=read)
     reader.start()
