@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from service_registry.database.base import prepared_cursor
 from service_registry.sql import INSTANCE, OVERRIDE, OWNER_USAGE, SERVICE
 
 RESERVE = f"""
 -- Locks the rows of the owners, in the order of their names, until the transaction ends. A new row is not counted yet.
 INSERT INTO {OWNER_USAGE} AS u (owner, instances, services, counted)
 SELECT item.owner, item.instances, item.services, false
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS item(owner, instances, services)
+FROM unnest((SELECT %s::text[]), (SELECT %s::bigint[]), (SELECT %s::bigint[])) AS item(owner, instances, services)
 ORDER BY item.owner COLLATE "C"
 ON CONFLICT (owner) DO UPDATE
 SET instances = u.instances + excluded.instances, services = u.services + excluded.services
@@ -79,7 +80,7 @@ def reserve(
         The usage of each owner without what is added; and the owners that were counted, for `store`.
     """
     owners = list(instances)
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(RESERVE, [owners, list(instances.values()), [services.get(owner, 0) for owner in owners]])
         rows = cursor.fetchall()
         usage = {

@@ -81,7 +81,7 @@ LOCK = f"""
 -- Locks the services of the batch, in the order of their names.
 SELECT s.namespace, s.name, s.id, s.owners
 FROM {SERVICE} s
-JOIN (SELECT DISTINCT * FROM unnest(%s::text[], %s::text[]) AS key(namespace, name)) key
+JOIN (SELECT DISTINCT * FROM unnest((SELECT %s::text[]), (SELECT %s::text[])) AS key(namespace, name)) key
     ON s.namespace = key.namespace AND s.name = key.name
 ORDER BY s.namespace, s.name
 FOR NO KEY UPDATE OF s

@@ -24,7 +24,8 @@ REGISTERED_COLUMNS = (
 LOCK = f"""
 -- Locks the instances that exist, then their leases.
 WITH wanted AS (
-    SELECT * FROM unnest(%s::bigint[], %s::text[]) WITH ORDINALITY AS wanted(service_id, instance_id, position)
+    SELECT * FROM unnest((SELECT %s::bigint[]), (SELECT %s::text[]))
+        WITH ORDINALITY AS wanted(service_id, instance_id, position)
 ),
 {lock_instances("NO KEY UPDATE")}
 SELECT wanted.position - 1, locked.id, leased.expired_at IS NOT NULL, leased.protected_at IS NOT NULL,
@@ -166,7 +167,7 @@ def insert_instances(entries: Sequence[Entry]) -> None:
 
 DOCUMENTS = f"""
 SELECT s.namespace, s.name, i.instance_id, {INSTANCE_DOCUMENT}::text
-FROM {INSTANCE_ROWS} WHERE i.id = ANY (%s::bigint[])
+FROM {INSTANCE_ROWS} WHERE i.id = ANY ((SELECT %s::bigint[])::bigint[])
 """
 
 

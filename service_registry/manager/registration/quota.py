@@ -17,7 +17,7 @@ MAX_INSTANCES_PER_SERVICE = 10_000
 
 COUNT_OF_SERVICES = f"""
 SELECT s.id, (SELECT count(*) FROM {INSTANCE} i WHERE i.service_id = s.id)
-FROM {SERVICE} s WHERE s.id = ANY (%s::bigint[])
+FROM {SERVICE} s WHERE s.id = ANY ((SELECT %s::bigint[])::bigint[])
 """
 
 
