@@ -21,8 +21,14 @@ SETTINGS = {"max_connections": "200", "autovacuum": "off"}
 AUDIENCE = "service-registry"
 # Most tests wait for a server more than they compute. Each worker needs up to 25 of the connections.
 WORKERS_PER_CORE, MAX_WORKERS = 2, 8
-# They take the longest, by their own servers and processes: a file that begins last would run alone.
-FIRST = ("tests/server/", "tests/devstack/test_", "tests/front_ends/test_mistakes", "tests/manager/test_races")
+# These start servers, or wait, and take the longest. One that begins last would run alone.
+FIRST = (
+    "tests/server/",
+    "tests/devstack/",
+    "tests/front_ends/",
+    "tests/manager/test_races",
+    "tests/asgi/test_flow_control",
+)
 
 # A test run in the background of a shell ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
