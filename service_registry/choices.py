@@ -43,6 +43,13 @@ class Health(TextChoices):
     CRITICAL = "critical"
 
 
+class Judge(TextChoices):
+    """What takes an instance out of discovery when it fails: its lease, its health check."""
+
+    LEASE = "lease"
+    HEALTH_CHECK = "health_check"
+
+
 class ChangeKind(TextChoices):
     """The kinds of changes in the log."""
 

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Lower, Now
 
-from service_registry.choices import ChangeKind, Health, Rule, Scheme, State, Status
+from service_registry.choices import ChangeKind, Health, Judge, Rule, Scheme, State, Status
 
 
 class User(AbstractUser):
@@ -78,6 +78,13 @@ class InstanceQuerySet(QuerySet["Instance"]):
 
     def expired(self) -> "InstanceQuerySet":
         return self.filter(lease__expired_at__isnull=False)
+
+    def permanent(self) -> "InstanceQuerySet":
+        return self.filter(lease__ttl_seconds__isnull=True)
+
+    def unjudged(self) -> "InstanceQuerySet":
+        """Return permanent instances without a health check: nothing takes them out of discovery when they fail."""
+        return self.permanent().filter(health_check__isnull=True)
 
 
 class Instance(models.Model):
@@ -153,6 +160,12 @@ class Instance(models.Model):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
+    @property
+    def judged_by(self) -> list[Judge]:
+        """The judges of the instance, equal to the SQL expression `sql.JUDGED_BY`."""
+        judges = {Judge.LEASE: self.lease.ttl_seconds is not None, Judge.HEALTH_CHECK: self.health_check is not None}
+        return [judge for judge, judges_it in judges.items() if judges_it]
+
 
 class Lease(models.Model):
     """The lease of an instance, written at every heartbeat.
@@ -166,7 +179,8 @@ class Lease(models.Model):
 
     instance = models.OneToOneField(Instance, on_delete=models.CASCADE, primary_key=True, related_name="lease")
     heartbeat_at = models.DateTimeField()
-    ttl_seconds = models.IntegerField()
+    # Null for a permanent instance, whose lease has no deadline.
+    ttl_seconds = models.IntegerField(null=True)
     epoch = models.BigIntegerField()
     incarnation = models.TextField(null=True)  # noqa: DJ001 (null: not stated)
     beats = models.BigIntegerField(default=0)
@@ -188,6 +202,11 @@ class Lease(models.Model):
             models.CheckConstraint(
                 condition=Q(protected_at__isnull=True) | Q(protected_by__isnull=False, protected_by__in=Rule.values),
                 name="lease_protected_by_rule",
+            ),
+            models.CheckConstraint(
+                condition=Q(ttl_seconds__isnull=False)
+                | Q(expired_at__isnull=True, protected_at__isnull=True, check_failing__isnull=True),
+                name="lease_permanent_is_live",
             ),
         ]
 

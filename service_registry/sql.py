@@ -6,7 +6,7 @@ row of the registry's state, `c` a change.
 
 from collections.abc import Iterable
 
-from service_registry.choices import Health, State, Status
+from service_registry.choices import Health, Judge, State, Status
 
 # The order of the indexes by service and by instance, which find the newest change with one read.
 NEWEST_FIRST = "(c.id * -1)"
@@ -41,6 +41,7 @@ HEARTBEAT_AT = "CASE WHEN l.heartbeat_at < statement_timestamp() + interval '10 
 # ignores nulls).
 RENEWED_AT = f"GREATEST({HEARTBEAT_AT}, r.window_started_at)"
 GRACE = "make_interval(secs => GREATEST(1.1::float8 * l.ttl_seconds, l.ttl_seconds + 1))"
+# NULL for a permanent instance: it is never due.
 DEADLINE = f"({RENEWED_AT} + {GRACE})"
 
 
@@ -101,7 +102,10 @@ INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS})"
 # The instance in a change, byte for byte as INSTANCE_DOCUMENT rendered it.
 LOGGED_MEMBERS = ", ".join(f"'{name}', c.instance->'{name}'" for name in MEMBERS)
 LOGGED_DOCUMENT = f"CASE WHEN c.instance IS NOT NULL THEN json_build_object({LOGGED_MEMBERS}) END"
-LEASED_INSTANCE_DOCUMENT = f"json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT})"
+# The judges of an instance take it out of discovery when they fail. One that is permanent and unchecked has none.
+JUDGED_BY = f"""array_remove(ARRAY[
+    CASE WHEN l.ttl_seconds IS NOT NULL THEN '{Judge.LEASE}' END,
+    CASE WHEN i.health_check IS NOT NULL THEN '{Judge.HEALTH_CHECK}' END], NULL)"""
 
 INSTANCE_ROWS = f"""
     {INSTANCE} i

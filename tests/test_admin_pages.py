@@ -1,6 +1,7 @@
 """Lists, details and confirmation pages of the admin."""
 
 import re
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
 
 from service_registry.access_rules import access_rules
 from service_registry.models import Change, Denial, Instance, Override, User
@@ -295,3 +297,21 @@ def test_session_of_a_denied_operator_is_refused_until_that_is_lifted(admin: Cli
     Denial.objects.filter(pk=denial.pk).update(lifted_at=Now())
     access_rules.invalidate()
     assert admin.get("/admin/").status_code == 200
+
+
+def test_admin_shows_and_filters_permanent_instances(payments: Api, admin: Client, settings: Settings) -> None:
+    settings.REGISTRY_HEALTH_NETWORKS = ["127.0.0.0/8"]
+    judges: dict[str, tuple[dict[str, Any], str, str]] = {
+        "leased": ({"ttl_seconds": 77}, "77 s", "lease"),
+        "both": ({"health_check": {"type": "tcp"}}, "30 s", "lease and health check"),
+        "checked": ({"lease": "none", "health_check": {"type": "tcp"}}, "permanent", "health check"),
+        "unjudged": ({"lease": "none"}, "permanent", "nothing"),
+    }
+    for name, (fields, ttl, judge) in judges.items():
+        payments.register("web", name, **fields)
+        page = admin.get(f"{INSTANCES}{Instance.objects.get(instance_id=name).pk}/change/").content.decode()
+        assert [f'<div class="readonly">{text}</div>' in page for text in (ttl, judge)] == [True, True], name
+    for query, shown in (("permanent", {"checked", "unjudged"}), ("unjudged", {"unjudged"}), ("x", set(judges))):
+        page = admin.get(f"{INSTANCES}?lease={query}").content.decode()
+        assert {name for name in judges if f">{name}<" in page} == shown
+    assert page.count(">permanent<") >= 2

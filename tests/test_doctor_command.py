@@ -188,3 +188,24 @@ def test_doctor_counts_the_services_that_end_at_the_next_run(running: None, paym
     assert findings_by_check()["empty"] == doctor.Finding("ok", message.format(1))
     settings.REGISTRY_EMPTY_SERVICE_DAYS = 0
     assert findings_by_check()["empty"] == doctor.Finding("ok", message.format(0))
+
+
+def test_permanent_instances_are_counted_and_those_that_nothing_judges_named(
+    running: None, payments: Api, settings: Settings
+) -> None:
+    def found() -> str:
+        finding = findings_by_check()["permanent"]
+        assert finding.level == "ok"
+        return finding.message
+
+    payments.register()
+    assert found() == "no permanent instance"
+    settings.REGISTRY_HEALTH_NETWORKS = ["127.0.0.0/8"]
+    payments.register("db", "db-1", lease="none", health_check={"type": "tcp"})
+    assert found() == "1 permanent instance, each with a health check"
+    for number in range(5):
+        payments.register("printer", f"p-{number}", lease="none")
+    assert found() == (
+        "6 permanent instances; nothing judges 5 of them, without a health check: "
+        "default/printer/p-0, default/printer/p-1, default/printer/p-2 and 2 more"
+    )

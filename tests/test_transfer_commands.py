@@ -255,3 +255,17 @@ def test_import_with_closed_output_still_reports_refused_lines(tmp_path: Path) -
     )
     os.close(end)
     assert (done.returncode, done.stderr) == (141, b"line 2: it is not a JSON object of a known type.\n")
+
+
+def test_import_restores_a_permanent_instance(payments: Api, tmp_path: Path) -> None:
+    payments.register("printer", "p-1", lease="none")
+    payments.register("printer", "p-2", ttl_seconds=5)
+    exported = export()
+    line = next(line for line in exported if line.get("instance_id") == "p-1")
+    assert (line["lease"], "ttl_seconds" in line) == ("none", False)
+    delete_everything()
+    run("import_registry", write_lines(tmp_path, *exported))
+    assert export() == exported
+    ageing.age_leases(86400)
+    assert sweep().expired == 1
+    assert payments.listed("printer") == ["p-1"]

@@ -44,6 +44,19 @@ class StateFilter(admin.SimpleListFilter):
         return states.get(self.value() or "", queryset.all)()
 
 
+class LeaseFilter(admin.SimpleListFilter):
+    title = "lease"
+    parameter_name = "lease"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("permanent", "permanent"), ("unjudged", "permanent, judged by nothing")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Instance]) -> QuerySet[Instance]:
+        assert isinstance(queryset, InstanceQuerySet)
+        leases = {"permanent": queryset.permanent, "unjudged": queryset.unjudged}
+        return leases.get(self.value() or "", queryset.all)()
+
+
 class StatusFilter(admin.SimpleListFilter):
     title = "reported status"
     parameter_name = "status"
@@ -62,15 +75,15 @@ class InstanceAdmin(ReadOnlyAdmin):
     Metadata and host names are hostile: they are shown as escaped text, not links.
     """
 
-    list_display = ("instance_id", "service", "url", "reported_status", "state", "heartbeat_at", "registered_at")
-    list_filter = (StateFilter, StatusFilter, "zone", "service__namespace")
+    list_display = ("instance_id", "service", "url", "reported_status", "state", "ttl", "heartbeat_at", "registered_at")
+    list_filter = (StateFilter, LeaseFilter, StatusFilter, "zone", "service__namespace")
     search_fields = ("instance_id", "host", "service__name")
     list_select_related = ("service", "lease")
     ordering = ("service__namespace", "service__name", "instance_id")
     actions = ("override", "remove")
     fields = readonly_fields = (
-        *("service", "instance_id", "url", "reported_status", "state", "heartbeat_at", "incarnation"),
-        *("zone", "weight", "tags", "metadata", "registered_at", "registered_by"),
+        *("service", "instance_id", "url", "reported_status", "state", "ttl", "judged_by", "heartbeat_at"),
+        *("incarnation", "zone", "weight", "tags", "metadata", "registered_at", "registered_by"),
     )
     audited = frozenset({"registered_by"})
 
@@ -102,6 +115,14 @@ class InstanceAdmin(ReadOnlyAdmin):
     @admin.display(description="state")
     def state(self, instance: Instance) -> str:
         return instance.lease.state
+
+    @admin.display(description="TTL")
+    def ttl(self, instance: Instance) -> str:
+        return "permanent" if instance.lease.ttl_seconds is None else f"{instance.lease.ttl_seconds} s"
+
+    @admin.display(description="judged by")
+    def judged_by(self, instance: Instance) -> str:
+        return " and ".join(judge.label.lower() for judge in instance.judged_by) or "nothing"
 
     @admin.display(description="last heartbeat (UTC)")
     def heartbeat_at(self, instance: Instance) -> str:

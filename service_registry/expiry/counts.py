@@ -39,7 +39,8 @@ STATE_WITH_RESTART = f"""(
     FROM {STATE}
 )"""
 
-IS_LIVE = "l.expired_at IS NULL"
+# A permanent instance is in no count: no rule about leases may take it for one that is renewed.
+IS_LIVE = "(l.expired_at IS NULL AND l.ttl_seconds IS NOT NULL)"
 IS_PROVEN = "l.beats > 0"
 # A lease that health checks renew does not end while the checks do not say so, also where no checker runs.
 MAY_END = f"{IS_LIVE} AND l.check_failing IS NOT FALSE"

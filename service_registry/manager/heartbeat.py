@@ -170,7 +170,7 @@ def renew_unchanged(submissions: Sequence[Submission[Heartbeat]]) -> list[Renewe
         cursor.execute(RENEW_UNCHANGED, to_parameters(submissions))
         rows = cursor.fetchall()
     found: list[Renewed | None] = [None] * len(submissions)
-    common: dict[int, dict[str, Any]] = {}
+    common: dict[int | None, dict[str, Any]] = {}
     for position, status, ttl_seconds, epoch, *times in rows:
         if ttl_seconds not in common:
             common[ttl_seconds] = common_members(ttl_seconds, *times)

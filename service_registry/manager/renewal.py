@@ -38,8 +38,15 @@ def lease_members(document: Mapping[str, Any], heartbeat_at: str, counted_from: 
     return common_members(document["ttl_seconds"], heartbeat_at, counted_from) | {"epoch": document["epoch"]}
 
 
-def common_members(ttl_seconds: int, heartbeat_at: str, counted_from: str) -> dict[str, Any]:
-    """Return the members that all leases of one TTL share after this renewal."""
+def common_members(ttl_seconds: int | None, heartbeat_at: str, counted_from: str) -> dict[str, Any]:
+    """Return the members that all leases of one TTL, or all permanent ones, share after this renewal."""
+    if ttl_seconds is None:
+        return {
+            "heartbeat_at": heartbeat_at,
+            "expires_at": None,
+            "heartbeat_interval_seconds": None,
+            "ttl_seconds": None,
+        }
     expires_at = datetime.fromisoformat(counted_from) + timedelta(seconds=grace_seconds(ttl_seconds))
     return {
         "heartbeat_at": heartbeat_at,

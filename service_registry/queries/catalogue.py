@@ -25,6 +25,7 @@ from service_registry.sql import (
     INSTANCE_ROWS,
     IS_HEALTHY,
     IS_LISTED,
+    JUDGED_BY,
     LEASE,
     LEASE_DOCUMENT,
     NEWEST_FIRST,
@@ -181,7 +182,7 @@ def render_service(row: tuple[Any, ...], instances: str | None, newest: str) -> 
 
 
 FULL_DOCUMENT = f"""json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT},
-    'registered_by', i.registered_by)"""
+    'judged_by', {JUDGED_BY}, 'registered_by', i.registered_by)"""
 OVERRIDE_DOCUMENT = f"""CASE WHEN o.id IS NOT NULL THEN json_build_object('status', o.status,
     'until', {rfc3339("o.until")}, 'reason', o.reason, 'actor', o.actor) END"""
 

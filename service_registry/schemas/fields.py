@@ -24,6 +24,7 @@ def one_of(enumeration: type[TextChoices]) -> GetPydanticSchema:
 Status = Annotated[str, one_of(choices.Status)]
 Scheme = Annotated[str, one_of(choices.Scheme)]
 Health = Annotated[str, one_of(choices.Health)]
+Judge = Annotated[str, one_of(choices.Judge)]
 State = Annotated[str, one_of(choices.State)]
 ChangeKind = Annotated[str, one_of(choices.ChangeKind)]
 
@@ -132,9 +133,7 @@ Zone = Annotated[
     Field(description="The zone in which the instance runs, for callers that prefer a near one."),
 ]
 Weight = Annotated[int, Field(ge=0, le=65535, description="The share of traffic relative to the other instances.")]
-TtlSeconds = Annotated[
-    int, Field(ge=5, le=86400, description="The TTL of the lease: seconds without a heartbeat until it can expire.")
-]
+TtlSeconds = Annotated[int, Field(ge=5, le=86400)]
 Epoch = Annotated[int, Field(ge=1, le=2**53, description="The epoch from the response to the registration.")]
 Incarnation = Annotated[
     str,

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from django.conf import settings
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     RootModel,
     StringConstraints,
+    ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
 
@@ -33,7 +35,7 @@ from service_registry.schemas.fields import (
     Zone,
     refuse_repeats,
 )
-from service_registry.schemas.health import OptionalHealthCheck
+from service_registry.schemas.health import HealthCheck, OptionalHealthCheck
 
 
 class InstanceKey(Shape):
@@ -51,6 +53,21 @@ class ServiceKey(Shape):
     namespace: Namespace = "default"
 
 
+def complete_ttl(ttl_seconds: int | None, info: ValidationInfo) -> int | None:
+    """Return the TTL of a lease, by default that of the settings, or None for a permanent instance."""
+    if info.data.get("lease") != "none":
+        return settings.REGISTRY_DEFAULT_TTL_SECONDS if ttl_seconds is None else ttl_seconds
+    if ttl_seconds is not None:
+        raise PydanticCustomError("permanent", "must be absent with lease none: a permanent instance has no TTL")
+    return None
+
+
+def refuse_renewal(check: HealthCheck | None, info: ValidationInfo) -> HealthCheck | None:
+    if check and check.renews and info.data.get("lease") == "none":
+        raise PydanticCustomError("permanent", "renews must be false with lease none: there is no lease to renew")
+    return check
+
+
 class Registration(InstanceKey):
     """The complete description of an instance. A field that is absent or null has its default."""
 
@@ -63,7 +80,15 @@ class Registration(InstanceKey):
     weight: Weight = 100
     tags: Tags = []
     metadata: Metadata = {}
-    ttl_seconds: TtlSeconds = Field(default_factory=lambda: settings.REGISTRY_DEFAULT_TTL_SECONDS)
+    lease: Literal["none"] | None = Field(
+        default=None,
+        description="`none`: the instance is permanent, and leaves by deregistration alone. Otherwise it has a TTL.",
+    )
+    ttl_seconds: Annotated[TtlSeconds | None, AfterValidator(complete_ttl)] = Field(
+        default=None,
+        validate_default=True,
+        description="The TTL of the lease: seconds without a heartbeat until it can expire. Not with `lease`.",
+    )
     status: Status = Field(default="UP", description="The status that the instance reports.")
     owner: GroupName | None = Field(
         default=None, description="The caller's group that owns the service, when this registration creates it."
@@ -72,7 +97,7 @@ class Registration(InstanceKey):
         default=None,
         description="A text that the process chooses once at its start, such as a UUID. Another one is another epoch.",
     )
-    health_check: OptionalHealthCheck = Field(
+    health_check: Annotated[OptionalHealthCheck, AfterValidator(refuse_renewal)] = Field(
         default=None, description="Have the registry check the instance. Absent or null: no check."
     )
 

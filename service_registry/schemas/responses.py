@@ -10,6 +10,7 @@ from pydantic import (
 from service_registry.schemas.fields import (
     ChangeKind,
     Health,
+    Judge,
     Scheme,
     Shape,
     State,
@@ -47,17 +48,21 @@ class Instance(Shape):
     override: ActiveOverride | None
     state: State
     protected: bool
-    ttl_seconds: int
+    ttl_seconds: int | None = Field(description="Null for a permanent instance.")
     epoch: int
     registered_at: str
     url: str
 
 
 class Lease(Shape):
+    """The lease of an instance. A permanent instance has no deadline, no interval and no TTL."""
+
     heartbeat_at: str
-    expires_at: str = Field(description="The deadline: 1.1 TTL, and at least TTL + 1 s, after the last heartbeat.")
-    heartbeat_interval_seconds: float
-    ttl_seconds: int
+    expires_at: str | None = Field(
+        description="The deadline: 1.1 TTL, and at least TTL + 1 s, after the last heartbeat."
+    )
+    heartbeat_interval_seconds: float | None
+    ttl_seconds: int | None
     epoch: int
 
 
@@ -65,6 +70,10 @@ class LeasedInstance(Instance):
     """An instance with its lease. `registered_by` is only for callers who may read changes."""
 
     lease: Lease
+    judged_by: list[Judge] | None = Field(
+        default=None,
+        description="Only of `GET`: what takes the instance out of discovery when it fails. Empty: nothing judges it.",
+    )
     registered_by: str | None = None
 
 

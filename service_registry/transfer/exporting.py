@@ -61,6 +61,9 @@ def comes_after(row: Row, key: tuple[str, str]) -> Q:
 
 def encode(kind: str, row: Row) -> str:
     members = {name: value for name, value in row.items() if name != "service_id"}
+    if "ttl_seconds" in members and members["ttl_seconds"] is None:
+        del members["ttl_seconds"]
+        members["lease"] = "none"
     if members.get("until"):
         members["until"] = members["until"].isoformat()
     return json.dumps({"type": kind, **members})

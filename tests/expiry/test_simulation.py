@@ -65,6 +65,7 @@ def test_database_counts_as_the_simulation_does(payments: Api, seed: int) -> Non
     now = count_fleet().at
     rows = []
     for lease in Lease.objects.all():
+        assert lease.ttl_seconds
         lease.beats = chance.choice((0, 1, 50))
         lease.heartbeat_at = now - timedelta(seconds=chance.uniform(0, 1.5 * lease.ttl_seconds))
         expired = chance.random() < 0.2
@@ -91,6 +92,8 @@ def copy_leases(now: float) -> tuple[Registry, list[int]]:
     keys = []
     for instance in Instance.objects.select_related("lease").order_by("pk"):
         lease = instance.lease
+        if lease.ttl_seconds is None:
+            continue  # permanent: no rule counts it
         expired_at = lease.expired_at.timestamp() if lease.expired_at else None
         registry.leases.append(
             SimulatedLease(

@@ -118,6 +118,7 @@ REGISTRATION_FIELDS: Fields = [
     ("ttl_seconds", 4),
     ("ttl_seconds", 86401),
     ("ttl_seconds", "30"),
+    *[("lease", value) for value in ("None", "", "ttl", 30, True, ["none"], LONE_SURROGATE)],
     ("status", "up"),
     ("status", "EXPIRED"),
     ("owner", ""),

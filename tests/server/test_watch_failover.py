@@ -84,6 +84,8 @@ def test_watch_after_a_restore_resumes_only_from_an_index_in_the_dump(registry: 
     """Three changes come after the dump. It is restored into a new cluster, which gets other changes."""
     team = registry.caller("registry-services", "team")
     kept = team.register("web")
+    assert team.call("POST", "/registry/register", registration("printer", "p-1", lease="none")).status == 201
+    kept = team.read_newest_index()
     dump = tmp_path / "dump.sql"
     programs = binaries.find_programs(registry.postgres.version())
     run([programs / "pg_dump", "--file", dump, "--dbname", registry.postgres.url])

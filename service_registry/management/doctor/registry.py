@@ -13,6 +13,7 @@ from service_registry.management.doctor.finding import Finding, fail, ok, warn
 from service_registry.models import Instance, RegistryState, SigningKeys
 
 SWEEP_IS_STUCK_SECONDS = 30
+NAMES_SHOWN = 3
 
 
 def check_stored_keys() -> Finding:
@@ -77,6 +78,21 @@ def check_protection() -> Finding:
         f"since {found['first']:%Y-%m-%d %H:%M:%S} UTC; {most} of them of {namespace}/{name}",
         "manage.py sweep --dry-run shows by which rule and until when; release_service ends it where they are dead",
     )
+
+
+def check_permanent_instances() -> Finding:
+    count = Instance.objects.permanent().count()
+    if not count:
+        return ok("no permanent instance")
+    message = f"{count} permanent {'instance' if count == 1 else 'instances'}"
+    unjudged = Instance.objects.unjudged()
+    keys = unjudged.order_by("pk").values_list("service__namespace", "service__name", "instance_id")
+    names = ["/".join(key) for key in keys[:NAMES_SHOWN]]
+    if not names:
+        return ok(f"{message}, each with a health check")
+    more = unjudged.count() - len(names)
+    which = ", ".join(names) + (f" and {more} more" if more else "")
+    return ok(f"{message}; nothing judges {len(names) + more} of them, without a health check: {which}")
 
 
 def check_empty_services() -> Finding:

@@ -92,7 +92,7 @@ written AS (
 {RENEWAL}
 UPDATE {LEASE} l
 SET heartbeat_at = renewal.at, expired_at = NULL, protected_at = NULL,
-    ttl_seconds = COALESCE(item.ttl_seconds, l.ttl_seconds),
+    ttl_seconds = CASE WHEN item.differs THEN item.ttl_seconds ELSE l.ttl_seconds END,
     check_failing = CASE WHEN NOT item.differs THEN l.check_failing
         WHEN (item.health_check->>'renews')::boolean THEN COALESCE(NOT item.moved AND l.check_failing, false) END,
     incarnation = CASE WHEN item.differs THEN item.incarnation ELSE l.incarnation END,
