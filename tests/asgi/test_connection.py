@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from django.conf import LazySettings
 
 from service_registry.asgi.server import limits
 from tests.asgi.connections import (
@@ -101,20 +102,24 @@ def test_client_that_trickles_its_head_gains_no_time(port: int, monkeypatch: pyt
             thread.join()
 
 
-def test_request_under_way_has_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_under_way_has_no_deadline_and_an_idle_connection_has(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def answer(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await asyncio.sleep(4 * limits.CHECK_SECONDS)
         await answer_unread(receive, send)
 
     monkeypatch.setattr(limits, "HEAD_SECONDS", 0.1)
-    with serve(Handler(answer)) as port:
-        assert ask(port, GET + b"\r\n")[2] == b"ok"
+    settings.REGISTRY_KEEP_ALIVE_SECONDS = 0.1
+    with serve(Handler(answer)) as port, connect(port, GET + b"\r\n") as client:
+        assert receive_response(client)[2] == b"ok"
+        assert is_closed(client)
 
 
 def test_idle_connection_is_closed_without_a_response_after_a_head_in_two_segments(
-    application: Echo, settings: object
+    application: Echo, settings: LazySettings
 ) -> None:
-    settings.REGISTRY_KEEP_ALIVE_SECONDS = 0.2  # type: ignore[attr-defined] # pytest-django's
+    settings.REGISTRY_KEEP_ALIVE_SECONDS = 0.2
     with serve(application) as port, connect(port, GET) as client:
         time.sleep(0.02)
         client.sendall(b"\r\n")

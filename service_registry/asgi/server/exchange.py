@@ -236,7 +236,6 @@ class Exchange:
         An HTTP/1.0 client knows no chunks (RFC 9112, section 7.1): the end of the connection ends its body.
         """
         self.is_chunked = self.scope["http_version"] == "1.1"
-        self.keep_alive &= self.is_chunked
         return [b"transfer-encoding: chunked\r\n"] if self.is_chunked else []
 
     def write(self, body: bytes, more: bool) -> None:
