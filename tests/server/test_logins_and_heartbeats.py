@@ -6,10 +6,11 @@ import socket
 from pathlib import Path
 from urllib.parse import urlencode
 
+from service_registry.asgi.django_bridge import MAX_LOGINS
 from tests.client import registration
 from tests.server.registry import Registry
 
-LOGINS = 40
+LOGINS = MAX_LOGINS  # further ones would be refused at once
 HEARTBEATS = 5
 
 
