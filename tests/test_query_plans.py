@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from pytest_django import DjangoDbBlocker
 
 from service_registry import changelog, manager
@@ -87,10 +86,6 @@ def test_register_again_reads_rows_by_index(many: None) -> None:
     assert "instance_unique_id" in found
     assert "Seq Scan on service_registry_instance" not in found
     assert "Seq Scan on service_registry_lease" not in found
-
-
-def test_statement_of_registrations_is_converted_once() -> None:
-    assert len(FIND_OR_RENEW) <= MAX_CACHED_STATEMENT_LENGTH
 
 
 @RENEWALS

@@ -14,6 +14,7 @@ from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from django.db.backends.utils import CursorWrapper
 from django_prometheus.db.backends.postgresql import base
 from django_prometheus.db.common import ExportingCursorWrapper
+from psycopg import _queries
 
 from service_registry.database import driver
 from service_registry.database.connection import DEADLINE_SECONDS
@@ -21,6 +22,10 @@ from service_registry.database.connection import DEADLINE_SECONDS
 logger = logging.getLogger(__name__)
 
 BEGIN = "BEGIN"
+
+# psycopg 3.3 keeps what it makes of a statement and its placeholders only where it has at most 4,096 characters. Those
+# that render instances are longer, and converting one takes longer than all else that psycopg does with it.
+_queries.MAX_CACHED_STATEMENT_LENGTH = 16_384
 
 
 class SchemaEditor(DatabaseSchemaEditor):

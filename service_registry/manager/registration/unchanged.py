@@ -29,11 +29,8 @@ CELLS = ", ".join(
 )
 
 # A lease of another epoch than found belongs to another process, which has registered since the statement began.
-#
-# It locks the leases that it renews, and waits for no lock. It is one line because psycopg converts a statement of more
-# than 4,096 characters anew each time.
-FIND_OR_RENEW = " ".join(
-    f"""
+FIND_OR_RENEW = f"""
+-- Locks the leases that it renews, and waits for no lock.
 WITH {REQUESTED_SERVICES},
 item AS (
     SELECT position, cells[1]::bigint AS service_number, {CELLS}
@@ -77,8 +74,7 @@ renewed AS (
 SELECT position - 1, service_id, owners, instance_id IS NOT NULL, document, NULL::text, NULL::text FROM found
 UNION ALL
 SELECT position - 1, NULL, NULL, NULL, NULL, heartbeat_at, counted_from FROM renewed
-""".split()
-)
+"""
 
 
 def find_or_renew(submissions: Sequence[Submission[Registration]], entries: Sequence[Entry]) -> None:
