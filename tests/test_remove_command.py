@@ -75,6 +75,13 @@ def test_status_filter_uses_the_override(payments: Api, operator: Api) -> None:
     assert remaining() == {("web", "b")}
 
 
+def test_silent_for_matches_no_permanent_instance(payments: Api) -> None:
+    payments.register("printer", "p-1", lease="none")
+    ageing.age_leases(86400)
+    assert "0 instances match." in run("remove_instances", "--silent-for=1h", "--yes", "--reason=x")
+    assert "1 instances removed." in run("remove_instances", "--service=printer", "--yes", "--reason=x")
+
+
 def test_silent_for_counts_only_the_observation_window(payments: Api) -> None:
     payments.register(instance_id="silent")
     ageing.age_leases(100)

@@ -26,7 +26,9 @@ class Selection(InstanceFilters):
     namespace: Namespace | None = None
     service_name: ServiceName | None = None
     silent_for_seconds: float | None = Field(
-        default=None, ge=1, description="Seconds without a heartbeat, while the registry could receive them."
+        default=None,
+        ge=1,
+        description="Seconds without a heartbeat, while the registry could receive them; not of permanent ones.",
     )
 
     def parameters(self) -> dict[str, Any]:
@@ -48,8 +50,8 @@ class Selected:
 SELECTED = f"""({MATCHES}
     AND (%(namespace)s::text IS NULL OR s.namespace = %(namespace)s)
     AND (%(service_name)s::text IS NULL OR s.name = %(service_name)s)
-    AND (%(silent_for_seconds)s::float8 IS NULL
-        OR statement_timestamp() >= {RENEWED_AT} + make_interval(secs => %(silent_for_seconds)s::float8)))"""
+    AND (%(silent_for_seconds)s::float8 IS NULL OR l.ttl_seconds IS NOT NULL
+        AND statement_timestamp() >= {RENEWED_AT} + make_interval(secs => %(silent_for_seconds)s::float8)))"""
 SELECTED_ROWS = f"{INSTANCE_ROWS} JOIN {STATE} r ON r.id = 1"
 COLUMNS = f"s.namespace, s.name, i.instance_id, {rfc3339('l.heartbeat_at')}"
 

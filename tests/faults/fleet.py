@@ -59,6 +59,7 @@ class Fleet:
     ports: Sequence[int]
     repeats: bool = True
     hosts: list[Host] = field(default_factory=list)
+    permanent: set[tuple[str, str]] = field(default_factory=set)  # instances without a TTL
     statuses: Counter[int | str] = field(default_factory=Counter)
     outcomes: Counter[int] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)  # instances that got a 404
@@ -100,7 +101,8 @@ class Fleet:
     @property
     def living(self) -> set[tuple[str, str]]:
         """Return the instances that must be on the list."""
-        return {(host.service_name, name) for host in self.hosts if host.lives for name in host.instance_ids}
+        leased = {(host.service_name, name) for host in self.hosts if host.lives for name in host.instance_ids}
+        return leased | self.permanent
 
     def start_host(self, host: Host) -> None:
         self.tasks.append(self.loop.create_task(self.run_host(host)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from tests.client import registration
 from tests.faults import defects
 from tests.faults.checker import Checker
 from tests.faults.fleet import Fleet, Host
@@ -73,6 +74,13 @@ def split_in_three(size: int) -> dict[str, int]:
     return {f"service-{number}": share for number, share in enumerate(shares) if share}
 
 
+def register_permanent(registry: Registry, fleet: Fleet) -> None:
+    """Register an instance that sends no heartbeat, and must stay listed in every trial."""
+    body = registration("printer", "p-1", lease="none")
+    assert registry.caller("registry-services", "team-faults").call("POST", "/registry/register", body).status == 201
+    fleet.permanent.add(("printer", "p-1"))
+
+
 @contextmanager
 def start_trial(
     directory: Path,
@@ -95,6 +103,7 @@ def start_trial(
         fleet = Fleet(registry.ports, repeats)
         for name, size in services.items():
             fleet.add(name, size, per_host=per_host)
+        register_permanent(registry, fleet)
         wait_for(lambda: all(has_loaded_all(registry, place) for place in range(len(registry.ports))))
         checker = Checker(registry, fleet)
         try:

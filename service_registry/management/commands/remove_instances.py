@@ -31,7 +31,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--metadata", action="append", default=[], metavar="KEY=VALUE", help="repeat it to match all of several"
         )
-        parser.add_argument("--silent-for", metavar="DURATION", help="no heartbeat for 90s, 10m, 2h or 1d")
+        parser.add_argument(
+            "--silent-for", metavar="DURATION", help="no heartbeat for 90s, 10m, 2h or 1d, of instances that have a TTL"
+        )
         parser.add_argument("--all", action="store_true", help="required when no filter is given")
         parser.add_argument("--reason", help="stored with the changes; required unless --dry-run is given")
         parser.add_argument("--dry-run", action="store_true", help="change nothing; print what would be removed")
