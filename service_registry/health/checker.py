@@ -12,18 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from django.db import Error
+from django.db import Error, OperationalError
 
 from service_registry import logs, metrics
 from service_registry.choices import Health
+from service_registry.database.outages import sqlstate_of
 from service_registry.database.transactions import prepare_thread_connection, with_retries
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
 from service_registry.health.failure_share import FailureShare
 from service_registry.health.network import NetworkRule
+from service_registry.health.pauses import Pauses
 from service_registry.health.probes import probe
 from service_registry.health.probes.probe import Target
-from service_registry.health.record import CheckRun, record
-from service_registry.health.result import Cause
+from service_registry.health.record import CheckRun, record, renew
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ CLAIM_SECONDS = 0.2
 RECORD_SECONDS = 0.5
 FOLLOW_SECONDS = 1.0
 RESULTS_PER_TRANSACTION = 500
-# A timeout that comes this much late is no result.
-FROZEN_SECONDS = 1.0
+
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Checker:
@@ -53,6 +54,7 @@ class Checker:
         self.running: Counter[str] = Counter()
         self.results: list[CheckRun] = []
         self.share = FailureShare()
+        self.pauses = Pauses()
         self.stopping = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         # One thread, and so one connection and one transaction at a time.
@@ -60,17 +62,19 @@ class Checker:
 
     async def run(self) -> None:
         """Run until `stop`; what runs then is recorded still."""
+        self.pauses.start()
         loops = ((self.follow, FOLLOW_SECONDS), (self.claim, CLAIM_SECONDS), (self.record, RECORD_SECONDS))
         await asyncio.gather(*(self.repeat(step, seconds) for step, seconds in loops))
         if self.tasks:
             await asyncio.wait(self.tasks)
+        self.pauses.stop()
         await self.record()
 
     def stop(self) -> None:
         self.stopping.set()
 
     async def repeat(self, step: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Run a step again and again. An unreachable database is tried again: results wait, up to their interval."""
+        """Run a step again and again. While the database does not answer, nothing is claimed and no result kept."""
         while not self.stopping.is_set():
             try:
                 await step()
@@ -96,23 +100,25 @@ class Checker:
         places = MAX_RUNNING - self.running.total()
         if places <= 0:
             return
-        busy = [host for host, running in self.running.items() if running >= MAX_RUNNING_PER_HOST]
-        for due in await self.in_database(lambda: claim_due_checks(places, busy)):
-            metrics.health_check_delay.observe(max(due.delay_seconds, 0.0))
-            if due.late or self.running[due.host] >= MAX_RUNNING_PER_HOST:
+        asked = time.monotonic()
+        claimed = await self.in_database(partial(claim_due_checks, places, dict(self.running), MAX_RUNNING_PER_HOST))
+        waited = time.monotonic() - asked
+        for due in claimed:
+            if not due.is_usable(waited):
                 metrics.health_checks_late.inc()
             elif not due.expired or due.check["renews"]:
-                task = asyncio.create_task(self.check(due))
-                self.tasks.add(task)
-                task.add_done_callback(self.tasks.discard)
-                self.running[due.host] += 1
+                metrics.health_check_delay.observe(due.delay_seconds + waited)
+                self.start(due)
         metrics.health_checks_running.set(self.running.total())
 
-    async def check(self, due: DueCheck) -> None:
-        """Run one check, and keep its result for the next record.
+    def start(self, due: DueCheck) -> None:
+        self.running[due.host] += 1
+        task = asyncio.create_task(self.check(due))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
-        A timeout that comes late says that this process was frozen, and nothing about the target.
-        """
+    async def check(self, due: DueCheck) -> None:
+        """Run one check, and keep its result for the next record; not a failure across a pause of this process."""
         began = time.monotonic()
         target = target_of(due)
         try:
@@ -122,7 +128,7 @@ class Checker:
             if not self.running[due.host]:
                 del self.running[due.host]
         seconds = time.monotonic() - began
-        if result.cause is Cause.TIMEOUT and seconds > target.timeout_seconds + FROZEN_SECONDS:
+        if result.level is Health.CRITICAL and self.pauses.since(began):
             metrics.health_checks_late.inc()
             return
         metrics.health_checks.labels(result.level, result.cause).inc()
@@ -132,15 +138,24 @@ class Checker:
         """Record the results so far, unless this checker is cut off."""
         runs, self.results = self.results, []
         was_cut_off = self.share.cut_off
-        cut_off = self.share.note(runs, time.monotonic())
-        if cut_off != was_cut_off:
-            metrics.health_cut_off.set(int(cut_off))
-            event = "health_checker_cut_off" if cut_off else "health_checker_back"
+        self.share.note(runs, time.monotonic())
+        if self.share.cut_off != was_cut_off:
+            metrics.health_cut_off.set(int(self.share.cut_off))
+            event = "health_checker_cut_off" if self.share.cut_off else "health_checker_back"
             logs.log_event(logger, logging.WARNING, event, {"instances": len(self.share.latest)})
-        if cut_off:
-            runs = [run for run in runs if run.result.level is not Health.CRITICAL]
+        runs = [run for run in runs if self.share.counts(run)]
         for at in range(0, len(runs), RESULTS_PER_TRANSACTION):
-            await self.in_database(partial(record, runs[at : at + RESULTS_PER_TRANSACTION]))
+            await self.record_some(runs[at : at + RESULTS_PER_TRANSACTION])
+
+    async def record_some(self, runs: list[CheckRun]) -> None:
+        """Record results and renew leases, each in a transaction that may be repeated."""
+        try:
+            await self.in_database(partial(record, runs))
+        except OperationalError as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+                raise
+            await self.in_database(partial(record, runs, skip_locked=True))
+        await self.in_database(partial(renew, runs))
 
 
 def target_of(due: DueCheck) -> Target:

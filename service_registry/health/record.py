@@ -28,26 +28,29 @@ class CheckRun:
     seconds: float
 
 
+# Locks the instances, then their leases: where a status changes, a change is appended.
 LOCK = f"""
--- Locks the instances, then their leases: where a status changes, a change is appended.
 WITH locked AS MATERIALIZED (
-    SELECT i.id FROM {INSTANCE} i WHERE i.id = ANY (%s::bigint[]) ORDER BY i.id FOR NO KEY UPDATE OF i
+    SELECT i.id FROM {INSTANCE} i WHERE i.id = ANY (%s::bigint[]) ORDER BY i.id FOR NO KEY UPDATE OF i {{skip}}
 )
 SELECT l.instance_id FROM {LEASE} l WHERE l.instance_id = ANY ((SELECT array_agg(id) FROM locked)::bigint[])
-ORDER BY l.instance_id FOR NO KEY UPDATE OF l
+ORDER BY l.instance_id FOR NO KEY UPDATE OF l {{skip}}
 """
 
 READ = f"""
 SELECT l.instance_id, extract(epoch FROM statement_timestamp())::float8, l.epoch = h.epoch,
     i.health, h.failures, h.better, h.better_since, h.improved_at, h.flapping
-FROM unnest(%s::bigint[], %s::bigint[]) AS run(instance_id, epoch)
+FROM unnest(%s::bigint[], %s::bigint[], %s::float8[]) AS run(instance_id, epoch, claimed_at)
 JOIN {LEASE} l ON l.instance_id = run.instance_id AND l.epoch = run.epoch
 JOIN {INSTANCE} i ON i.id = run.instance_id AND i.health_check IS NOT NULL
 JOIN {HEALTH_STANDING} h ON h.instance_id = run.instance_id
+-- A result is recorded once, also where the transaction is repeated, and not behind a newer one. A time in the future
+-- is that of a clock that has been set back.
+WHERE (h.checked_at BETWEEN to_timestamp(run.claimed_at) AND statement_timestamp()) IS NOT TRUE
 """
+# Locks the standings in the order of their keys, behind their instances.
 LOCK_AND_READ = f"""{READ}
--- Locks the standings in the order of their keys, behind their instances.
-ORDER BY h.instance_id FOR NO KEY UPDATE OF h
+ORDER BY h.instance_id FOR NO KEY UPDATE OF h {{skip}}
 """
 
 WRITE = f"""
@@ -86,10 +89,14 @@ class Judged:
         return self.before.status != self.after.status
 
 
-def record(runs: Sequence[CheckRun]) -> int:
-    """Record results, at most one for an instance, and renew the leases of those whose check does; count the changes.
+def record(runs: Sequence[CheckRun], *, skip_locked: bool = False) -> int:
+    """Record results, at most one for an instance, and count the changes.
 
     A result is dropped where another process has registered meanwhile: the epoch is another one.
+
+    Args:
+        skip_locked: drop the results whose rows another transaction has locked, instead of waiting a second for it.
+            One row that is locked for long would take the results of all others with it.
 
     1. Judge without locks, to know which instances change. They are few.
     2. In one transaction, lock these instances and their leases, then all standings, and judge again. What changes only
@@ -97,25 +104,27 @@ def record(runs: Sequence[CheckRun]) -> int:
     3. Write, and append under the change lock.
     """
     by_pk = {run.due.instance_pk: run for run in runs}
+    skip = "SKIP LOCKED" if skip_locked else ""
     expected = [pk for pk, judged in judge_all(by_pk, READ).items() if judged.changed]
     with write_transaction(lock_timeout="1s", synchronous_commit="off"):
         if expected:
             with prepared_cursor() as cursor:
-                cursor.execute(LOCK, [expected])
-        judged = judge_all(by_pk, LOCK_AND_READ)
+                cursor.execute(LOCK.format(skip=skip), [expected])
+                expected = [pk for (pk,) in cursor.fetchall()]
+        judged = judge_all(by_pk, LOCK_AND_READ.format(skip=skip))
         rows = [each for pk, each in judged.items() if not each.changed or pk in expected]
         with prepared_cursor() as cursor:
             cursor.execute(WRITE, [json.dumps([to_row(each) for each in rows])])
         changed = [each for each in rows if each.changed]
         changelog.append_changes([to_change(each) for each in changed])
-    renew([each.run for each in judged.values()])
     return len(changed)
 
 
 def judge_all(runs: Mapping[int, CheckRun], query: str) -> dict[int, Judged]:
     """Return each run with its standing as the query reads it, by primary key."""
     with prepared_cursor() as cursor:
-        cursor.execute(query, [list(runs), [run.due.epoch for run in runs.values()]])
+        columns = [(run.due.epoch, run.due.claimed_at) for run in runs.values()]
+        cursor.execute(query, [list(runs), *map(list, zip(*columns, strict=True))])
         rows = cursor.fetchall()
     judged = {}
     for pk, now, same_epoch, status, *rest in rows:

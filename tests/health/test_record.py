@@ -1,15 +1,19 @@
 """Results become the health of instances, changes, and renewed leases."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
+from django.db import OperationalError, connection, connections, transaction
 
 from service_registry.choices import Health
 from service_registry.expiry.sweep import sweep
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
-from service_registry.health.record import CheckRun, record
+from service_registry.health.record import CheckRun, record, renew
 from service_registry.health.result import Cause, Result
 from service_registry.models import Change, HealthStanding, Instance, Lease
+from service_registry.sql import HEALTH_STANDING
 from tests import ageing
 from tests.client import Api
 
@@ -25,13 +29,15 @@ def claim() -> list[DueCheck]:
     """Claim all checks, as if they were due now."""
     follow_registrations()
     HealthStanding.objects.update(due_at=Lease.objects.values("heartbeat_at")[:1])
-    return claim_due_checks(1000, [])
+    return claim_due_checks(1000, {}, 1000)
 
 
 def run(letters: str) -> None:
     """Record results of all checked instances, one letter after the other."""
     for letter in letters:
-        record([CheckRun(due, RESULTS[letter], 0.01) for due in claim()])
+        runs = [CheckRun(due, RESULTS[letter], 0.01) for due in claim()]
+        record(runs)
+        renew(runs)
 
 
 def discovered(api: Api) -> list[str]:
@@ -165,7 +171,7 @@ def test_registration_with_another_check_keeps_what_is_known(payments: Api) -> N
 def test_check_is_claimed_once(payments: Api) -> None:
     payments.register(health_check=CHECK)
     [due] = claim()
-    assert claim_due_checks(1000, []) == []
+    assert claim_due_checks(1000, {}, 4) == []
     assert (due.check["path"], due.check["timeout_seconds"], due.late) == ("/health", 2, False)
 
 
@@ -173,5 +179,54 @@ def test_busy_host_gets_no_further_check(payments: Api) -> None:
     payments.register(health_check=CHECK)
     follow_registrations()
     HealthStanding.objects.update(due_at=Lease.objects.values("heartbeat_at")[:1])
-    assert claim_due_checks(1000, ["10.0.0.1"]) == []
-    assert len(claim_due_checks(1000, ["10.0.0.2"])) == 1
+    assert claim_due_checks(1000, {"10.0.0.1": 4}, 4) == []
+    assert len(claim_due_checks(1000, {"10.0.0.2": 4, "10.0.0.1": 3}, 4)) == 1
+
+
+def test_checks_of_a_busy_host_wait_for_their_places(payments: Api) -> None:
+    for number in range(6):
+        payments.register(instance_id=f"web-{number}", health_check=CHECK)
+    follow_registrations()
+    HealthStanding.objects.update(due_at=Lease.objects.values("heartbeat_at")[:1])
+    assert len(claim_due_checks(1000, {}, 4)) == 4
+    assert claim_due_checks(1000, {"10.0.0.1": 4}, 4) == []
+    assert len(claim_due_checks(1000, {"10.0.0.1": 2}, 4)) == 2
+
+
+def test_result_is_recorded_once_where_its_transaction_is_repeated(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    results = [CheckRun(due, RESULTS["f"], 0.01) for due in claim()]
+    record(results)
+    record(results)
+    assert HealthStanding.objects.get().failures == 1
+
+
+def test_check_is_due_within_its_interval_after_the_clock_was_set_back(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("f")
+    with connection.cursor() as cursor:
+        hour = "interval '1 hour'"
+        cursor.execute(f"UPDATE {HEALTH_STANDING} SET due_at = due_at + {hour}, checked_at = checked_at + {hour}")
+        follow_registrations()
+        cursor.execute(
+            f"SELECT count(*) FROM {HEALTH_STANDING} WHERE due_at < clock_timestamp() + interval '10 seconds'"
+        )
+        assert cursor.fetchone() == (1,)
+    run("f")
+    assert Instance.objects.get().health == "critical"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_row_that_is_locked_for_long_costs_no_result_of_another_instance() -> None:
+    payments = Api("registry-services", "team-payments")
+    for name in ("web-1", "web-2"):
+        payments.register(instance_id=name, health_check=CHECK)
+    run("f")
+    results = [CheckRun(due, RESULTS["f"], 0.01) for due in claim()]
+    with transaction.atomic(), ThreadPoolExecutor(1) as thread:
+        Instance.objects.select_for_update().get(instance_id="web-1")
+        with pytest.raises(OperationalError, match="lock timeout"):
+            thread.submit(record, results).result()
+        thread.submit(partial(record, results, skip_locked=True)).result()
+        thread.submit(connections.close_all)
+    assert dict(Instance.objects.values_list("instance_id", "health")) == {"web-1": "unknown", "web-2": "critical"}

@@ -16,8 +16,11 @@ from service_registry.health.network import Address, ForbiddenAddress, NetworkRu
 from service_registry.health.result import OUTPUT_BYTES, CheckFailed
 from service_registry.health.result import Cause as Why
 
-# The resolver blocks, and a name server may not answer for 10 s and more.
-resolver_threads = ThreadPoolExecutor(64, thread_name_prefix="resolver")
+# The resolver blocks, and outlasts its check where a name server does not answer. With fewer threads than checks whose
+# names nobody answers, all other names would wait for them, and fail.
+resolver_threads = ThreadPoolExecutor(400, thread_name_prefix="resolver")
+# For resolv.conf(5), in place of 5 s and two attempts for each name server.
+RESOLVER_OPTIONS = "timeout:1 attempts:1"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

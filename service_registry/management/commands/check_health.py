@@ -1,6 +1,7 @@
 """Run a checker: the process that calls instances which ask for a health check."""
 
 import asyncio
+import os
 import signal
 from typing import Any
 
@@ -8,12 +9,14 @@ from django.core.management.base import BaseCommand
 
 from service_registry.health.checker import Checker
 from service_registry.health.own_endpoints import configured_rule
+from service_registry.health.probes.connection import RESOLVER_OPTIONS
 
 
 class Command(BaseCommand):
     help = "Check the health of the instances that ask for it, until SIGTERM or Ctrl-C. Several share the work."
 
     def handle(self, **_: Any) -> None:
+        os.environ.setdefault("RES_OPTIONS", RESOLVER_OPTIONS)
         rule = configured_rule()
         if not rule.allowed:
             self.stdout.write("REGISTRY_HEALTH_NETWORKS names no network: no check will pass the network rule.")
