@@ -85,6 +85,8 @@ def test_refused_array_logs_one_outcome(reader: Api, read_lines: Any) -> None:
         ("GET /registry/services/WEB", "discover", (None, "web", None)),
         ("GET /registry/instance/web-1", "instance", (None, None, "web-1")),
         ("GET /registry/instance/web/web-1?namespace=default", "instance", ("default", "web", "web-1")),
+        ("GET /registry/services/web/health?require=9", "service_health", (None, "web", None)),
+        ("GET /registry/instance/web/web-1/health", "instance_health", (None, "web", "web-1")),
         ("DELETE /registry/instance/web/web-1/status", "clear_override", (None, "web", "web-1")),
         ("GET /registry/nowhere", "unknown", (None, None, None)),
     ],
@@ -105,9 +107,14 @@ def test_request_line_names_its_subject(
 def test_read_logs_a_line_only_when_it_fails(payments: Api, read_lines: Any) -> None:
     payments.register()
     read_lines()
-    for path in ("services", "services/web", "instance/web/web-1", "changes", "services/no"):
+    health = ("services/web/health", "services/web/health?require=9", "services/no/health")
+    for path in ("services", "services/web", "instance/web/web-1", *health, "changes", "services/no"):
         payments.get(f"/registry/{path}")
-    assert [(line["event"], line["status"]) for line in read_lines()] == [("changes", 403), ("discover", 404)]
+    assert [(line["event"], line["status"]) for line in read_lines()] == [
+        ("service_health", 404),
+        ("changes", 403),
+        ("discover", 404),
+    ]
 
 
 def test_heartbeat_without_a_change_logs_no_line(payments: Api, read_lines: Any) -> None:

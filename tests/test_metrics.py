@@ -64,6 +64,8 @@ def test_operations_are_counted_by_item_and_outcome(payments: Api, since: Since)
     assert since("registry_operations_total", operation="register", outcome="invalid") == 1
     assert since("registry_operations_total", operation="discover", outcome="ok") == 1
     assert since("registry_operations_total", operation="discover", outcome="service_not_found") == 1
+    payments.get("/registry/services/web/health?require=9")
+    assert since("registry_operations_total", operation="service_health", outcome="not_healthy") == 1
     assert since("registry_http_request_duration_seconds_count", operation="register") == 3
     assert since("registry_http_requests_total", method="POST", operation="register", status="201") == 1
 

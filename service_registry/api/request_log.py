@@ -54,7 +54,7 @@ def complete(request: HttpRequest, response: HttpResponseBase) -> RequestLogEntr
     entry.service_name = in_path.get("service_name") or in_path.get("name") or entry.service_name
     entry.instance_id = in_path.get("instance_id") or entry.instance_id
     code = outcome(response.status_code, data := getattr(response, "data", None))
-    if response.status_code >= 400:
+    if response.status_code >= 400 and entry.outcome is None:
         entry.note_problem(response.status_code, {**(data or {}), "code": code})
     else:
         entry.note_response(response.status_code, code)

@@ -13,6 +13,7 @@ from service_registry.api.changes import ChangeViewSet
 from service_registry.api.documentation import DocsView, SchemaView
 from service_registry.api.instances import InstanceViewSet
 from service_registry.api.registration import RegistrationViewSet
+from service_registry.api.service_health import HealthViewSet
 from service_registry.api.services import ServiceViewSet
 from service_registry.api.watch import WatchViewSet
 
@@ -35,9 +36,11 @@ urlpatterns = [
     route("watch", WatchViewSet.as_view({"get": "list"})),
     # Answered by Django everywhere.
     route(f"{SERVICE}/owners", ServiceViewSet.as_view({"put": "set_owners"})),
+    route(f"{SERVICE}/health", HealthViewSet.as_view({"get": "service_health"})),
     route(f"{SERVICE}/release", ServiceViewSet.as_view({"post": "release"})),
     route(f"instance/(?P<instance_id>{SEGMENT})", InstanceViewSet.as_view({"get": "retrieve_by_id"})),
     route(INSTANCE, InstanceViewSet.as_view({"get": "retrieve"})),
+    route(f"{INSTANCE}/health", HealthViewSet.as_view({"get": "instance_health"})),
     route(f"{INSTANCE}/status", InstanceViewSet.as_view({"put": "set_status", "delete": "clear_status"})),
     route("changes", ChangeViewSet.as_view({"get": "list"})),
     route("schema", SchemaView.as_view(), "schema"),

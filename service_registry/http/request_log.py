@@ -23,11 +23,13 @@ REQUEST_ID_HEADER = "X-Request-Id"
 SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # The outcome of a response whose client was disconnected because it read too slowly.
 SLOW_CLIENT = "too_slow"
+# The outcome of a read of health that is answered with 503 because the caller requires more healthy instances.
+NOT_HEALTHY = "not_healthy"
 # Probes, scrapes and static files are requested all the time.
 UNLOGGED = {"livez", "readyz", "metrics", "unknown"}
 # Reads are counted, and logged one by one only by the setting.
-READS = {"list", "discover", "instance", "watch", "changes"}
-DONE = {"ok", "created"}
+READS = {"list", "discover", "instance", "service_health", "instance_health", "watch", "changes"}
+DONE = {"ok", "created", NOT_HEALTHY}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class RequestLogEntry:
     @property
     def is_done(self) -> bool:
         """Whether nothing failed, neither the request nor one of its items."""
-        if self.error is not None or self.status >= 400:
+        if self.error is not None or (self.status >= 400 and self.outcome != NOT_HEALTHY):
             return False
         return self.outcome in DONE or (self.item_outcomes is not None and DONE.issuperset(self.item_outcomes))
 

@@ -155,3 +155,19 @@ class ClearOverrideQuery(InstanceKey):
 
 class InstanceQuery(InstanceKey):
     """The path and query of an instance."""
+
+
+class ServiceHealthQuery(ServiceKey):
+    """The path and query of the health of a service."""
+
+    require: Annotated[Annotated[int, Field(ge=0, le=10_000)], BeforeValidator(parse_decimal)] = Field(
+        default=0, description="How many instances must be healthy: with fewer the answer is 503."
+    )
+
+
+class InstanceHealthQuery(InstanceKey):
+    """The path and query of the health of an instance."""
+
+    require: Annotated[Annotated[int, Field(ge=0, le=1)], BeforeValidator(parse_decimal)] = Field(
+        default=0, description="1: the answer is 503 where the instance should get no traffic."
+    )

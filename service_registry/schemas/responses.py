@@ -1,6 +1,6 @@
 """Response bodies."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -84,6 +84,59 @@ class RenewedLease(Shape):
     status: Status
     recovered: bool = Field(default=False, description="True when this heartbeat brought back an expired instance.")
     lease: Lease
+
+
+class LastCheck(Shape):
+    """The last result of an instance's health check."""
+
+    checked_at: str
+    level: Health = Field(description="passing, warning or critical; `health` follows after several in a row.")
+    cause: str = Field(description="Such as ok, timeout or unexpected_status. More may be added.")
+    seconds: float = Field(description="How long the check took.")
+
+
+class InstanceHealth(Shape):
+    """The health of an instance, and why it should get no traffic."""
+
+    instance_id: str
+    healthy: bool = Field(description="Whether it should get traffic: status UP, live or protected.")
+    reason: Literal["expired", "override", "reported", "health"] | None = Field(
+        description="Why it should get no traffic: its lease, an override, its own report, or critical health."
+    )
+    status: Status
+    reported_status: Status
+    health: Health | None = Field(description="The health by the registry's checks; null without a health check.")
+    state: State
+    flapping: bool = Field(description="It comes up again only after a minute of better results.")
+    since: str | None = Field(
+        description="When status, health or state last changed; null where the change log does not reach back so far."
+    )
+    last_check: LastCheck | None = Field(description="Null without a result of this epoch.")
+
+
+class ShownInstanceHealth(InstanceHealth):
+    """The health of one instance."""
+
+    index: str
+    namespace: str
+    service_name: str
+
+
+class ServiceHealth(Shape):
+    """The health of a service as numbers of instances, which overlap: a protected one may be healthy and warning."""
+
+    index: str
+    namespace: str
+    name: str
+    healthy: int = Field(description="Instances that should get traffic: status UP, live or protected.")
+    warning: int = Field(description="Live and protected instances with the health `warning`.")
+    critical: int = Field(description="Live and protected instances with the health `critical`.")
+    unknown: int = Field(description="Live and protected instances with a check and no result yet.")
+    protected: int
+    expired: int
+    total: int
+    instances: list[InstanceHealth] = Field(description="The first 100 that are not healthy, expired ones last.")
+    truncated: bool = Field(description="True when more than these are not healthy.")
 
 
 class ServiceInstances(Shape):

@@ -40,6 +40,8 @@ OTHER_INSTANCE = f"of-{SERVICE}"  # an id that no other service has
 KEY = {"namespace": NAMESPACE, "service_name": SERVICE, "instance_id": INSTANCE}
 REGISTRATION = registration(SERVICE, INSTANCE, namespace=NAMESPACE)
 STATUS_PATH = f"/registry/instance/{SERVICE}/{INSTANCE}/status?namespace={NAMESPACE}"
+HEALTH_PATH = f"/registry/services/{SERVICE}/health?namespace={NAMESPACE}"
+INSTANCE_HEALTH_PATH = f"/registry/instance/{SERVICE}/{INSTANCE}/health?namespace={NAMESPACE}"
 DISCOVERY_PATH = f"/registry/services/{SERVICE}?namespace={NAMESPACE}"
 OVERRIDE = {"status": "DOWN", "reason": "disk"}
 
@@ -114,6 +116,10 @@ CALLS = (
     Call("head of discovery", "HEAD", DISCOVERY_PATH, (READ,)),
     Call("instance", "GET", f"/registry/instance/{SERVICE}/{INSTANCE}?namespace={NAMESPACE}", (READ,)),
     Call("instance by id", "GET", f"/registry/instance/{OTHER_INSTANCE}?namespace={NAMESPACE}", (READ,)),
+    Call("health of a service", "GET", HEALTH_PATH, (READ,)),
+    Call("head of the health of a service", "HEAD", HEALTH_PATH, (READ,)),
+    Call("health of two", "GET", f"{HEALTH_PATH}&require=2", (READ,), succeeds=503),
+    Call("health of an instance", "GET", f"{INSTANCE_HEALTH_PATH}&require=1", (READ,)),
     Call("watch", "GET", f"/registry/watch?namespace={NAMESPACE}", (READ,)),
     Call("watch of the past", "GET", "/registry/watch?index=00000000-1", (READ,), succeeds=410),
     Call("stream", "GET", "/registry/watch", (READ,), compared=False, headers=(("Accept", "text/event-stream"),)),

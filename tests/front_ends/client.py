@@ -52,7 +52,7 @@ ON_EVERY_ANSWER = {
 }
 
 # Members of a document that differ between two answers.
-MOVING = {"request_id", "heartbeat_at", "expires_at", "registered_at", "epoch", "index", "at", "next"}
+MOVING = {"request_id", "heartbeat_at", "expires_at", "registered_at", "epoch", "index", "at", "next", "since"}
 # Headers that must be present in both answers, with any value.
 MOVING_HEADERS = {"x-registry-index", "etag", "content-length"}
 COMPARED_HEADERS = {
@@ -116,6 +116,12 @@ class Answer:
     @property
     def is_problem(self) -> bool:
         return bool(self.body) and self.headers.get("content-type") == "application/problem+json"
+
+    @property
+    def is_health(self) -> bool:
+        """Whether it is a 503 with the health of a service or an instance, and no problem."""
+        is_json = self.status == 503 and self.headers.get("content-type") == "application/json"
+        return is_json and (self.to_head or "healthy" in self.json)
 
     @property
     def is_stream(self) -> bool:
@@ -198,25 +204,39 @@ def faults_of(answer: Answer) -> Iterator[str]:
         yield f"x-request-id is {answer.headers.get('x-request-id')}"
     if "content-length" not in answer.headers and answer.status not in {204, 304} and not answer.is_stream:
         yield "there is no content-length"
-    if answer.status >= 400:
+    if answer.is_health:
+        yield from faults_of_retry_after(answer)
+    elif answer.status >= 400:
         yield from faults_of_problem(answer)
 
 
 def faults_of_success(method: str, path: str, answer: Answer) -> Iterator[str]:
     """Yield how the document of a successful answer deviates from its model."""
-    if answer.status != 200 or answer.to_head or not path.startswith("/registry/") or "/watch" in path:
+    if (
+        (answer.status != 200 and not answer.is_health)
+        or answer.to_head
+        or not path.startswith("/registry/")
+        or "/watch" in path
+    ):
         return
     try:
-        tests.client.check(method, path.partition("?")[0], tests.client.Answer(200, answer.headers, answer.body))
+        tests.client.check(
+            method, path.partition("?")[0], tests.client.Answer(answer.status, answer.headers, answer.body)
+        )
     except (AssertionError, ValueError) as error:
         yield f"the document does not match its model: {error}"
+
+
+def faults_of_retry_after(answer: Answer) -> Iterator[str]:
+    if not re.fullmatch("[1-9][0-9]*", answer.headers.get("retry-after", "")):
+        yield f"retry-after is {answer.headers.get('retry-after')}"
 
 
 def faults_of_problem(answer: Answer) -> Iterator[str]:
     if answer.status == 401 and answer.headers.get("www-authenticate") != 'Bearer error="invalid_token"':
         yield f"www-authenticate is {answer.headers.get('www-authenticate')}"
-    if answer.status in {429, 503} and not re.fullmatch("[1-9][0-9]*", answer.headers.get("retry-after", "")):
-        yield f"retry-after is {answer.headers.get('retry-after')}"
+    if answer.status in {429, 503}:
+        yield from faults_of_retry_after(answer)
     if answer.status == 405 and "allow" not in answer.headers:
         yield "there is no allow"
     if answer.headers.get("content-type") != "application/problem+json":

@@ -125,7 +125,6 @@ REGISTRATION_FIELDS: Fields = [
     ("owner", "a\u0000"),
     ("owner", "x" * 256),
     ("health_check", {}),
-    ("health_check", None),
     ("epoch", 1),
 ]
 HEARTBEAT_FIELDS: Fields = [
@@ -227,6 +226,9 @@ LIMITS: Fields = [
 LIMITS += [("limit", "limit=1&limit=2")]
 CURSORS: Fields = [("after", f"after={value}") for value in ("nonsense", "WyJhIl0", "1", "", "x" * 1025)]
 CURSORS += [("after", "after=WyIwMDAwMDAwMC0xIiwiXHVkODAwIiwiYSJd")]
+REQUIRES: Fields = [
+    ("require", f"require={value}") for value in ("", "-1", "1.0", "+1", "all", "50%25", "%D9%A1", "1&require=1")
+]
 MOMENTS = ("yesterday", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00%2B23:59")
 
 SERVICE_PATH, INSTANCE_PATH = f"/registry/services/{SERVICE}", f"/registry/instance/{SERVICE}/{INSTANCE}"
@@ -280,6 +282,15 @@ QUERIES: dict[tuple[str, str], Fields] = {
     ],
     ("GET", INSTANCE_PATH): [*NAMESPACES, *UNKNOWN, ("status", "status=all")],
     ("GET", f"/registry/instance/{INSTANCE}"): [*NAMESPACES, *UNKNOWN, ("service_name", "service_name=web")],
+    ("GET", f"{SERVICE_PATH}/health"): [
+        *NAMESPACES,
+        *UNKNOWN,
+        *REQUIRES,
+        ("require", "require=10001"),
+        ("name", "name=x"),
+        ("status", "status=UP"),
+    ],
+    ("GET", f"{INSTANCE_PATH}/health"): [*NAMESPACES, *UNKNOWN, *REQUIRES, ("require", "require=2")],
     ("DELETE", SERVICE_PATH): [*NAMESPACES, *UNKNOWN, ("reason", "reason="), ("reason", "reason=%00")],
     ("PUT", f"{SERVICE_PATH}/owners"): [*NAMESPACES, *UNKNOWN],
     ("POST", f"{SERVICE_PATH}/release"): [*NAMESPACES, *UNKNOWN],
@@ -302,6 +313,10 @@ PATHS: list[tuple[str, str, str]] = [
     ("GET", "/registry/services/a%0A", "name"),
     ("GET", "/registry/services/a%2Fb", "name"),
     ("PUT", "/registry/services/a%2Fb/owners", "name"),
+    ("GET", "/registry/services/a%2Fb/health", "name"),
+    ("GET", "/registry/services/-/health", "name"),
+    ("GET", "/registry/instance/web/a%20b/health", "instance_id"),
+    ("GET", "/registry/instance/-/a/health", "service_name"),
     ("GET", "/registry/instance/a%20b", "instance_id"),
     ("GET", "/registry/instance/web/a%20b", "instance_id"),
     ("GET", "/registry/instance/web/%FF", "instance_id"),
@@ -387,8 +402,10 @@ METHODS = {
     "/registry/services/web": {"GET", "HEAD", "DELETE"},
     "/registry/services/web/owners": {"PUT"},
     "/registry/services/web/release": {"POST"},
+    "/registry/services/web/health": {"GET", "HEAD"},
     "/registry/instance/web-1": {"GET", "HEAD"},
     "/registry/instance/web/web-1": {"GET", "HEAD"},
+    "/registry/instance/web/web-1/health": {"GET", "HEAD"},
     "/registry/instance/web/web-1/status": {"PUT", "DELETE"},
     "/registry/watch": {"GET", "HEAD"},
     "/registry/changes": {"GET", "HEAD"},
@@ -405,7 +422,13 @@ UNKNOWN_PATHS = (
         "/registry/Register",
         "/registry/instance",
     ),
-    *("/registry/instance/a/b/c", "/registry/instance/a/b/status/x", "/registry/watch/x", "/registry/register.json"),
+    *(
+        "/registry/instance/a/b/c",
+        "/registry/instance/a/b/status/x",
+        "/registry/services/a/health/x",
+        "/registry/watch/x",
+        "/registry/register.json",
+    ),
 )
 
 

@@ -50,6 +50,8 @@ def calls_of(fleet: str) -> Iterator[tuple[str, str, Any, Check]]:
     yield "POST", "/registry/heartbeat", key, shows(200, named)
     yield "GET", f"{path}{QUERY}", None, shows(200, shown)
     yield "GET", f"{path}/{QUERY}", None, shows(200, shown)
+    yield "GET", f"{path}/health{QUERY}", None, shows(200, named | {"healthy": True})
+    yield "GET", f"{path_of('services', service_name)}/health{QUERY}", None, shows(200, {"healthy": 1, "total": 1})
     yield "GET", f"{path_of('instance', instance_id)}{QUERY}", None, shows(200, shown)
     yield "GET", f"{path_of('services', service_name)}{QUERY}", None, shows(200, shown, "instances", 0)
     yield (
@@ -211,9 +213,10 @@ def wrong_ids(front: FrontEnd, bearer: str, service_name: str, ids: list[str]) -
         path = path_of("instance", service_name, each)
         read = front.ask(Request("GET", f"{path}{QUERY}-ids", None, bearer))
         alone = front.ask(Request("GET", f"{path_of('instance', each)}{QUERY}-ids", None, bearer))
+        health = front.ask(Request("GET", f"{path}/health{QUERY}-ids", None, bearer))
         override = front.ask(Request("PUT", f"{path}/status{QUERY}-ids", OVERRIDE, bearer))
-        named = (read.json.get("instance_id"), alone.json.get("instance_id"), override.json.get("instance_id"))
-        wrong += [] if named == (each, each, each) else [f"{each}: {named}"]
+        named = tuple(answer.json.get("instance_id") for answer in (read, alone, health, override))
+        wrong += [] if named == (each,) * 4 else [f"{each}: {named}"]
     for key in keys:
         answer = front.ask(Request("POST", "/registry/deregister", key, bearer))
         wrong += [] if answer.status == 204 else [f"{key['instance_id']}: deregister {answer.status}"]

@@ -31,12 +31,17 @@ def test_call_for_an_unknown_name_is_not_found(run: Run) -> None:
         if call.name
         in {
             *("discovery", "discovery after an index", "head of discovery", "instance", "override", "clear override"),
-            *("release", "delete service"),
+            *("release", "delete service", "health of a service", "health of two", "health of an instance"),
         }
     ]
     instance = f"/registry/instance/{SERVICE}/absent?namespace={NAMESPACE}"
     cases += [
         Case("an instance", Request("GET", instance, None, admin), never),
+        Case(
+            "its health",
+            Request("GET", f"/registry/instance/{SERVICE}/absent/health?namespace={NAMESPACE}", None, admin),
+            never,
+        ),
         Case("an instance by id", Request("GET", "/registry/instance/absent", None, admin), never),
         Case(
             "discovery with If-None-Match",
