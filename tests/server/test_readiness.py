@@ -68,7 +68,7 @@ def test_probe_does_not_wait_until_a_frozen_database_is_given_up(tmp_path: Path)
         assert reader.call("GET", "/registry/instance/web/a").status == 404
         with registry.frozen_postgres():
             reader.connection.request("GET", "/registry/instance/web/a", headers=reader.headers)
-            time.sleep(1)  # a probe that waits as long as the read ends a second after it
+            time.sleep(0.5)  # a probe that waits as long as the read ends that much after it
             answer = prober.call("GET", "/readyz")
             is_read_answered, _, _ = select.select([reader.connection.sock], [], [], 0)
             assert reader.receive().status == 503
