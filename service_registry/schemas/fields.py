@@ -1,5 +1,6 @@
 """The fields on the wire, their limits, and the base of the shapes made of them."""
 
+import functools
 import ipaddress
 import re
 from itertools import pairwise
@@ -89,6 +90,8 @@ NUMBER_LIKE = re.compile(r"[0-9]+|0x[0-9a-f]*")
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
+# Instances register the same hosts and metadata keys again and again. To parse them took a third of a validation.
+@functools.lru_cache(maxsize=4096)
 def canonicalize_host(host: str) -> str:
     """Return an IP address in canonical form (RFC 5952), or a host name in lower case.
 
@@ -167,6 +170,7 @@ SECRET_NEIGHBOURS = {("api", "key"), ("private", "key"), ("access", "key")}
 REDACTED = "[redacted]"
 
 
+@functools.lru_cache(maxsize=4096)
 def looks_secret(key: str) -> bool:
     """Return whether a metadata key names a secret, which every reader would see."""
     parts = re.split(r"[._:/@-]", key.lower())
