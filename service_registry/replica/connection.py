@@ -5,7 +5,6 @@ from typing import Any
 import psycopg
 from django.conf import settings
 from django.db import connections
-from psycopg.abc import RV, PQGen
 
 from service_registry.database.connection import Connection
 
@@ -31,15 +30,6 @@ class FeedConnection(Connection):
     """
 
     deadline_seconds = 2.0
-
-    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait for the server. A timeout that the caller sets is no outage.
-
-        Notifications are awaited with such a timeout.
-        """
-        if timeout is not None:
-            return psycopg.Connection.wait(self, gen, interval, timeout)
-        return super().wait(gen, interval)
 
 
 def connect() -> FeedConnection:

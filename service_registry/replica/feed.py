@@ -98,7 +98,7 @@ class Feed:
         Raises psycopg.Error when the connection is lost.
         """
         if self.direct:
-            connection.execute(f"LISTEN {CHANNEL}")
+            self.listen(connection)
         checked_at = -math.inf
         while not self._stopped.is_set():
             began = time.monotonic()
@@ -196,8 +196,20 @@ class Feed:
         self.has_committed = True
         self.wake()
 
+    def listen(self, connection: FeedConnection) -> None:
+        """Have notifications by other processes wake the feed.
+
+        One that arrives during a statement is for the handler: psycopg would keep it, for ever if no other follows.
+        """
+        own = connection.info.backend_pid
+        connection.add_notify_handler(lambda notification: None if notification.pid == own else self.wake())
+        connection.execute(f"LISTEN {CHANNEL}")
+
     def wait_for_hint(self, connection: FeedConnection) -> None:
         """Wait for a hint, or for the time of the next poll."""
+        # One that arrived together with the end of the last statement is in libpq's buffer, where poll() cannot see it.
+        if take_notifications(connection):
+            return
         sources = select.poll()  # select() supports no descriptor above 1,023, and each watch has one
         sources.register(self._hints, select.POLLIN)
         if self.direct:
@@ -206,7 +218,7 @@ class Feed:
         if self._hints in hinted:
             os.read(self._hints, 65536)
         if connection.fileno() in hinted:
-            list(connection.notifies(timeout=0))
+            take_notifications(connection)
 
     def note_failure(self, error: psycopg.Error) -> None:
         if not self.failing:
@@ -217,3 +229,12 @@ class Feed:
         if self.failing:
             self.failing = False
             logger.info("The feed reads the log again.")
+
+
+def take_notifications(connection: FeedConnection) -> bool:
+    """Take what has arrived since the last statement, without waiting; return whether there was a notification."""
+    connection.pgconn.consume_input()
+    taken = False
+    while connection.pgconn.notifies():
+        taken = True
+    return taken
