@@ -32,7 +32,7 @@ class ThreadQueue:
         self.places = Places(kind, max_queued)
         self.threads = threads
         self.turns = asyncio.Semaphore(max_threads)
-        self.turns_per_caller = max(1, max_threads - 1)
+        self.max_threads = max_threads
         self.turns_of: WeakValueDictionary[str | None, asyncio.Semaphore] = WeakValueDictionary()
 
     async def run(self, actor: str | None, function: Callable[[], Result]) -> Result:
@@ -46,7 +46,8 @@ class ThreadQueue:
             Exception: what the function raises.
         """
         with self.places.hold(actor):
-            own_turns = self.turns_of.setdefault(actor, asyncio.Semaphore(self.turns_per_caller))
+            most = self.max_threads if actor is None else max(1, self.max_threads - 1)
+            own_turns = self.turns_of.setdefault(actor, asyncio.Semaphore(most))
             async with own_turns, self.turns:
                 submitted = self.threads.submit(function)
                 work = asyncio.wrap_future(submitted)

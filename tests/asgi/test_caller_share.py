@@ -192,7 +192,7 @@ def test_queue_serves_callers_in_turn(settings: LazySettings) -> None:
 
             def serve_one(name: str) -> None:
                 if name == "busy":
-                    go_on.wait()
+                    go_on.wait(60)
                 served.append(name)
 
             requests = [queue.run(name, partial(serve_one, name)) for name in ["busy"] * 20 + ["other"] * 2]
