@@ -23,9 +23,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from service_registry.choices import Rule, State, Status
+from service_registry.choices import Health, Rule, State, Status
 from service_registry.database.dead_rows import Slot, TableRows, Transaction, read_rows, read_slots, read_transactions
-from service_registry.models import Lease, RegistryState, Service
+from service_registry.models import HealthChecker, Instance, Lease, RegistryState, Service
 from service_registry.request_metrics import operations, request_counts
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE_NAME
 
@@ -77,11 +77,6 @@ health_check_delay = Histogram(
 )
 health_checks_running = Gauge(
     "registry_health_checks_running", "Health checks that run now.", multiprocess_mode="livesum"
-)
-health_cut_off = Gauge(
-    "registry_health_checker_cut_off",
-    "1 while more than half of the checks of a checker fail at once, so that their failures count for nothing.",
-    multiprocess_mode="livemax",
 )
 replica_age = Gauge(
     "registry_replica_age_seconds",
@@ -206,12 +201,16 @@ def read_families() -> list[Metric]:
         protected = Lease.objects.filter(protected_at__isnull=False).values_list("protected_by")
         rules = dict(protected.annotate(count=Count("pk")))
         services = Service.objects.count()
+        healths = dict(Instance.objects.checked().values_list("health").annotate(count=Count("pk")))
+        checkers = dict(HealthChecker.objects.present().values_list("cut_off").annotate(count=Count("pk")))
         state = RegistryState.objects.annotate(now=Now()).first()  # missing until the first migration has ended
         transactions, slots, leases = read_transactions(), read_slots(), read_rows(LEASE)
     return [
         instances(fleet),
         protected_instances(rules),
         GaugeMetricFamily("registry_services", "Services, including services without instances.", services),
+        checked_instances(healths),
+        health_checkers(checkers),
         *(state_gauges(state, state.now) if state else ()),
         oldest_transaction(transactions),
         held_transactions(transactions, slots),
@@ -265,6 +264,22 @@ def protected_instances(rules: Mapping[str | None, int]) -> Metric:
     )
     for rule in Rule.values:
         family.add_metric([rule], rules.get(rule, 0))
+    return family
+
+
+def checked_instances(healths: Mapping[str | None, int]) -> Metric:
+    family = GaugeMetricFamily("registry_checked_instances", "Instances with a health check.", labels=["health"])
+    for health in Health.values:
+        family.add_metric([health], healths.get(health, 0))
+    return family
+
+
+def health_checkers(by_cut_off: Mapping[bool, int]) -> Metric:
+    family = GaugeMetricFamily(
+        "registry_health_checkers", "Checkers that run, and those of them that are cut off.", labels=["state"]
+    )
+    family.add_metric(["running"], sum(by_cut_off.values()))
+    family.add_metric(["cut_off"], by_cut_off.get(True, 0))
     return family
 
 

@@ -4,6 +4,8 @@ States are QuerySet methods, invariants are named constraints. Only `manager`, `
 `Service`, `Instance`, `Lease`, `Override`, `OwnerUsage` and `Change`.
 """
 
+from datetime import timedelta
+
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
@@ -78,6 +80,9 @@ class InstanceQuerySet(QuerySet["Instance"]):
 
     def expired(self) -> "InstanceQuerySet":
         return self.filter(lease__expired_at__isnull=False)
+
+    def checked(self) -> "InstanceQuerySet":
+        return self.filter(health_check__isnull=False)
 
     def permanent(self) -> "InstanceQuerySet":
         return self.filter(lease__ttl_seconds__isnull=True)
@@ -250,6 +255,30 @@ class HealthStanding(models.Model):
 
     def __str__(self) -> str:
         return f"health of {self.instance_id}"
+
+
+class HealthCheckerQuerySet(QuerySet["HealthChecker"]):
+    def present(self) -> "HealthCheckerQuerySet":
+        """Return the checkers that have reported lately: they report once a second."""
+        lately = timedelta(seconds=10)
+        # A time in the future is that of a clock that has been set back.
+        return self.filter(seen_at__gt=Now() - lately, seen_at__lt=Now() + lately)
+
+
+class HealthChecker(models.Model):
+    """A process that runs health checks, as it reports itself. `name` has its machine and process id."""
+
+    name = models.TextField(primary_key=True, db_collation="C")
+    seen_at = models.DateTimeField(db_default=Now())
+    cut_off = models.BooleanField()
+
+    objects = HealthCheckerQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Override(models.Model):

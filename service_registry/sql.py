@@ -13,7 +13,7 @@ NEWEST_FIRST = "(c.id * -1)"
 
 SERVICE, INSTANCE, LEASE = "service_registry_service", "service_registry_instance", "service_registry_lease"
 OVERRIDE, CHANGE, STATE = "service_registry_override", "service_registry_change", "service_registry_registrystate"
-HEALTH_STANDING = "service_registry_healthstanding"
+HEALTH_STANDING, HEALTH_CHECKER = "service_registry_healthstanding", "service_registry_healthchecker"
 RESERVATION, OWNER_USAGE = "service_registry_reservation", "service_registry_ownerusage"
 
 

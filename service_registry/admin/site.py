@@ -10,8 +10,9 @@ from django.shortcuts import render
 
 from service_registry.admin import actions
 from service_registry.admin.base import ReadOnlyAdmin
-from service_registry.choices import Status
-from service_registry.models import Change, Instance, InstanceQuerySet, Override, Service
+from service_registry.choices import Health, Status
+from service_registry.health.presence import read_presence
+from service_registry.models import Change, HealthStanding, Instance, InstanceQuerySet, Override, Service
 
 admin.site.site_header = admin.site.site_title = "Service Registry"
 admin.site.index_title = "Operations"
@@ -68,6 +69,17 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(reported_status=self.value()) if self.value() else queryset
 
 
+class HealthFilter(admin.SimpleListFilter):
+    title = "health"
+    parameter_name = "health"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(health, health) for health in Health.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Instance]) -> QuerySet[Instance]:
+        return queryset.filter(health=self.value()) if self.value() else queryset
+
+
 @admin.register(Instance)
 class InstanceAdmin(ReadOnlyAdmin):
     """Instances with their leases.
@@ -75,17 +87,29 @@ class InstanceAdmin(ReadOnlyAdmin):
     Metadata and host names are hostile: they are shown as escaped text, not links.
     """
 
-    list_display = ("instance_id", "service", "url", "reported_status", "state", "ttl", "heartbeat_at", "registered_at")
-    list_filter = (StateFilter, LeaseFilter, StatusFilter, "zone", "service__namespace")
+    list_display = ("instance_id", "service", "url", "reported_status", "health", "state", "ttl", "heartbeat_at")
+    list_filter = (StateFilter, LeaseFilter, StatusFilter, HealthFilter, "zone", "service__namespace")
     search_fields = ("instance_id", "host", "service__name")
     list_select_related = ("service", "lease")
     ordering = ("service__namespace", "service__name", "instance_id")
     actions = ("override", "remove")
     fields = readonly_fields = (
         *("service", "instance_id", "url", "reported_status", "state", "ttl", "judged_by", "heartbeat_at"),
-        *("incarnation", "zone", "weight", "tags", "metadata", "registered_at", "registered_by"),
+        *("incarnation", "health_check", "health", "last_result", "output"),
+        *("zone", "weight", "tags", "metadata", "registered_at", "registered_by"),
     )
     audited = frozenset({"registered_by"})
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return the fields. What a target answers is for operators alone."""
+        fields = super().get_fields(request, obj)
+        return [name for name in fields if name != "output" or self.has_operate_permission(request)]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, below a line on the checkers when something is wrong with them."""
+        failure = read_presence().failure
+        line = {"subtitle": f"Health checkers: {failure}."} if failure else {}
+        return super().changelist_view(request, line | (extra_context or {}))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Show the changes of the instance, newest first.
@@ -123,6 +147,23 @@ class InstanceAdmin(ReadOnlyAdmin):
     @admin.display(description="judged by")
     def judged_by(self, instance: Instance) -> str:
         return " and ".join(judge.label.lower() for judge in instance.judged_by) or "nothing"
+
+    @admin.display(description="last result")
+    def last_result(self, instance: Instance) -> str:
+        """Return the last result of the instance's health check, and what the checks before it say."""
+        standing = HealthStanding.objects.filter(pk=instance.pk, checked_at__isnull=False).first()
+        if standing is None or instance.health_check is None:
+            return self.get_empty_value_display()
+        seconds = f"{1000 * (standing.seconds or 0):.0f} ms"
+        parts = [f"{standing.level}: {standing.cause}, {seconds}, at {standing.checked_at:%Y-%m-%d %H:%M:%S} UTC"]
+        parts += [f"{standing.failures} failures in a row"] if standing.failures else []
+        parts += ["flapping"] if standing.flapping else []
+        return "; ".join(parts)
+
+    @admin.display(description="output of the last check")
+    def output(self, instance: Instance) -> str:
+        standing = HealthStanding.objects.filter(pk=instance.pk).first()
+        return (standing and standing.output) or self.get_empty_value_display()
 
     @admin.display(description="last heartbeat (UTC)")
     def heartbeat_at(self, instance: Instance) -> str:

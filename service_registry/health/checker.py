@@ -18,6 +18,7 @@ from service_registry import logs, metrics
 from service_registry.choices import Health
 from service_registry.database.outages import sqlstate_of
 from service_registry.database.transactions import prepare_thread_connection, with_retries
+from service_registry.health import presence
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
 from service_registry.health.failure_share import FailureShare
 from service_registry.health.network import NetworkRule
@@ -25,6 +26,7 @@ from service_registry.health.pauses import Pauses
 from service_registry.health.probes import probe
 from service_registry.health.probes.probe import Target
 from service_registry.health.record import CheckRun, record, renew
+from service_registry.health.result import Cause
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,9 @@ class Checker:
         self.tasks: set[asyncio.Task[None]] = set()
         # One thread, and so one connection and one transaction at a time.
         self.database = ThreadPoolExecutor(1, thread_name_prefix="health")
+        # Series that appear with their first event have no increase then.
+        for cause in Cause:
+            metrics.health_checks.labels(cause.level, cause)
 
     async def run(self) -> None:
         """Run until `stop`; what runs then is recorded still."""
@@ -69,6 +74,7 @@ class Checker:
             await asyncio.wait(self.tasks)
         self.pauses.stop()
         await self.record()
+        await self.in_database(presence.leave)
 
     def stop(self) -> None:
         self.stopping.set()
@@ -93,6 +99,7 @@ class Checker:
         return await asyncio.get_running_loop().run_in_executor(self.database, run)
 
     async def follow(self) -> None:
+        await self.in_database(partial(presence.report, cut_off=self.share.cut_off))
         await self.in_database(follow_registrations)
 
     async def claim(self) -> None:
@@ -140,7 +147,6 @@ class Checker:
         was_cut_off = self.share.cut_off
         self.share.note(runs, time.monotonic())
         if self.share.cut_off != was_cut_off:
-            metrics.health_cut_off.set(int(self.share.cut_off))
             event = "health_checker_cut_off" if self.share.cut_off else "health_checker_back"
             logs.log_event(logger, logging.WARNING, event, {"instances": len(self.share.latest)})
         runs = [run for run in runs if self.share.counts(run)]

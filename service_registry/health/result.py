@@ -27,6 +27,11 @@ class Cause(TextChoices):
     NAME = "name"
     FORBIDDEN_ADDRESS = "forbidden_address"
 
+    @property
+    def level(self) -> Health:
+        """The level that a check with this cause has."""
+        return {Cause.OK: Health.PASSING, Cause.TOO_MANY_REQUESTS: Health.WARNING}.get(self, Health.CRITICAL)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

@@ -8,13 +8,16 @@ from django.db.migrations.executor import MigrationExecutor
 
 from service_registry.database.outages import is_outage
 from service_registry.expiry import observation_window
+from service_registry.health.presence import read_presence
 from service_registry.identity.key_provider import get_key_provider
 from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
 SWEEP_OVERDUE_SECONDS = 30
 # What fails for all processes at once must not remove all of them from a load balancer.
-SHARED_CHECKS = ("database", "sweep")
+SHARED_CHECKS = ("database", "sweep", "checkers")
+
+UNKNOWN = {"sweep": "unknown", "checkers": "unknown"}
 
 # Further checks of this process, by name. Each returns `ok` or a reason.
 process_checks: dict[str, Callable[[], str]] = {}
@@ -67,8 +70,9 @@ def check_database() -> dict[str, str]:
     """Return the checks that need the database."""
     try:
         if not migrations.are_applied():
-            return {"migrations": "not applied yet: run manage.py migrate", "database": "ok", "sweep": "unknown"}
-        return {"migrations": "ok", "database": "ok", "sweep": sweep_state()}
+            return {"migrations": "not applied yet: run manage.py migrate", "database": "ok", **UNKNOWN}
+        checkers = read_presence().failure or "ok"
+        return {"migrations": "ok", "database": "ok", "sweep": sweep_state(), "checkers": checkers}
     except Error as error:
         if not is_outage(error):
             raise
@@ -80,7 +84,7 @@ def check_database() -> dict[str, str]:
 def database_failure(reason: str) -> dict[str, str]:
     """Return the checks that need the database while it cannot be asked."""
     applied = "ok" if migrations.were_applied else "unknown: the database does not answer"
-    return {"migrations": applied, "database": reason, "sweep": "unknown"}
+    return {"migrations": applied, "database": reason, **UNKNOWN}
 
 
 def sweep_state() -> str:

@@ -58,8 +58,9 @@ class Handler(socketserver.StreamRequestHandler):
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    variables = {"REGISTRY_HEALTH_NETWORKS": "127.0.0.0/8"}
-    with Registry(tmp_path_factory.mktemp("registry"), variables=variables) as running:
+    directory = tmp_path_factory.mktemp("registry")
+    variables = {"REGISTRY_HEALTH_NETWORKS": "127.0.0.0/8", "PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics")}
+    with Registry(directory, variables=variables) as running:
         yield running
 
 
@@ -119,6 +120,13 @@ def listed(team: Caller) -> set[str]:
     return {instance["instance_id"] for instance in team.call("GET", "/registry/services/web").json["instances"]}
 
 
+def read_checkers(registry: Registry) -> Any:
+    """Return what /readyz says about checkers; it is ready in any case."""
+    answer = registry.anonymous_caller().call("GET", "/readyz")
+    assert (answer.status, answer.json["status"]) in {(200, "ok"), (200, "degraded")}
+    return answer.json["checks"]["checkers"]
+
+
 def count_changes(registry: Registry) -> int:
     count: int = registry.sql("SELECT count(*) FROM service_registry_change WHERE kind = 'health_changed'")[0][0]
     return count
@@ -144,6 +152,21 @@ def test_checker_ends_cleanly(
     wait_for_healths(registry, names, "passing")
     checker.terminate()
     assert checker.wait(30) == 0
+    assert read_checkers(registry) == "no checker runs: no health changes"
+
+
+def test_web_process_has_the_metrics_of_a_checker(
+    registry: Registry, team: Caller, fleet: Fleet, checkers: list[subprocess.Popen[bytes]]
+) -> None:
+    names = register(team, fleet)
+    start_checker(registry, checkers)
+    wait_for_healths(registry, names, "passing")
+    assert read_checkers(registry) == "ok"
+    assert registry.read_metric('registry_health_checks_total{cause="ok",level="passing"}') >= len(names)
+    assert registry.read_metric("registry_health_check_delay_seconds_count") >= len(names)
+    assert registry.read_metric('registry_health_checkers{state="running"}') == 1
+    text = registry.caller("registry-readers").call("GET", "/metrics").body.decode()
+    assert 'registry_health_checks_total{cause="tls",level="critical"} 0.0' in text
 
 
 def test_checker_that_is_killed_or_frozen_changes_nothing(
@@ -177,6 +200,7 @@ def test_checker_that_is_cut_off_changes_nothing(
     fleet.cut = True
     output = registry.directory / "output"
     wait_for(lambda: b"health_checker_cut_off" in output.read_bytes())
+    wait_for(lambda: str(read_checkers(registry)).startswith("1 of 1 are cut off"))
     time.sleep(5 * INTERVAL)
     fleet.cut = False
     wait_for(lambda: b"health_checker_back" in output.read_bytes())

@@ -75,7 +75,7 @@ def test_probes_need_no_token(registry: Registry) -> None:
     assert caller.call("GET", "/livez").status == 200
     ready = caller.call("GET", "/readyz")
     assert (ready.status, ready.json["status"]) == (200, "ok")
-    assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "replica", "database", "sweep"}
+    assert set(ready.json["checks"]) == {"keys", "clock", "migrations", "replica", "database", "sweep", "checkers"}
 
 
 def test_admin_without_a_database_shows_an_error_page(registry: Registry) -> None:

@@ -28,6 +28,7 @@ IN_THE_DATABASE = {
     "sweep": registry.check_sweep,
     "suspension": registry.check_suspension,
     "protection": registry.check_protection,
+    "checkers": registry.check_checkers,
     "permanent": registry.check_permanent_instances,
     "empty": registry.check_empty_services,
 }

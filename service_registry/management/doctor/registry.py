@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from service_registry.expiry.empty_services import count_empty_services
 from service_registry.expiry.observation_window import OBSERVATION_GAP_SECONDS
 from service_registry.expiry.sweep import SWEEP_IS_LATE_SECONDS
+from service_registry.health.presence import read_presence
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
 from service_registry.models import Instance, RegistryState, SigningKeys
 
@@ -78,6 +79,18 @@ def check_protection() -> Finding:
         f"since {found['first']:%Y-%m-%d %H:%M:%S} UTC; {most} of them of {namespace}/{name}",
         "manage.py sweep --dry-run shows by which rule and until when; release_service ends it where they are dead",
     )
+
+
+def check_checkers() -> Finding:
+    """Check the processes that run health checks."""
+    presence = read_presence()
+    if not presence.instances:
+        return ok("no instance asks for a health check")
+    if not presence.checkers:
+        return warn(f"{presence.instances} instances; {presence.failure}", "start manage.py check_health")
+    if presence.failure:
+        return warn(presence.failure, "see what separates their machines from the instances; their logs say since when")
+    return ok(f"{presence.checkers} check {presence.instances} instances")
 
 
 def check_permanent_instances() -> Finding:
