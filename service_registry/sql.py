@@ -1,7 +1,7 @@
 """Table names, and the SQL that turns rows into the JSON documents of responses.
 
 The expressions use these aliases: `s` is a service, `i` an instance, `l` its lease, `o` its override or nulls, `r` the
-row of the registry's state, `c` a change.
+row of the registry's state, `c` a change, `h` the standing of its health checks.
 """
 
 from collections.abc import Iterable
@@ -113,6 +113,14 @@ INSTANCE_ROWS = f"""
     JOIN {LEASE} l ON l.instance_id = i.id
     LEFT JOIN {OVERRIDE} o ON o.service_id = i.service_id AND o.instance_id = i.instance_id
 """
+
+# The standing of the process that has the lease now; nulls before its first result.
+STANDING_ROWS = f"""
+    LEFT JOIN {HEALTH_STANDING} h ON h.instance_id = i.id AND h.epoch = l.epoch
+        AND i.health IS NOT NULL AND h.checked_at IS NOT NULL
+"""
+LAST_CHECK_MEMBERS = f"""'checked_at', {rfc3339("h.checked_at")}, 'level', h.level, 'cause', h.cause,
+    'seconds', round(h.seconds::numeric, 3)"""
 
 IS_LISTED = "l.expired_at IS NULL"
 # Should receive traffic: what discovery returns by default.

@@ -27,7 +27,7 @@ SCHEMAS: list[tuple[str, str, type[BaseModel] | None]] = [
     ("POST", r"/registry/services/[^/]+/release/?", schemas.ReleasedService),
     ("PUT", r"/registry/instance/[^/]+/[^/]+/status/?", schemas.OverriddenInstance),
     ("DELETE", r"/registry/instance/[^/]+/[^/]+/status/?", schemas.OverriddenInstance),
-    ("GET", r"/registry/instance/[^/]+(/[^/]+)?/?", schemas.LeasedInstance),
+    ("GET", r"/registry/instance/[^/]+(/[^/]+)?/?", schemas.InstanceDetails),
 ]
 
 

@@ -15,13 +15,13 @@ from service_registry.http.operations import result
 from service_registry.http.responses import INDEX_HEADER
 from service_registry.http.validation import validate_one, validate_query
 from service_registry.permissions import Action
-from service_registry.queries import catalogue
+from service_registry.queries.instance import find_instance
 from service_registry.schemas import (
     ClearOverrideQuery,
     InstanceByIdQuery,
+    InstanceDetails,
     InstanceOverride,
     InstanceQuery,
-    LeasedInstance,
     OverriddenInstance,
     OverrideRequest,
 )
@@ -43,7 +43,7 @@ class InstanceViewSet(ViewSet):
         operation_id="instance",
         summary="Show an instance with its lease",
         parameters=parameters(InstanceQuery, "service_name", "instance_id"),
-        responses={200: LeasedInstance, **problems(404)},
+        responses={200: InstanceDetails, **problems(404)},
     )
     def retrieve(self, request: Request, service_name: str, instance_id: str) -> Response:
         key = {"service_name": service_name, "instance_id": instance_id}
@@ -54,7 +54,7 @@ class InstanceViewSet(ViewSet):
         operation_id="instance_by_id",
         summary="Show an instance by its id alone",
         parameters=parameters(InstanceByIdQuery, "instance_id"),
-        responses={200: LeasedInstance, **problems(404, 409)},
+        responses={200: InstanceDetails, **problems(404, 409)},
     )
     def retrieve_by_id(self, request: Request, instance_id: str) -> Response:
         query = validate_query(InstanceByIdQuery, request.query_params, instance_id=instance_id)
@@ -63,7 +63,7 @@ class InstanceViewSet(ViewSet):
     def respond_with_instance(
         self, request: Request, namespace: str, service_name: str | None, instance_id: str
     ) -> Response:
-        found = with_retries(lambda: catalogue.find_instance(namespace, service_name, instance_id))
+        found = with_retries(lambda: find_instance(namespace, service_name, instance_id))
         return Response(found.document_for(caller_of(request)), headers={INDEX_HEADER: found.index})
 
     @extend_schema(

@@ -1,4 +1,4 @@
-"""Read discovery of a service, the list, and an instance from the database.
+"""Read discovery of a service and the list from the database.
 
 Each reads the newest index before the data. PostgreSQL renders the JSON, which is sent as it is: parsing it here would
 cost more than the query.
@@ -10,28 +10,21 @@ from typing import Any
 from django.db import connection
 
 from service_registry import changelog
-from service_registry.caller import Caller
-from service_registry.choices import ChangeKind, Status
-from service_registry.exceptions import AmbiguousInstance, InstanceNotFound, ServiceNotFound
+from service_registry.choices import Status
+from service_registry.exceptions import ServiceNotFound
 from service_registry.json_text import dump_json, dump_json_with_array
-from service_registry.models import Service
 from service_registry.queries.filters import MATCHES, ResolvedFilters, like_pattern, resolve_filters
 from service_registry.schemas import ListQuery
 from service_registry.sql import (
     CHANGE,
     INSTANCE,
     INSTANCE_DOCUMENT,
-    INSTANCE_MEMBERS,
     INSTANCE_ROWS,
     IS_HEALTHY,
     IS_LISTED,
-    JUDGED_BY,
     LEASE,
-    LEASE_DOCUMENT,
     NEWEST_FIRST,
     SERVICE,
-    STATE,
-    rfc3339,
 )
 
 INSTANCES_PER_PAGE = 2000
@@ -179,82 +172,3 @@ def render_service(row: tuple[Any, ...], instances: str | None, newest: str) -> 
     members = dict(zip(SERVICE_MEMBERS, row, strict=True))
     members["index"] = members["index"] or newest
     return dump_json(members) if instances is None else dump_json_with_array(members, "instances", instances)
-
-
-FULL_DOCUMENT = f"""json_build_object({INSTANCE_MEMBERS}, 'lease', {LEASE_DOCUMENT},
-    'judged_by', {JUDGED_BY}, 'registered_by', i.registered_by)"""
-OVERRIDE_DOCUMENT = f"""CASE WHEN o.id IS NOT NULL THEN json_build_object('status', o.status,
-    'until', {rfc3339("o.until")}, 'reason', o.reason, 'actor', o.actor) END"""
-
-# Handed over means that the owners of the service were changed after the instance was registered, or overridden.
-FIND = f"""
-SELECT s.owners, {FULL_DOCUMENT}, {OVERRIDE_DOCUMENT},
-    COALESCE(handover.at > i.registered_at, false), COALESCE(handover.at > o.created_at, false)
-FROM {INSTANCE_ROWS} CROSS JOIN {STATE} r
-LEFT JOIN LATERAL (
-    SELECT c.at FROM {CHANGE} c
-    WHERE c.namespace = s.namespace AND c.service_name = s.name AND c.instance_id IS NULL
-        AND c.kind = '{ChangeKind.OWNERS_CHANGED}'
-    ORDER BY {NEWEST_FIRST} LIMIT 1
-) handover ON true
-WHERE i.instance_id = %(instance_id)s AND s.namespace = %(namespace)s
-    AND (%(service_name)s::text IS NULL OR s.name = %(service_name)s)
-ORDER BY s.name LIMIT 100
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundInstance:
-    """An instance with its lease, the present owners, and who registered and overrode it.
-
-    The log does not say for sure who owned the service before the last change of its owners. So what was written before
-    that, `registered_by` or the reason and actor of the override, is for callers with `view_change` alone.
-    """
-
-    index: str
-    owners: list[str]
-    document: dict[str, Any]
-    override: dict[str, Any] | None
-    registered_before_handover: bool
-    overridden_before_handover: bool
-
-    def document_for(self, caller: Caller) -> dict[str, Any]:
-        """Return the instance with what the caller may see."""
-        document = dict(self.document)
-        sees_all, is_owner = caller.may("view_change"), caller.owns(self.owners)
-        if not (sees_all or (is_owner and not self.registered_before_handover)):
-            del document["registered_by"]
-        if sees_all or (is_owner and not self.overridden_before_handover):
-            document["override"] = self.override
-        return document
-
-
-def find_instance(namespace: str, service_name: str | None, instance_id: str) -> FoundInstance:
-    """Return an instance with its lease, in any state.
-
-    It may be of any service when `service_name` is None.
-
-    Raises:
-        ServiceNotFound: no service has this name.
-        InstanceNotFound: the service has no such instance; with the reason, if a service is named.
-        AmbiguousInstance: several services have an instance with this id.
-    """
-    index = changelog.read_newest_index()
-    with connection.cursor() as cursor:
-        cursor.execute(FIND, {"namespace": namespace, "service_name": service_name, "instance_id": instance_id})
-        rows = cursor.fetchall()
-    if len(rows) > 1:
-        named = ("namespace", "service_name", "instance_id")
-        raise AmbiguousInstance([{name: document[name] for name in named} for _owners, document, *_ in rows])
-    if not rows:
-        raise explain_missing(namespace, service_name, instance_id)
-    return FoundInstance(index, *rows[0])
-
-
-def explain_missing(namespace: str, service_name: str | None, instance_id: str) -> ServiceNotFound | InstanceNotFound:
-    if service_name is None:
-        return InstanceNotFound("never_registered")
-    if not Service.objects.filter(namespace=namespace, name=service_name).exists():
-        return ServiceNotFound()
-    (last,) = changelog.read_last_lifecycle_kinds([(namespace, service_name, instance_id)])
-    return InstanceNotFound.after(last)

@@ -8,16 +8,17 @@ from django.db import connection
 from service_registry import changelog
 from service_registry.choices import ChangeKind, Health, Status
 from service_registry.exceptions import ServiceNotFound
-from service_registry.queries.catalogue import explain_missing
+from service_registry.queries.instance import explain_missing
 from service_registry.sql import (
     CHANGE,
     EFFECTIVE_STATUS,
-    HEALTH_STANDING,
     INSTANCE_ROWS,
     IS_HEALTHY,
     IS_LISTED,
+    LAST_CHECK_MEMBERS,
     NEWEST_FIRST,
     SERVICE,
+    STANDING_ROWS,
     STATE_NAME,
     literals,
     rfc3339,
@@ -25,13 +26,6 @@ from service_registry.sql import (
 
 INSTANCES_SHOWN = 100
 
-# The last result, `h`, of the process that has the lease now; nulls before its first.
-STANDING_ROWS = f"""
-    LEFT JOIN {HEALTH_STANDING} h ON h.instance_id = i.id AND h.epoch = l.epoch
-        AND i.health IS NOT NULL AND h.checked_at IS NOT NULL
-"""
-LAST_CHECK_MEMBERS = f"""'checked_at', {rfc3339("h.checked_at")}, 'level', h.level, 'cause', h.cause,
-    'seconds', round(h.seconds::numeric, 3)"""
 LAST_CHECK = f"CASE WHEN h.instance_id IS NOT NULL THEN json_build_object({LAST_CHECK_MEMBERS}) END"
 
 REASON = f"""CASE WHEN NOT ({IS_LISTED}) THEN 'expired' WHEN {EFFECTIVE_STATUS} = '{Status.UP}' THEN NULL

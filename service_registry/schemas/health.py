@@ -28,14 +28,11 @@ HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]([\x20-\x7e
 EXPECTED_STATUS = r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"
 
 
-class HealthCheck(Shape):
-    """A check of the instance's own host, at an interval."""
+class CheckSettings(Shape):
+    """What all readers see of a health check."""
 
     type: Literal["http", "https", "tcp", "grpc"] = Field(
         description="`tcp` connects; `grpc` asks the standard health service grpc.health.v1 for the whole server."
-    )
-    path: Annotated[str, StringConstraints(pattern=r"^/[\x21\x22\x24-\x7e]{0,1023}$")] = Field(
-        default="/", description="Path and query of the GET, for `http` and `https`."
     )
     port: Port | None = Field(default=None, description="The port that is checked; that of the instance without it.")
     interval_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
@@ -51,11 +48,19 @@ class HealthCheck(Shape):
     expected_status: Annotated[str, StringConstraints(pattern=EXPECTED_STATUS)] = Field(
         default="200-299", description="The HTTP status that passes, or the first and the last of them."
     )
+    tls_verify: bool = Field(default=True, description="Check the certificate and its name.")
+    renews: bool = Field(default=False, description="A check that passes renews the lease, as a heartbeat does.")
+
+
+class HealthCheck(CheckSettings):
+    """A check of the instance's own host, at an interval."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^/[\x21\x22\x24-\x7e]{0,1023}$")] = Field(
+        default="/", description="Path and query of the GET, for `http` and `https`."
+    )
     headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=8)] = Field(
         default={}, description="Headers of the GET, without credentials."
     )
-    tls_verify: bool = Field(default=True, description="Check the certificate and its name.")
-    renews: bool = Field(default=False, description="A check that passes renews the lease, as a heartbeat does.")
 
     @model_validator(mode="after")
     def require_one_kind(self) -> Self:

@@ -16,6 +16,7 @@ from service_registry.schemas.fields import (
     State,
     Status,
 )
+from service_registry.schemas.health import CheckSettings
 
 
 class ActiveOverride(Shape):
@@ -67,14 +68,9 @@ class Lease(Shape):
 
 
 class LeasedInstance(Instance):
-    """An instance with its lease. `registered_by` is only for callers who may read changes."""
+    """An instance with its lease."""
 
     lease: Lease
-    judged_by: list[Judge] | None = Field(
-        default=None,
-        description="Only of `GET`: what takes the instance out of discovery when it fails. Empty: nothing judges it.",
-    )
-    registered_by: str | None = None
 
 
 class RenewedLease(Shape):
@@ -93,6 +89,32 @@ class LastCheck(Shape):
     level: Health = Field(description="passing, warning or critical; `health` follows after several in a row.")
     cause: str = Field(description="Such as ok, timeout or unexpected_status. More may be added.")
     seconds: float = Field(description="How long the check took.")
+
+
+class LastCheckDetails(LastCheck):
+    """The last result with what the target answered. `output` is only for owners and operators."""
+
+    output: str | None = Field(
+        default=None, description="The first 4 KiB of the answer, or what happened instead, without control characters."
+    )
+
+
+class ShownHealthCheck(CheckSettings):
+    """A health check as registered, with its defaults. `path` and `headers` are only for owners and operators."""
+
+    path: str | None = None
+    headers: dict[str, str] | None = None
+
+
+class InstanceDetails(LeasedInstance):
+    """An instance with its lease and its health check. `registered_by` is only for callers who may read changes."""
+
+    judged_by: list[Judge] = Field(
+        description="What takes the instance out of discovery when it fails. Empty: nothing judges it."
+    )
+    registered_by: str | None = None
+    health_check: ShownHealthCheck | None
+    last_check: LastCheckDetails | None = Field(description="Null without a result of this epoch.")
 
 
 class InstanceHealth(Shape):

@@ -71,6 +71,7 @@ def environment_of(database_url: str) -> dict[str, str]:
         "DATABASE_URL": database_url,
         "DEBUG": "true",
         "REGISTRY_DEFAULT_TTL_SECONDS": "86400",  # no instance may expire during a test
+        "REGISTRY_HEALTH_NETWORKS": "10.0.0.0/8",
         "REGISTRY_MAX_INSTANCES_PER_OWNER": "1000000",
         "REGISTRY_MAX_SERVICES_PER_OWNER": "1000000",
     }

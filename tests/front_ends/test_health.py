@@ -1,11 +1,13 @@
 """The health of a service and of an instance, for callers that read nothing but the status, through every front end."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.client import registration, token
-from tests.front_ends.calls import HEALTH_PATH, INSTANCE, INSTANCE_HEALTH_PATH, SERVICE, TEAM
+from tests.front_ends.calls import HEALTH_PATH, INSTANCE, INSTANCE_HEALTH_PATH, OTHER_TEAM, READ, SERVICE, TEAM, groups
 from tests.front_ends.client import NAMESPACE, Answer, Request
 from tests.front_ends.running import Case, Check, Run
 
@@ -70,3 +72,67 @@ def test_override_takes_the_last_healthy_instance_away(run: Run, bearer: str) ->
 
 def one(query: str) -> str:
     return HEALTH_PATH.replace(SERVICE, "health-of-one") + query
+
+
+CHECK = {"type": "http", "path": "/health?deep=1", "headers": {"X-Tenant": "shop"}}
+RECORD = """
+INSERT INTO service_registry_healthstanding
+    (instance_id, epoch, due_at, failures, better, flapping, checked_at, level, cause, output, seconds)
+SELECT i.id, l.epoch, statement_timestamp(), 1, 0, false, '2026-12-31T23:59:59Z', 'critical', 'timeout', 'no answer', 2
+FROM service_registry_instance i JOIN service_registry_lease l ON l.instance_id = i.id WHERE i.health IS NOT NULL
+"""
+LAST_CHECK = {"checked_at": "2026-12-31T23:59:59.000000Z", "level": "critical", "cause": "timeout", "seconds": 2.0}
+
+
+@pytest.fixture
+def checked(run: Run, bearer: str, database_url: str) -> Iterator[str]:
+    """The name of a service whose instance has been checked."""
+    for front in run.fronts:
+        body = registration("checked", INSTANCE, namespace=NAMESPACE, health_check=CHECK)
+        answer = front.ask(Request("POST", "/registry/register", body, bearer))
+        assert (answer.status, answer.json["health"]) == (201, "unknown"), str(answer)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(RECORD)
+    yield "checked"
+    for front in run.fronts:
+        key = {"namespace": NAMESPACE, "service_name": "checked", "instance_id": INSTANCE}
+        front.ask(Request("POST", "/registry/deregister", key, bearer))
+
+
+def shows_check(*, private: bool) -> Check:
+    """Return a check that the answer has the health check and its result, with or without what owners see."""
+
+    def check(answer: Answer) -> str | None:
+        shown, last = answer.json["health_check"], answer.json["last_check"]
+        seen = {"path": shown.get("path"), "headers": shown.get("headers"), "output": last.get("output")}
+        wanted = {"path": CHECK["path"], "headers": CHECK["headers"], "output": "no answer"}
+        public = {name: last[name] for name in LAST_CHECK} == LAST_CHECK and shown["interval_seconds"] == 10
+        good = public and (seen == wanted if private else not any(seen.values()))
+        return None if good else f"expected private={private}, and the answer is {answer}"
+
+    return check
+
+
+def test_output_path_and_headers_are_for_owners_and_operators(run: Run, checked: str) -> None:
+    cases = []
+    for group, granted in groups().items():
+        if granted >= READ:
+            for team in (TEAM, OTHER_TEAM):
+                private = team == TEAM or bool(granted & {"view_change", "operate_instance"})
+                path = f"/registry/instance/{checked}/{INSTANCE}?namespace={NAMESPACE}"
+                request = Request("GET", path, None, token(group, team, subject=group))
+                cases.append(Case(f"{group} of {team}", request, shows_check(private=private)))
+    assert len(cases) > 20
+    run.run(cases)
+    run.conclude()
+
+
+def test_health_shows_the_last_check_without_its_output(run: Run, checked: str) -> None:
+    def check(answer: Answer) -> str | None:
+        good = answer.json["last_check"] == LAST_CHECK
+        return None if good else f"the answer is {answer}"
+
+    team = token("registry-services", TEAM, subject="team")
+    path = INSTANCE_HEALTH_PATH.replace(SERVICE, checked)
+    run.run([Case("health", Request("GET", f"{path}&require=1", None, team), check)])
+    run.conclude()

@@ -193,3 +193,34 @@ def test_health_of_a_missing_instance_is_not_found(payments: Api, reader: Api) -
     payments.register()
     payments.deregister()
     assert reader.get(f"{INSTANCE}?require=1").json["reason"] == "deregistered"
+
+
+PRIVATE = CHECK | {"path": "/health?deep=1", "headers": {"X-Tenant": "shop"}}
+
+
+@pytest.mark.parametrize("path", ["/registry/instance/web/web-1", "/registry/instance/web-1"])
+def test_instance_shows_output_path_and_headers_to_owners_and_operators_alone(
+    payments: Api, other_team: Api, reader: Api, operator: Api, path: str
+) -> None:
+    payments.register(health_check=PRIVATE)
+    run("f")
+    for api in (payments, operator):
+        document = api.get(path).json
+        shown, last = document["health_check"], document["last_check"]
+        assert (shown["path"], shown["headers"]) == (PRIVATE["path"], PRIVATE["headers"])
+        assert (shown["interval_seconds"], shown["timeout_seconds"]) == (10, 2)
+        assert (last["level"], last["cause"], last["output"]) == ("critical", "refused", "refused")
+    for api in (reader, other_team):
+        document = api.get(path).json
+        assert document["health_check"]["type"] == "http"
+        assert {"path", "headers"}.isdisjoint(document["health_check"])
+        assert set(document["last_check"]) == {"checked_at", "level", "cause", "seconds"}
+    for api in (payments, reader):
+        assert "output" not in api.get(INSTANCE).json["last_check"]
+
+
+def test_instance_shows_no_result_of_the_process_before(payments: Api) -> None:
+    payments.register(health_check=CHECK)
+    run("ff")
+    payments.register(health_check=CHECK, port=81)
+    assert payments.get("/registry/instance/web/web-1").json["last_check"] is None

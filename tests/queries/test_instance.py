@@ -71,3 +71,9 @@ def test_instance_shows_actors_only_to_readers_of_its_changes(payments: Api, rea
         full = api.get("/registry/instance/web/web-1").json
         assert full["registered_by"].startswith("payments@")
         assert (full["override"]["reason"], full["override"]["actor"], full["status"]) == ("disk", "op", "DOWN")
+
+
+def test_instance_without_a_check_has_no_check_and_no_result(payments: Api, reader: Api) -> None:
+    payments.register()
+    document = reader.get("/registry/instance/web/web-1").json
+    assert (document["health_check"], document["last_check"]) == (None, None)
