@@ -50,6 +50,8 @@ def many_rows(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iter
             manager.register([item for service in services[start : start + 10] for item in service], CALLER)
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
+            # The limit of an operation's transaction, here between two tests.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         connection.check_constraints()  # otherwise after each test, of all rows
         yield
         transaction.set_rollback(True)

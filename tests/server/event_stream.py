@@ -42,9 +42,13 @@ class EventStream:
         headers = {"Authorization": f"Bearer {bearer}", "Accept": "text/event-stream"}
         if last_event_id:
             headers["Last-Event-ID"] = last_event_id
-        self.connection.request("GET", f"/registry/watch?{query}", headers=headers)
-        self.socket = self.connection.sock
-        self.response = self.connection.getresponse()
+        try:
+            self.connection.request("GET", f"/registry/watch?{query}", headers=headers)
+            self.socket = self.connection.sock
+            self.response = self.connection.getresponse()
+        except CONNECTION_ERRORS:
+            self.connection.close()
+            raise
         if self.response.status != 200:
             problem = json.loads(self.response.read())
             self.close()

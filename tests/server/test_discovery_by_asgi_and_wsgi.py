@@ -8,6 +8,9 @@ from tests.client import registration, token
 from tests.server.registry import Caller, Registry, comparable
 from tests.waiting import wait_for
 
+# The instances must not expire during the tests, but for one whose last heartbeat is made an hour old.
+TTL_SECONDS = 1000
+
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
@@ -33,8 +36,10 @@ def register_all_states(running: Registry) -> None:
         registration("web", "protected", namespace="test"),
         registration("quiet", "q"),
     ]
-    assert team.call("POST", "/registry/register", items).status == 200
-    assert team.call("POST", "/registry/register", registration("web", "moved", host="10.9.9.9")).status == 200
+    long = {"ttl_seconds": TTL_SECONDS}
+    moved = registration("web", "moved", host="10.9.9.9") | long
+    assert team.call("POST", "/registry/register", [item | long for item in items]).status == 200
+    assert team.call("POST", "/registry/register", moved).status == 200
     assert team.call("POST", "/registry/deregister", {"service_name": "web", "instance_id": "gone"}).status == 204
     override = {"status": "OUT_OF_SERVICE", "reason": "disk", "until": "2999-01-01T00:00:00Z"}
     assert team.call("PUT", "/registry/instance/web/a/status", override).status == 200

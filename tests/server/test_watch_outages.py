@@ -75,7 +75,7 @@ def test_stream_while_the_feed_connection_is_lost_misses_and_repeats_nothing(reg
     for number in range(1000):
         if number % 50 == 0:
             ended += len(registry.sql(FEEDS))
-        team.call("POST", "/registry/register", registration("cut", f"i-{number}"))
+        team.call("POST", "/registry/register", registration("cut", f"i-{number}", ttl_seconds=3600))
     wait_for(lambda: len(stream.changes) >= 1001)
     assert [change["instance_id"] for change in stream.changes] == [None, *(f"i-{n}" for n in range(1000))]
     assert ended >= 10
@@ -97,7 +97,10 @@ def test_stream_while_the_database_is_killed_misses_and_repeats_nothing(registry
         writer = registry.caller("registry-services", "team")
         while not done.is_set():
             instance_id = f"i-{next(numbers)}"
-            if writer.call("POST", "/registry/register", registration("killed", instance_id)).status == 201:
+            if (
+                writer.call("POST", "/registry/register", registration("killed", instance_id, ttl_seconds=3600)).status
+                == 201
+            ):
                 acknowledged.append(instance_id)
 
     thread = threading.Thread(target=write)
