@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from tests.front_ends import health_checks
 from tests.front_ends.calls import INSTANCE, SERVICE
 
 Fields = list[tuple[str, Any]]
@@ -124,7 +125,7 @@ REGISTRATION_FIELDS: Fields = [
     ("owner", ""),
     ("owner", "a\u0000"),
     ("owner", "x" * 256),
-    ("health_check", {}),
+    *[("health_check", check) for check in health_checks.INVALID],
     ("epoch", 1),
 ]
 HEARTBEAT_FIELDS: Fields = [
