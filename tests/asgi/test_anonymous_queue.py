@@ -71,3 +71,12 @@ def test_waiting_requests_are_all_answered(port: int, application: Echo) -> None
         clients = [stack.enter_context(connect(port, ANONYMOUS)) for _ in range(3 * limits.ANONYMOUS_REQUESTS)]
         assert [receive_response(client)[0] for client in clients] == [200] * len(clients)
     wait_for(lambda: application.table.anonymous.timer is None)
+
+
+@pytest.mark.usefixtures("_endless_pause")
+def test_waiting_requests_are_answered_when_the_server_stops(application: Echo) -> None:
+    with ExitStack() as stack:
+        with serve(application) as port:
+            clients = [stack.enter_context(connect(port, ANONYMOUS)) for _ in range(limits.ANONYMOUS_REQUESTS + 2)]
+            wait_for(lambda: application.exchanges and len(application.table.anonymous.waiting) == 2)
+        assert [receive_response(client)[0] for client in clients] == [200] * len(clients)
