@@ -66,6 +66,12 @@ def test_register_batch_of_a_thousand_runs_ten_statements(db: None) -> None:
     assert len(capture_statements(lambda: manager.register(mixed, CALLER))) == 1
 
 
+def test_repeated_registration_of_permanent_instances_runs_one_statement(db: None) -> None:
+    items = [Registration(**registration(instance_id=f"i-{number}", lease="none")) for number in range(3)]
+    manager.register(items, CALLER)
+    assert len(capture_statements(lambda: manager.register(items, CALLER))) == 1
+
+
 def test_heartbeat_batch_of_one_caller_sends_its_groups_once() -> None:
     groups = [f"group-{number}" for number in range(100)]
     sent = [Submission(item, Caller("tester", frozenset(groups), frozenset())) for item in make_heartbeats(500)]

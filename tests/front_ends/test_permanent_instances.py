@@ -11,7 +11,8 @@ from tests.front_ends.running import Case, Run, expect, expect_items
 
 PERMANENT = REGISTRATION | {"lease": "none"}
 NO_LEASE = {"expires_at": None, "heartbeat_interval_seconds": None, "ttl_seconds": None}
-RENEWING = {"type": "tcp", "renews": True}
+CHECK = {"type": "tcp"}
+RENEWING = CHECK | {"renews": True}
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def test_permanent_instance_is_registered_renewed_shown_and_deregistered(front: 
     assert (answer.json["judged_by"], answer.json["status"], lease_of(answer)) == ([], "DOWN", NO_LEASE)
     answer = post("register", registration(**key, ttl_seconds=60))
     assert (answer.status, answer.json["lease"]["ttl_seconds"]) == (200, 60)
-    assert lease_of(post("register", registration(**key, lease="none"))) == NO_LEASE
+    assert lease_of(post("register", registration(**key, lease="none", health_check=CHECK))) == NO_LEASE
+    assert front.ask(Request("GET", path, None, bearer)).json["judged_by"] == ["health_check"]
     assert post("deregister", key).status == 204
     assert front.ask(Request("GET", path, None, bearer)).status == 404
 
