@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from django.contrib.auth.models import Group
 from django.db import Error
 
+from service_registry.access_models import Denial
 from service_registry.database.outages import is_outage
 from service_registry.database.transactions import with_retries
 from service_registry.exceptions import NotMigrated
-from service_registry.models import Denial
 
 MAX_AGE_SECONDS = 2.0
 

@@ -9,7 +9,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from service_registry.models import Change, Instance, User
+from service_registry.access_models import User
+from service_registry.models import Change, Instance
 from tests.client import Api
 
 

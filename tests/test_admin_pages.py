@@ -12,8 +12,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
+from service_registry.access_models import Denial, User
 from service_registry.access_rules import access_rules
-from service_registry.models import Change, Denial, Instance, Override, User
+from service_registry.models import Change, Instance, Override
 from tests.client import Api, registration
 
 INSTANCES = "/admin/service_registry/instance/"

@@ -6,8 +6,8 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from service_registry.access_models import Denial
 from service_registry.access_rules import access_rules
-from service_registry.models import Denial
 
 pytestmark = pytest.mark.django_db
 

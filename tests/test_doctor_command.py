@@ -10,10 +10,11 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
+from service_registry.access_models import SigningKeys
 from service_registry.expiry import observation_window
 from service_registry.expiry.sweep import sweep
 from service_registry.management import doctor
-from service_registry.models import RegistryState, SigningKeys
+from service_registry.models import RegistryState
 from tests import ageing, fleets
 from tests.client import Api
 from tests.commands import ROOT, command_line, environment, run

@@ -15,7 +15,16 @@ PRODUCT = ("service_registry", "registry_project")
 # the replica knows no HTTP, the ASGI handlers do not know the DRF views.
 FLOORS = (
     {"rate_limit"},
-    {"choices", "exceptions", "gc_tuning", "json_text", "logs", "request_metrics", "registry_project.env"},
+    {
+        "access_models",
+        "choices",
+        "exceptions",
+        "gc_tuning",
+        "json_text",
+        "logs",
+        "request_metrics",
+        "registry_project.env",
+    },
     {"models", "sql", "schemas", "database"},
     {"access_rules"},
     {"identity", "metrics", "permissions", "registry_project.settings"},

@@ -14,9 +14,10 @@ from django.test import Client
 
 from registry_project import settings as project_settings
 from service_registry import logs
+from service_registry.access_models import User
 from service_registry.api.request_log import readable_route
 from service_registry.expiry.sweep import sweep
-from service_registry.models import Instance, User
+from service_registry.models import Instance
 from tests.ageing import age_expiries, age_leases
 from tests.client import Api, registration, token
 from tests.commands import run

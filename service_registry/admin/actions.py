@@ -19,12 +19,13 @@ from django.shortcuts import render
 from pydantic import TypeAdapter, ValidationError
 
 from service_registry import logs, manager
+from service_registry.access_models import User
 from service_registry.admin.base import AnyAdmin
 from service_registry.admin.shown_rows import read_rows, sign_rows
 from service_registry.caller import Caller
 from service_registry.choices import Status
 from service_registry.exceptions import RegistryError
-from service_registry.models import Instance, Override, User
+from service_registry.models import Instance, Override
 from service_registry.schemas import ARRAY_LIMIT, Deregistration, InstanceOverride, Reason, ServiceRelease
 
 logger = logging.getLogger(__name__)

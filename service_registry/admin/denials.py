@@ -9,10 +9,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from service_registry import manager
+from service_registry.access_models import Denial, DenialQuerySet
 from service_registry.admin import actions
 from service_registry.admin.base import ReadOnlyAdmin
 from service_registry.exceptions import RegistryError
-from service_registry.models import Denial, DenialQuerySet
 from service_registry.schemas import CallerDenial
 
 # The class of the stubs is generic; Django's class is not.

@@ -6,8 +6,8 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group
 
+from service_registry.access_models import User
 from service_registry.admin.base import RegistryAdmin
-from service_registry.models import User
 
 # The class of the stubs is generic; Django's class is not.
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from mozilla_django_oidc.auth import OIDCAuthenticationBackend
 from mozilla_django_oidc.utils import absolutify, generate_code_challenge
 from mozilla_django_oidc.views import get_next_url
 
+from service_registry.access_models import User
 from service_registry.identity import pending_logins
 from service_registry.identity.exceptions import KeysUnavailable, TokenInvalid, TooManyLogins
 from service_registry.identity.id_tokens import trusted_issuer_of_logins, verify_id_token
@@ -30,7 +31,6 @@ from service_registry.identity.login_endpoints import endpoints
 from service_registry.identity.login_limits import count_login_attempt
 from service_registry.identity.operators import sign_in_operator
 from service_registry.identity.pending_logins import PendingLogin
-from service_registry.models import User
 
 logger = logging.getLogger(__name__)
 

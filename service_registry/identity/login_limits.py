@@ -6,8 +6,8 @@ import math
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 
+from service_registry.access_models import User
 from service_registry.identity.exceptions import TooManyLogins
-from service_registry.models import User
 from service_registry.rate_limit import RateLimit
 
 # A login at the provider is two attempts, its beginning and its end. Many operators may share an address.

@@ -13,9 +13,9 @@ from django.core.validators import validate_email
 from django.db import transaction
 from django.db.models import Q
 
+from service_registry.access_models import User
 from service_registry.identity.groups import read_groups
 from service_registry.identity.principal import is_name
-from service_registry.models import User
 
 # The permissions that open the admin: those of operators, and those for Django's own tables. The permissions to read
 # services and to register instances are for the API.

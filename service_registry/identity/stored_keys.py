@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
-from service_registry.models import SigningKeys
+from service_registry.access_models import SigningKeys
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from django.db import IntegrityError
 from django.db.models.functions import Now
 
 from service_registry import logs
+from service_registry.access_models import Denial
 from service_registry.caller import Caller
 from service_registry.database.transactions import write_transaction
 from service_registry.exceptions import InvalidInput
-from service_registry.models import Denial
 from service_registry.schemas import CallerDenial
 
 logger = logging.getLogger(__name__)

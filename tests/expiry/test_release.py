@@ -9,8 +9,9 @@ from django.core.management import CommandError
 from django.db.models import F
 from django.test import Client
 
+from service_registry.access_models import User
 from service_registry.expiry.sweep import sweep
-from service_registry.models import Change, Service, User
+from service_registry.models import Change, Service
 from tests.client import Answer, Api
 from tests.commands import run
 from tests.fleets import change_kinds, expired_ids, protected_ids, register_fleet, send_heartbeats, set_heartbeat_age

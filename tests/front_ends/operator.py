@@ -9,7 +9,7 @@ from tests.front_ends.client import Answer, FrontEnd, Pairs, Request
 from tests.front_ends.servers import ROOT, environment_of
 
 ADD_SUPERUSER = """
-from service_registry.models import User
+from service_registry.access_models import User
 User.objects.create_superuser("root", password="a long password")
 """
 FORM = ("Content-Type", "application/x-www-form-urlencoded")

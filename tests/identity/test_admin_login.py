@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from pytest_django import Settings
 
 from registry_project.devstack.issuer import clients
-from service_registry.models import User
+from service_registry.access_models import User
 from tests.identity.browser import CALLBACK, Browser
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -10,9 +10,9 @@ import pytest
 from django.http import HttpResponse
 from pytest_django import Settings
 
+from service_registry.access_models import User
 from service_registry.identity import key_provider
 from service_registry.identity.login_endpoints import LoginEndpoints, authenticate_client
-from service_registry.models import User
 from tests.identity.browser import CALLBACK, Browser
 from tests.identity.issuer_server import Handler, In, Issuer, private_key, signed
 from tests.waiting import wait_for

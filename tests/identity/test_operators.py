@@ -7,8 +7,8 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
 
+from service_registry.access_models import User
 from service_registry.identity.operators import sign_in_operator
-from service_registry.models import User
 
 pytestmark = pytest.mark.django_db
 

@@ -7,9 +7,9 @@ import pytest
 from django.db import connection
 from django.db.models import F, QuerySet
 
+from service_registry.access_models import SigningKeys
 from service_registry.identity.exceptions import KeysUnavailable
 from service_registry.identity.key_set import KeySet
-from service_registry.models import SigningKeys
 from tests.identity.conftest import MakeProvider
 from tests.identity.issuer_server import Issuer, jwk
 from tests.waiting import wait_for

@@ -14,7 +14,7 @@ from service_registry.identity.pending_logins import COOKIE_PREFIX, MAX_PENDING
 from tests.server.registry import Registry
 
 ADD_SUPERUSER = """
-from service_registry.models import User
+from service_registry.access_models import User
 User.objects.create_superuser("root", password="a long password")
 """
 

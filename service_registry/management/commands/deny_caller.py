@@ -8,9 +8,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import TypeAdapter, ValidationError
 
 from service_registry import manager
+from service_registry.access_models import Denial
 from service_registry.exceptions import RegistryError
 from service_registry.management.command_line import OPERATOR, build_order, command_error, parse_duration
-from service_registry.models import Denial
 from service_registry.schemas import CallerDenial
 from service_registry.schemas.requests import Timestamp
 

@@ -6,12 +6,13 @@ from django.conf import settings
 from django.db.models import Count, Min
 from django.db.models.functions import Now
 
+from service_registry.access_models import SigningKeys
 from service_registry.expiry.empty_services import count_empty_services
 from service_registry.expiry.observation_window import OBSERVATION_GAP_SECONDS
 from service_registry.expiry.sweep import SWEEP_IS_LATE_SECONDS
 from service_registry.health.presence import read_presence
 from service_registry.management.doctor.finding import Finding, fail, ok, warn
-from service_registry.models import Instance, RegistryState, SigningKeys
+from service_registry.models import Instance, RegistryState
 
 SWEEP_IS_STUCK_SECONDS = 30
 NAMES_SHOWN = 3
