@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from django.conf import LazySettings
 
+from service_registry.asgi import transport
 from service_registry.asgi.server import limits
 from tests.asgi.connections import (
     GET,
@@ -212,11 +213,18 @@ def test_nothing_is_sent_behind_a_refusal(caplog: pytest.LogCaptureFixture) -> N
 # --- Bodies ---
 
 
-def test_body_that_the_application_does_not_read_takes_bounded_memory() -> None:
+@pytest.mark.parametrize(
+    ("is_accepted", "part"),
+    [(False, limits.ANONYMOUS_READ_BYTES), (True, limits.READ_BYTES)],
+    ids=["anonymous", "token"],
+)
+def test_body_that_the_application_does_not_read_takes_bounded_memory(is_accepted: bool, part: int) -> None:
     read = threading.Event()
     sizes: list[int] = []
 
     async def answer(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if is_accepted:
+            transport.note_accepted_token(send)
         while not read.is_set():
             await asyncio.sleep(0.02)
         more = True
@@ -231,10 +239,10 @@ def test_body_that_the_application_does_not_read_takes_bounded_memory() -> None:
     with serve(handler) as port, connect(port, POST + b"Content-Length: %d\r\n\r\n" % size) as client:
         sender = threading.Thread(target=client.sendall, args=(b"x" * size,))
         sender.start()
-        wait_for(lambda: handler.exchanges and len(handler.exchanges[0].body) >= limits.READ_BYTES)
+        wait_for(lambda: handler.exchanges and len(handler.exchanges[0].body) >= part)
         sender.join(1)
         assert sender.is_alive()  # the kernel's buffers are smaller than that
-        assert len(handler.exchanges[0].body) < 2 * limits.READ_BYTES
+        assert len(handler.exchanges[0].body) < 2 * part
         read.set()
         assert receive_response(client)[2] == b"ok"
         sender.join()
@@ -316,7 +324,7 @@ def test_unwanted_body_that_has_filled_the_buffer_is_read_past(
     with serve(handler) as port, connect(port, POST + b"Content-Length: %d\r\n\r\n" % size) as client:
         sender = threading.Thread(target=client.sendall, args=(b"x" * size + GET + CLOSE + b"\r\n",))
         sender.start()
-        wait_for(lambda: handler.exchanges and len(handler.exchanges[0].body) >= limits.READ_BYTES)
+        wait_for(lambda: handler.exchanges and len(handler.exchanges[0].body) >= limits.ANONYMOUS_READ_BYTES)
         go_on.set()
         sender.join()
         assert read_to_end(client).count(b"HTTP/1.1 ") == responses

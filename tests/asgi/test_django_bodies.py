@@ -1,5 +1,6 @@
 """Bodies of requests that Django answers, over real connections: which are read, and how much memory they take."""
 
+import asyncio
 import http.client
 import json
 import socket
@@ -9,21 +10,24 @@ from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import pytest
-from asgiref.typing import ASGI3Application
+from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from django.conf import LazySettings
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from service_registry.asgi import django_bodies, flow_control
+from service_registry.asgi import django_bodies, flow_control, transport
+from service_registry.asgi.app import Application
 from service_registry.asgi.django_bodies import PAGE_BODY_BYTES
 from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.thread_queue import ThreadQueue
 from tests.asgi.clients import make_bodies
 from tests.asgi.uvicorn_server import connect, serve
+from tests.client import token
 from tests.waiting import wait_for
 
 LARGE_BYTES = 1_000_000
@@ -178,3 +182,24 @@ def test_large_response_is_refused_while_slow_readers_hold_the_memory(monkeypatc
         assert ask(port, head("POST", "/large"))[::2] == (200, b"x" * LARGE_BYTES)  # the write is done
         assert read_reply(slow)[0] == 200
         wait_for(lambda: ask(port, head("GET", "/large"))[0] == 200)
+
+
+@pytest.mark.parametrize(("path_", "is_known"), [("/registry/changes", True), ("/admin/login/", False)])
+def test_connection_of_a_caller_is_known_by_its_calls_of_django(
+    application: Application, transactional_db: None, settings: LazySettings, path_: str, is_known: bool
+) -> None:
+    """It keeps its place when others are closed, and does not queue behind anonymous requests."""
+    settings.ROOT_URLCONF = "registry_project.urls"
+    connections_seen: list[bool] = []
+
+    async def recording(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await application(scope, receive, send)
+        exchange = transport.exchange_of(send)
+        connections_seen.append(exchange is not None and exchange.connection.has_accepted_token)
+
+    with serve(cast(ASGI3Application, recording)) as port:
+        for bearer in ("unknown", token("registry-readers")):
+            ask(port, head("GET", path_, f"Authorization: Bearer {bearer}"))
+        wait_for(lambda: len(connections_seen) == 2)
+    assert connections_seen == [False, is_known]
+    asyncio.run(application.process.read_threads.run(connections.close_all))

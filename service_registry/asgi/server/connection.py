@@ -192,7 +192,8 @@ class Connection(asyncio.BufferedProtocol):
     # --- Reading ---
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio gives it
-        return self.table.buffer
+        is_discarded = self.is_closing or (self.exchange is not None and self.exchange.is_answered)
+        return self.table.buffer if self.has_accepted_token or is_discarded else self.table.anonymous_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.is_closing:
@@ -310,7 +311,7 @@ class Connection(asyncio.BufferedProtocol):
             exchange.keep_alive = False
         if self.overhead > (limits.UNWANTED_BYTES if exchange.is_answered else limits.HEAD_BYTES):
             self.refuse(MalformedRequest(), "unwanted_body")  # chunks without content, or trailers
-        elif len(exchange.body) >= limits.READ_BYTES and not exchange.is_received:
+        elif len(exchange.body) >= len(self.get_buffer(-1)) and not exchange.is_received:
             self.pause_reading()
         elif exchange.is_received and exchange.is_answered:
             self.end_exchange(exchange)

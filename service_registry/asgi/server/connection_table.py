@@ -52,6 +52,7 @@ class ConnectionTable:
     Attributes:
         anonymous: starts the requests of clients without an accepted token.
         buffer: what the kernel has received, until a connection copies it in the same step.
+        anonymous_buffer: a part of it, for connections without an accepted token.
         admitted: those that count.
         refused: those whose client may still read why, before they are closed.
     """
@@ -64,6 +65,7 @@ class ConnectionTable:
         self.loop = asyncio.get_running_loop()
         self.anonymous = AnonymousQueue(self.application, self.loop)
         self.buffer = memoryview(bytearray(limits.READ_BYTES))
+        self.anonymous_buffer = self.buffer[: limits.ANONYMOUS_READ_BYTES]
         self.keep_alive_seconds: int = settings.REGISTRY_KEEP_ALIVE_SECONDS
         self.max_connections = min(settings.REGISTRY_MAX_CONNECTIONS, allowed_files() - limits.SPARE_FILES)
         self.max_per_address: int = settings.REGISTRY_MAX_CONNECTIONS_PER_ADDRESS

@@ -8,8 +8,10 @@ HEAD_BYTES = 32 * 1024
 HEADERS = 100
 # From a connection, or from the first byte of a later request, until the headers are complete.
 HEAD_SECONDS = 10.0
-# One read of the socket, and so what is read of a body before a handler asks for it.
+# One read of the socket, and so about half of what is read of a body before a handler asks for it. Requests without an
+# accepted token may wait for their handler on thousands of connections.
 READ_BYTES = 64 * 1024
+ANONYMOUS_READ_BYTES = 4 * 1024
 # Requests that wait behind the one under way. A client that sends more is disconnected: reading no more would hide that
 # it has left, and keep what its request holds.
 PIPELINED_BYTES = 64 * 1024
