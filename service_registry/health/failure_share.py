@@ -60,5 +60,5 @@ class FailureShare:
 
 
 def window_of(run: CheckRun) -> float:
-    """Return the seconds in which the next result comes: an interval, and the tenth by which it varies."""
-    return float(1.1 * run.due.check["interval_seconds"] + 1)
+    """Return the seconds in which the next result comes: an interval, and the time of a check."""
+    return float(run.due.check["interval_seconds"] + 2)
