@@ -22,6 +22,7 @@ from service_registry.manager.registration import unchanged
 from service_registry.manager.registration.unchanged import FIND_OR_RENEW
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
+from service_registry.queries.health import INSTANCES_SHOWN, SERVICE_HEALTH
 from service_registry.schemas import DiscoveryQuery, Heartbeat, Registration
 from service_registry.sql import OVERRIDE
 from service_registry.sql import SERVICE as SERVICE_TABLE
@@ -124,6 +125,13 @@ def test_discovery_reads_rows_by_index(many: None) -> None:
     found = explain(catalogue.DISCOVER, {"namespace": "default", "name": "service-3", **UP.parameters})
     assert "instance_unique_id" in found
     assert "Seq Scan on service_registry_instance" not in found
+
+
+def test_health_of_a_service_reads_rows_by_index(many: None) -> None:
+    found = explain(SERVICE_HEALTH, {"namespace": "default", "name": "service-3", "shown": INSTANCES_SHOWN})
+    assert "change_by_instance" in found
+    assert "Seq Scan on service_registry_instance" not in found
+    assert "Seq Scan on service_registry_change" not in found
 
 
 def test_newest_change_of_a_quiet_service_is_read_by_index(many: None) -> None:

@@ -144,6 +144,30 @@ def test_stopped_server_leaves_discovery_and_comes_back(
     wait_for(lambda: listed(team) == set(names))
 
 
+def test_stopped_server_makes_its_service_unavailable_to_a_deployment_script(
+    registry: Registry, team: Caller, fleet: Fleet, checkers: list[subprocess.Popen[bytes]]
+) -> None:
+    names = register(team, fleet)
+    start_checker(registry, checkers)
+    wait_for_healths(registry, names, "passing")
+    service, instance = f"/registry/services/web/health?require={MANY}", "/registry/instance/web/i-0/health?require=1"
+    assert (team.call("GET", service).status, team.call("GET", instance).status) == (200, 200)
+    fleet.down.add("i-0")
+    wait_for(lambda: team.call("GET", service).status == 503)
+    report = team.call("GET", service).json
+    assert (report["healthy"], report["critical"], report["total"]) == (MANY - 1, 1, MANY)
+    (shown,) = report["instances"]
+    assert (shown["instance_id"], shown["reason"], shown["last_check"]["cause"]) == (
+        "i-0",
+        "health",
+        "unexpected_status",
+    )
+    assert (team.call("GET", instance).status, team.call("GET", instance).json["healthy"]) == (503, False)
+    fleet.down.clear()
+    wait_for(lambda: team.call("GET", service).status == 200)
+    assert team.call("GET", instance).status == 200
+
+
 def test_checker_ends_cleanly(
     registry: Registry, team: Caller, fleet: Fleet, checkers: list[subprocess.Popen[bytes]]
 ) -> None:
