@@ -230,3 +230,23 @@ def test_row_that_is_locked_for_long_costs_no_result_of_another_instance() -> No
         thread.submit(partial(record, results, skip_locked=True)).result()
         thread.submit(connections.close_all)
     assert dict(Instance.objects.values_list("instance_id", "health")) == {"web-1": "unknown", "web-2": "critical"}
+
+
+def test_permanent_instance_is_judged_by_its_check_alone(payments: Api) -> None:
+    payments.register(lease="none", health_check=CHECK)
+    run("ff")
+    ageing.age_leases(86400)
+    assert sweep().expired == 0
+    assert (discovered(payments), payments.listed()) == ([], ["web-1"])
+    run("pp")
+    assert discovered(payments) == ["web-1"]
+
+
+def test_check_that_renewed_until_the_instance_became_permanent_changes_nothing(payments: Api) -> None:
+    payments.register(health_check=CHECK | {"renews": True})
+    runs = [CheckRun(due, RESULTS["p"], 0.01) for due in claim()]
+    payments.register(lease="none", health_check=CHECK)
+    record(runs)
+    renew(runs)
+    lease = Lease.objects.get()
+    assert (lease.ttl_seconds, lease.check_failing, payments.listed()) == (None, None, ["web-1"])

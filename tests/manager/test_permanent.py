@@ -116,6 +116,16 @@ def test_check_that_renews_is_refused_for_a_permanent_instance(payments: Api, se
     assert payments.register(lease="none", health_check=CHECK | {"renews": False}).status == 201
 
 
+def test_instance_that_its_check_renewed_becomes_permanent(payments: Api, settings: Any) -> None:
+    settings.REGISTRY_HEALTH_NETWORKS = ["127.0.0.0/8"]
+    forms: list[dict[str, Any]] = [{"health_check": CHECK}, {}]
+    for fields in forms:
+        payments.register(health_check=CHECK | {"renews": True})
+        assert Lease.objects.get().check_failing is False
+        assert lease_of(payments.register(lease="none", **fields).json) == NO_LEASE
+        assert Lease.objects.get().check_failing is None
+
+
 @pytest.mark.parametrize(
     ("fields", "judges"),
     [
