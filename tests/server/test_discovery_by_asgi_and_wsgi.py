@@ -8,9 +8,6 @@ from tests.client import registration, token
 from tests.server.registry import Caller, Registry, comparable
 from tests.waiting import wait_for
 
-# The instances must not expire during the tests, but for one whose last heartbeat is made an hour old.
-TTL_SECONDS = 1000
-
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
@@ -36,10 +33,8 @@ def register_all_states(running: Registry) -> None:
         registration("web", "protected", namespace="test"),
         registration("quiet", "q"),
     ]
-    long = {"ttl_seconds": TTL_SECONDS}
-    moved = registration("web", "moved", host="10.9.9.9") | long
-    assert team.call("POST", "/registry/register", [item | long for item in items]).status == 200
-    assert team.call("POST", "/registry/register", moved).status == 200
+    assert team.call("POST", "/registry/register", items).status == 200
+    assert team.call("POST", "/registry/register", registration("web", "moved", host="10.9.9.9")).status == 200
     assert team.call("POST", "/registry/deregister", {"service_name": "web", "instance_id": "gone"}).status == 204
     override = {"status": "OUT_OF_SERVICE", "reason": "disk", "until": "2999-01-01T00:00:00Z"}
     assert team.call("PUT", "/registry/instance/web/a/status", override).status == 200
@@ -49,10 +44,10 @@ def register_all_states(running: Registry) -> None:
     wait_for(lambda: team.call("GET", "/registry/services/web?state=expired&status=all").json["instances"])
 
 
-# The observation window is two hours old, and one lease's last heartbeat one hour.
+# The observation window is three days old, and one lease's last heartbeat two.
 EXPIRE_ONE = """
-UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '2 hours';
-UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '1 hour'
+UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '3 days';
+UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '2 days'
 WHERE instance_id = (SELECT id FROM service_registry_instance WHERE instance_id = 'b')
 """
 

@@ -10,8 +10,8 @@ from tests.waiting import wait_for
 # All instances stop at once: without these settings they would be protected.
 WITHOUT_PROTECTION = {f"REGISTRY_{rule}PROTECTION_MAX_SECONDS": "0" for rule in ("", "SERVICE_")}
 END_LEASES = """
-UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '1 hour';
-UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '1 hour'
+UPDATE service_registry_registrystate SET window_started_at = window_started_at - interval '2 days';
+UPDATE service_registry_lease SET heartbeat_at = heartbeat_at - interval '2 days'
 """
 WAVES, INSTANCES_PER_WAVE = 2, 20
 
