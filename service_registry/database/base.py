@@ -58,7 +58,7 @@ class SchemaEditor(DatabaseSchemaEditor):
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in the library
     Database = driver
     SchemaEditorClass = SchemaEditor
-    # What begins the next transaction: with limits, more than BEGIN.
+    # What begins a transaction: with limits, more than BEGIN.
     opening = BEGIN
     # Whether the next cursor binds parameters on the server, which planning a statement once requires.
     binds_on_server = False
@@ -80,10 +80,9 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in
 
     def _start_transaction_under_autocommit(self) -> None:
         """Begin a transaction. Django calls this where it exists; otherwise psycopg sends BEGIN by itself."""
-        opening, self.opening = self.opening, BEGIN
         try:
             with self.wrap_database_errors:
-                self.connection.execute(opening, prepare=False)
+                self.connection.execute(self.opening, prepare=False)
         except Error:
             self.close()  # it may have begun
             raise

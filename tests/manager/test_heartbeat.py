@@ -1,11 +1,13 @@
 """Heartbeat: POST /registry/heartbeat."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from django.db import connection
 
 from service_registry.expiry.sweep import sweep
 from service_registry.manager.renewal import common_members
-from service_registry.models import Change, Instance, Lease, Override, Service
+from service_registry.models import Change, Instance, Lease, Override, RegistryState, Service
 from service_registry.sql import LEASE_MEMBERS
 from tests import ageing
 from tests.client import Api
@@ -32,6 +34,14 @@ def test_members_of_a_renewed_lease_are_those_that_sql_reads(db: None) -> None:
         cursor.execute(f"SELECT {expressions} FROM ({lease}) l CROSS JOIN ({window}) r")
         rows = cursor.fetchall()
     assert [tuple(common_members(ttl_seconds, now, now).values()) for ttl_seconds in range(5, 86401)] == rows
+
+
+def test_heartbeat_before_a_later_observation_window_answers_its_deadline(payments: Api) -> None:
+    """As after the database's clock was set back."""
+    payments.register()
+    RegistryState.objects.update(window_started_at=datetime.now(UTC) + timedelta(hours=1))
+    lease = payments.heartbeat().json["lease"]
+    assert lease["expires_at"] == payments.get("/registry/instance/web/web-1").json["lease"]["expires_at"]
 
 
 def test_heartbeat_of_a_purged_instance_is_not_found(payments: Api) -> None:
