@@ -148,11 +148,17 @@ class InstanceAdmin(ReadOnlyAdmin):
     def judged_by(self, instance: Instance) -> str:
         return " and ".join(judge.label.lower() for judge in instance.judged_by) or "nothing"
 
+    def read_standing(self, instance: Instance) -> HealthStanding | None:
+        """Return the standing of the instance's process, once it has been checked."""
+        return HealthStanding.objects.filter(
+            pk=instance.pk, epoch=instance.lease.epoch, checked_at__isnull=False
+        ).first()
+
     @admin.display(description="last result")
     def last_result(self, instance: Instance) -> str:
         """Return the last result of the instance's health check, and what the checks before it say."""
-        standing = HealthStanding.objects.filter(pk=instance.pk, checked_at__isnull=False).first()
-        if standing is None or instance.health_check is None:
+        standing = self.read_standing(instance)
+        if standing is None:
             return self.get_empty_value_display()
         seconds = f"{1000 * (standing.seconds or 0):.0f} ms"
         parts = [f"{standing.level}: {standing.cause}, {seconds}, at {standing.checked_at:%Y-%m-%d %H:%M:%S} UTC"]
@@ -162,7 +168,7 @@ class InstanceAdmin(ReadOnlyAdmin):
 
     @admin.display(description="output of the last check")
     def output(self, instance: Instance) -> str:
-        standing = HealthStanding.objects.filter(pk=instance.pk).first()
+        standing = self.read_standing(instance)
         return (standing and standing.output) or self.get_empty_value_display()
 
     @admin.display(description="last heartbeat (UTC)")

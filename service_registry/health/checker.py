@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -21,9 +22,10 @@ from service_registry.database.transactions import prepare_thread_connection, wi
 from service_registry.health import presence
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
 from service_registry.health.failure_share import FailureShare
-from service_registry.health.network import NetworkRule
+from service_registry.health.own_endpoints import configured_rule
 from service_registry.health.pauses import Pauses
 from service_registry.health.probes import probe
+from service_registry.health.probes.connection import resolver_threads
 from service_registry.health.probes.probe import Target
 from service_registry.health.record import CheckRun, record, renew
 from service_registry.health.result import Cause
@@ -38,6 +40,8 @@ MAX_RUNNING_PER_HOST = 4
 CLAIM_SECONDS = 0.2
 RECORD_SECONDS = 0.5
 FOLLOW_SECONDS = 1.0
+# A failover may move the database to another address.
+RULE_SECONDS = 30.0
 RESULTS_PER_TRANSACTION = 500
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -51,8 +55,8 @@ class Checker:
         results: not recorded yet.
     """
 
-    def __init__(self, rule: NetworkRule) -> None:
-        self.rule = rule
+    def __init__(self) -> None:
+        self.rule = configured_rule()
         self.running: Counter[str] = Counter()
         self.results: list[CheckRun] = []
         self.share = FailureShare()
@@ -68,7 +72,10 @@ class Checker:
     async def run(self) -> None:
         """Run until `stop`; what runs then is recorded still."""
         self.pauses.start()
-        loops = ((self.follow, FOLLOW_SECONDS), (self.claim, CLAIM_SECONDS), (self.record, RECORD_SECONDS))
+        loops = (
+            *((self.follow, FOLLOW_SECONDS), (self.claim, CLAIM_SECONDS), (self.record, RECORD_SECONDS)),
+            (self.renew_rule, RULE_SECONDS),
+        )
         await asyncio.gather(*(self.repeat(step, seconds) for step, seconds in loops))
         if self.tasks:
             await asyncio.wait(self.tasks)
@@ -97,6 +104,11 @@ class Checker:
             return with_retries(function)
 
         return await asyncio.get_running_loop().run_in_executor(self.database, run)
+
+    async def renew_rule(self) -> None:
+        """Add the addresses that the registry's parts have now. Earlier ones stay, also where a name has none now."""
+        rule = await asyncio.get_running_loop().run_in_executor(resolver_threads, configured_rule)
+        self.rule = replace(rule, own={*self.rule.own, *rule.own})
 
     async def follow(self) -> None:
         await self.in_database(partial(presence.report, cut_off=self.share.cut_off))

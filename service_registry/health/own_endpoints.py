@@ -14,7 +14,7 @@ POSTGRESQL_PORT = 5432
 
 
 def configured_rule() -> NetworkRule:
-    """Return the network rule of the settings. Names of the registry's parts are resolved once, now."""
+    """Return the network rule of the settings. Names of the registry's parts are resolved now."""
     endpoints = list(own_endpoints())
     own = {(address, port) for host, port in endpoints for address in addresses_of(host)}
     return NetworkRule(configured_networks(), own, {port for _, port in endpoints})
@@ -24,19 +24,23 @@ def own_endpoints() -> Iterator[tuple[str, int]]:
     """Yield host and port of each part that the settings name."""
     yield "localhost", settings.REGISTRY_PORT
     database = settings.DATABASES["default"]
-    yield from database_endpoints({"host": database["HOST"], "port": database["PORT"]})
+    yield from database_endpoints({**database["OPTIONS"], "host": database["HOST"], "port": database["PORT"]})
     yield from database_endpoints(settings.DATABASE_DIRECT_URL)
     yield from url_endpoints(settings.CELERY_BROKER_URL)
     yield from url_endpoints(settings.OIDC_ISSUER)
 
 
 def database_endpoints(parameters: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the endpoints of libpq's parameters, which may name several hosts and ports (one for each, or for all)."""
-    hosts = str(parameters.get("host") or "").split(",")
+    """Yield the endpoints of libpq's parameters, which may name several hosts and ports (one for each, or for all).
+
+    `hostaddr` has the addresses of the hosts, in place of a resolver.
+    """
     ports = str(parameters.get("port") or "").split(",")
-    for number, host in enumerate(hosts):
-        port = ports[number] if len(ports) == len(hosts) else ports[0]
-        yield host if host and not host.startswith("/") else "localhost", int(port or POSTGRESQL_PORT)
+    for name in ("host", "hostaddr"):
+        hosts = str(parameters.get(name) or "").split(",")
+        for number, host in enumerate(hosts):
+            port = ports[number] if len(ports) == len(hosts) else ports[0]
+            yield host if host and not host.startswith("/") else "localhost", int(port or POSTGRESQL_PORT)
 
 
 def url_endpoints(url: str) -> Iterator[tuple[str, int]]:

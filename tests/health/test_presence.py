@@ -127,4 +127,7 @@ def test_last_result_is_shown_and_its_output_to_operators_alone(checked: Api) ->
     assert "1 failures in a row" in viewer
     assert "answer" not in viewer
     User.objects.all().delete()
-    assert "&lt;b&gt;secret&lt;/b&gt; answer" in sign_in("operate_instance").get(path).content.decode()
+    operator = sign_in("operate_instance")
+    assert "&lt;b&gt;secret&lt;/b&gt; answer" in operator.get(path).content.decode()
+    checked.register(port=9, health_check={"type": "tcp"})
+    assert "answer" not in operator.get(path).content.decode()

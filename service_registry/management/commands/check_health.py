@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from service_registry.health.checker import Checker
-from service_registry.health.own_endpoints import configured_rule
+from service_registry.health.network import configured_networks
 from service_registry.health.probes.connection import RESOLVER_OPTIONS
 
 
@@ -17,13 +17,13 @@ class Command(BaseCommand):
 
     def handle(self, **_: Any) -> None:
         os.environ.setdefault("RES_OPTIONS", RESOLVER_OPTIONS)
-        rule = configured_rule()
-        if not rule.allowed:
+        if not configured_networks():
             self.stdout.write("REGISTRY_HEALTH_NETWORKS names no network: no check will pass the network rule.")
-        asyncio.run(run(Checker(rule)))
+        asyncio.run(run())
 
 
-async def run(checker: Checker) -> None:
+async def run() -> None:
+    checker = Checker()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, checker.stop)
