@@ -1,5 +1,6 @@
 """Compressed responses of both front ends, and their entity tags."""
 
+import functools
 import gzip
 from datetime import UTC, datetime
 
@@ -44,8 +45,14 @@ def reader(fronts: tuple[FrontEnd, FrontEnd]) -> str:
 def read(front: FrontEnd, path: str, bearer: str, accepted: str = "", *, method: str = "GET", tag: str = "") -> Answer:
     headers = (("Accept-Encoding", accepted), ("If-None-Match", tag))
     if path.endswith("at="):
-        path += f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        path += moment()
     return front.ask(Request(method, path, None, bearer, headers=headers))
+
+
+@functools.cache
+def moment() -> str:
+    """Return a time after the registrations, the same for all reads."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def representation(answer: Answer) -> dict[str, str]:
