@@ -80,6 +80,7 @@ def checkers(registry: Registry) -> Iterator[list[subprocess.Popen[bytes]]]:
     for process in started:
         process.kill()
         process.wait()
+    registry.execute("DELETE FROM service_registry_healthchecker")  # those of killed ones
     registry.execute("DELETE FROM service_registry_lease")
     registry.execute("DELETE FROM service_registry_instance")
 
