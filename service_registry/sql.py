@@ -116,8 +116,7 @@ INSTANCE_ROWS = f"""
 
 # The standing of the process that has the lease now; nulls before its first result.
 STANDING_ROWS = f"""
-    LEFT JOIN {HEALTH_STANDING} h ON h.instance_id = i.id AND h.epoch = l.epoch
-        AND i.health IS NOT NULL AND h.checked_at IS NOT NULL
+    LEFT JOIN {HEALTH_STANDING} h ON h.instance_id = i.id AND h.epoch = l.epoch AND i.health IS NOT NULL
 """
 LAST_CHECK_MEMBERS = f"""'checked_at', {rfc3339("h.checked_at")}, 'level', h.level, 'cause', h.cause,
     'seconds', round(h.seconds::numeric, 3)"""

@@ -269,3 +269,16 @@ def test_import_restores_a_permanent_instance(payments: Api, tmp_path: Path) -> 
     ageing.age_leases(86400)
     assert sweep().expired == 1
     assert payments.listed("printer") == ["p-1"]
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "tcp", "grpc"])
+def test_import_restores_a_health_check(payments: Api, settings: Any, tmp_path: Path, kind: str) -> None:
+    settings.REGISTRY_HEALTH_NETWORKS = ["10.0.0.0/8"]
+    payments.register(health_check={"type": kind, "interval_seconds": 5})
+    lines = export()
+    delete_everything()
+    assert "2 lines imported, 0 refused." in run("import_registry", write_lines(tmp_path, *lines))
+    assert export() == lines
+    shown = payments.get("/registry/instance/web/web-1").json["health_check"]
+    assert payments.register(health_check=shown).status == 200
+    assert export() == lines

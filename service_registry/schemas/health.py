@@ -25,6 +25,7 @@ HeaderName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]{1,64}$"), AfterValidator(refuse_header)
 ]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,254}[\x21-\x7e])?$")]
+OF_HTTP = {"path", "expected_status", "headers"}
 EXPECTED_STATUS = r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"
 
 
@@ -62,11 +63,20 @@ class HealthCheck(CheckSettings):
         default={}, description="Headers of the GET, without credentials."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def drop_nulls(cls, document: Any) -> Any:
+        """Return the check without its nulls: null in a member that has a default is its absence."""
+        if not isinstance(document, dict):
+            return document
+        return {name: value for name, value in document.items() if value is not None or name not in cls.model_fields}
+
     @model_validator(mode="after")
     def require_one_kind(self) -> Self:
-        if self.type not in {"http", "https"} and self.model_fields_set & {"path", "expected_status", "headers"}:
+        """Refuse members of another type; their defaults are accepted, which an export and a read have."""
+        if self.type not in {"http", "https"} and self.model_dump(exclude_defaults=True).keys() & OF_HTTP:
             raise PydanticCustomError("health_check", "path, expected_status and headers are for http and https")
-        if self.type not in {"https"} and "tls_verify" in self.model_fields_set and not self.tls_verify:
+        if self.type != "https" and not self.tls_verify:
             raise PydanticCustomError("health_check", "tls_verify can be false for https alone")
         first, _, last = self.expected_status.partition("-")
         if last and int(last) < int(first):
