@@ -7,6 +7,7 @@ import pytest
 
 from service_registry.api.request_log import readable_route
 from service_registry.api.urls import urlpatterns
+from service_registry.health.result import Cause
 from service_registry.http import problems
 from service_registry.http.strict_json import OBJECT_BYTES
 from service_registry.schemas import Registration
@@ -29,6 +30,11 @@ def test_every_path_is_in_the_api_document() -> None:
     paths = {readable_route(str(pattern.pattern)) for pattern in urlpatterns} - documentation
     assert {path for path in paths if f"/registry{path}`" not in API} == set()
     assert all(f"/registry{path}`" in API for path in documentation)
+
+
+def test_every_cause_of_a_check_is_in_the_health_document() -> None:
+    document = (ROOT / "docs" / "health.md").read_text()
+    assert [cause for cause in Cause if f"\n| `{cause}` | {cause.level} |" not in document] == []
 
 
 def test_limits_of_every_field_are_in_the_api_document() -> None:
