@@ -18,7 +18,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main() -> None:
-    """Run a command. What an operator can mend ends it with one sentence and exit code 1; a traceback is a defect."""
+    """Run a command. An error that an operator can fix ends it with a sentence and exit code 1, not a traceback."""
     prepare_streams()
     try:
         run_command()
@@ -57,7 +57,7 @@ def run_command() -> None:
 
 
 def describe_failure(error: Exception) -> str | None:
-    """Return what an operator has to mend, None for a defect."""
+    """Return a sentence on the error that an operator has to fix, None for a defect."""
     match error:
         case ImproperlyConfigured():
             return f"The registry cannot start: {error}"

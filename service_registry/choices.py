@@ -44,7 +44,7 @@ class Health(TextChoices):
 
 
 class Judge(TextChoices):
-    """What takes an instance out of discovery when it fails: its lease, its health check."""
+    """A means that takes an instance out of discovery when it fails: its lease, its health check."""
 
     LEASE = "lease"
     HEALTH_CHECK = "health_check"

@@ -1,4 +1,4 @@
-"""What keeps dead rows: what the doctor says about it, and which transactions a role sees."""
+"""Dead rows: the findings of the doctor, and the transactions that a role sees."""
 
 from collections.abc import Iterator
 

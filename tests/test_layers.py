@@ -41,7 +41,7 @@ FLOOR = {package: number for number, packages in enumerate(FLOORS) for package i
 # The development stack of `make run` starts the registry as a separate process. No other package imports it.
 DEVSTACK = "registry_project.devstack"
 DEVSTACK_MAY_IMPORT = {"checks", "registry_project.env", "registry_project.settings"}
-# Rooms that may not see a library, however low its floor.
+# Packages that may not import a library, however low its floor.
 FORBIDDEN_LIBRARIES = {
     "identity": ("rest_framework", "uvicorn", "starlette"),
     "http": ("rest_framework", "uvicorn"),

@@ -1,4 +1,4 @@
-"""How many statements the hot paths run."""
+"""The number of statements that the hot paths run."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The base of all pages of the admin: what a list takes from its address."""
+"""Base classes of the admin's pages, whose lists take only their own filters from an address."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar

@@ -92,7 +92,7 @@ class WebProcess:
             call_on_signals(self.begin_shutdown, loop)
         gc_tuning.freeze_heap()
         request_counts.gathering = True
-        works = self.keep_pulsing, self.keep_judging, self.keep_measuring, self.keep_flushing
+        works = self.keep_pulsing, self.keep_following_access, self.keep_measuring, self.keep_flushing
         return [loop.create_task(work()) for work in works]
 
     def stop(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -117,8 +117,8 @@ class WebProcess:
             await loop.run_in_executor(self.write_threads, pulse.pulse)
             await asyncio.sleep(pulse.PULSE_SECONDS)
 
-    async def keep_judging(self) -> None:
-        """Follow keys and access rules, and have subscribers judged again when they have changed."""
+    async def keep_following_access(self) -> None:
+        """Follow keys and access rules, and wake subscribers when they have changed, to authenticate them again."""
         seen: Generation | None = None
         while True:
             generation = await self.read_threads.run(follow_access_rules)

@@ -58,9 +58,9 @@ class SchemaEditor(DatabaseSchemaEditor):
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc] # no types in the library
     Database = driver
     SchemaEditorClass = SchemaEditor
-    # What begins a transaction: with limits, more than BEGIN.
+    # The statements that begin a transaction: BEGIN, and its limits where it has some.
     opening = BEGIN
-    # Whether the next cursor binds parameters on the server, which planning a statement once requires.
+    # True while a cursor is made that binds parameters on the server, as planning a statement once requires.
     binds_on_server = False
 
     def create_cursor(self, name: str | None = None) -> Any:

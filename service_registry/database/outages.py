@@ -12,6 +12,7 @@ READ_ONLY = "25006"  # a standby, or a failover
 TRANSACTION_ENDED = ("25P03", "25P04")  # a timeout of the transaction: this process was frozen
 NOT_MIGRATED = ("42P01", "42703", "3F000")  # no such table, column or schema
 STATEMENT_TIMEOUT = "57014"
+LOCK_NOT_AVAILABLE = "55P03"  # a lock timeout
 OUTAGE_STATES = {READ_ONLY, *TRANSACTION_ENDED, *NOT_MIGRATED}
 
 
@@ -22,6 +23,10 @@ def sqlstate_of(error: BaseException) -> str:
 
 def is_statement_timeout(error: BaseException) -> bool:
     return sqlstate_of(error) == STATEMENT_TIMEOUT
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    return sqlstate_of(error) == LOCK_NOT_AVAILABLE
 
 
 def is_outage(error: BaseException) -> bool:

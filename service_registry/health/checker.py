@@ -17,7 +17,7 @@ from django.db import Error, OperationalError
 
 from service_registry import logs, metrics
 from service_registry.choices import Health
-from service_registry.database.outages import sqlstate_of
+from service_registry.database.outages import is_lock_timeout
 from service_registry.database.transactions import prepare_thread_connection, with_retries
 from service_registry.health import presence
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
@@ -43,8 +43,6 @@ FOLLOW_SECONDS = 1.0
 # A failover may move the database to another address.
 RULE_SECONDS = 30.0
 RESULTS_PER_TRANSACTION = 500
-
-LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Checker:
@@ -170,7 +168,7 @@ class Checker:
         try:
             await self.in_database(partial(record, runs))
         except OperationalError as error:
-            if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+            if not is_lock_timeout(error):
                 raise
             await self.in_database(partial(record, runs, skip_locked=True))
         await self.in_database(partial(renew, runs))

@@ -48,7 +48,7 @@ class ForbiddenAddress(Exception):
 
 @dataclass(frozen=True)
 class NetworkRule:
-    """Which addresses may be connected to.
+    """The addresses that a health check may connect to.
 
     Attributes:
         allowed: networks. One of the deny-list is allowed only where it is named here exactly.

@@ -1,4 +1,4 @@
-"""Which checkers run, as they report themselves, and whether they are cut off."""
+"""Record which checkers run and are cut off, and count them."""
 
 import os
 import socket
@@ -42,7 +42,7 @@ def leave() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """How many instances are checked, and how many checkers run and are cut off."""
+    """The numbers of checked instances, of running checkers, and of those that are cut off."""
 
     instances: int
     checkers: int
@@ -50,7 +50,7 @@ class Presence:
 
     @property
     def failure(self) -> str:
-        """Say why no health changes, or not all; empty where checkers run, or nothing is checked."""
+        """The reason why health does not change; empty where checkers run, or nothing is checked."""
         if not self.instances:
             return ""
         if not self.checkers:

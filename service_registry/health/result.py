@@ -13,7 +13,7 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a
 
 
 class Cause(TextChoices):
-    """Why a check gave its level."""
+    """The cause of the level of a result."""
 
     OK = "ok"
     TOO_MANY_REQUESTS = "too_many_requests"

@@ -1,6 +1,6 @@
-"""What an instance's health is after a result: thresholds, and the damping of those that flap.
+"""Judge the health of an instance by results: thresholds, and damping of those that flap.
 
-Rules without SQL and without a clock. Down is quick, after `unhealthy_after` failures. Up takes `healthy_after` better
+The rules use neither SQL nor a clock. Down is quick, after `unhealthy_after` failures. Up takes `healthy_after` better
 results, and a minute of them where the instance flaps: it goes down again soon after it has come up.
 """
 
@@ -18,7 +18,7 @@ SEVERITY = {Health.PASSING: 0, Health.WARNING: 1, Health.CRITICAL: 2}
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """How many results in a row it takes to become better, and how many failures to become critical."""
+    """The numbers of results in a row to become better, and of failures to become critical."""
 
     healthy_after: int = 2
     unhealthy_after: int = 3

@@ -14,7 +14,7 @@ from service_registry.sql import STATE
 
 SWEEP_AGE = f"SELECT extract(epoch FROM clock_timestamp() - swept_at)::float8 FROM {STATE} WHERE id = 1"
 SWEEP_OVERDUE_SECONDS = 30
-# What fails for all processes at once must not remove all of them from a load balancer.
+# They fail for all processes at once, and must not remove all of them from a load balancer.
 SHARED_CHECKS = ("database", "sweep", "checkers")
 
 UNKNOWN = {"sweep": "unknown", "checkers": "unknown"}

@@ -40,9 +40,9 @@ class RequestLogEntry:
         operation: one of a few names, whatever the client sent.
         route: the path with its parameters in braces.
         outcome: `ok`, `created` or the code of an error; None where each item has one.
-        item_outcomes: how many items of an array ended in which way.
+        item_outcomes: number of items of an array by outcome.
         items: the length of an array; None for a single object.
-        unchanged: how many items changed nothing that a reader sees.
+        unchanged: number of items that changed nothing that a reader sees.
         refusals: heartbeats that renewed no lease, by reason; None without any.
         error: the exception of a request that failed unexpectedly.
     """
@@ -65,12 +65,12 @@ class RequestLogEntry:
 
     @property
     def outcomes(self) -> Mapping[str, int]:
-        """How many items ended in which way."""
+        """The number of items by outcome."""
         return self.item_outcomes or {str(self.outcome): 1}
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing failed, neither the request nor one of its items."""
+        """True where nothing failed, neither the request nor one of its items."""
         if self.error is not None or (self.status >= 400 and self.outcome != NOT_HEALTHY):
             return False
         return self.outcome in DONE or (self.item_outcomes is not None and DONE.issuperset(self.item_outcomes))
@@ -113,10 +113,7 @@ def choose_request_id(sent: str) -> str:
 
 
 def record(entry: RequestLogEntry, seconds: float) -> None:
-    """Count a request, and log it when it is worth a line.
-
-    `seconds` is how long it took.
-    """
+    """Count a request that took this number of seconds, and log it when it is worth a line."""
     request_counts.count(entry.method, entry.operation, entry.status, entry.outcome, seconds)
     if entry.item_outcomes:
         metrics.count_items(entry.operation, entry.item_outcomes)

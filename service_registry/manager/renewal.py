@@ -12,13 +12,14 @@ RENEWAL_TIMES = f"""
     {rfc3339("GREATEST(renewal.at, r.window_started_at)")} AS counted_from
 """
 
-# For a statement that has locked the leases that it renews.
+# The time of a renewal, for a statement that has locked the leases that it renews.
 RENEWAL = f"""
 renewal AS MATERIALIZED (SELECT {RENEWAL_TIMES} FROM clock_timestamp() AS renewal(at), {STATE} r)"""
 
-# For a statement that renews where readers see no difference. It locks leases in any order, because it waits for none:
-# those that another transaction has locked are left out. Where the other has committed since the statement began,
-# PostgreSQL checks the conditions on the lease again. An instance that has changed meanwhile counts as renewed before.
+# The same, for a statement that renews only where readers see no difference. It locks leases in any order, because it
+# waits for none: those that another transaction has locked are left out. Where the other has committed since the
+# statement began, PostgreSQL checks the conditions on the lease again. An instance that has changed meanwhile counts as
+# renewed before.
 # A crash may take the renewal back: the next call of the instance restores it.
 UNCHANGED_RENEWAL = f"""
 renewal AS MATERIALIZED (

@@ -30,7 +30,7 @@ EXPECTED_STATUS = r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"
 
 
 class CheckSettings(Shape):
-    """What all readers see of a health check."""
+    """The members of a health check that all readers see."""
 
     type: Literal["http", "https", "tcp", "grpc"] = Field(
         description="`tcp` connects; `grpc` asks the standard health service grpc.health.v1 for the whole server."

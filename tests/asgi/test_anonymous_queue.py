@@ -59,7 +59,7 @@ def test_request_whose_client_leaves_is_not_started(port: int, application: Echo
         waiting = application.table.anonymous
         (exchange,) = waiting.waiting
         wait_for(lambda: exchange.is_disconnected)
-        waiting.loop.call_soon_threadsafe(waiting.renew)
+        waiting.loop.call_soon_threadsafe(waiting.refill)
         wait_for(lambda: not waiting.waiting)
         with connect(port, ANONYMOUS) as next_client:
             assert receive_response(next_client)[0] == 200

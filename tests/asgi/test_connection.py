@@ -1,4 +1,4 @@
-"""How connections go on and end, on raw sockets: refusals, unread bodies, clients that leave, shutdown, TLS."""
+"""Connections on raw sockets: refusals, unread bodies, clients that leave, shutdown, TLS."""
 
 import asyncio
 import socket

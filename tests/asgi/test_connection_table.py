@@ -1,4 +1,4 @@
-"""How many connections a server has, and which are closed for new ones, on raw sockets."""
+"""The number of connections of a server, and those that are closed for new ones, on raw sockets."""
 
 import resource
 import socket

@@ -1,4 +1,4 @@
-"""What `asgi.server` uses of uvicorn: an upgrade that changes it fails here."""
+"""The parts of uvicorn that `asgi.server` uses: an upgrade that changes them fails here."""
 
 import asyncio
 from typing import Any

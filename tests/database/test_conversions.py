@@ -1,4 +1,4 @@
-"""What psycopg makes of a statement is kept, however long the statement is."""
+"""psycopg keeps the conversion of a statement, however long the statement is."""
 
 from django.db import connection
 from psycopg._queries import _query2pg

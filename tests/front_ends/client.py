@@ -119,7 +119,7 @@ class Answer:
 
     @property
     def is_health(self) -> bool:
-        """Whether it is a 503 with the health of a service or an instance, and no problem."""
+        """True for a 503 with the health of a service or an instance, and no problem."""
         is_json = self.status == 503 and self.headers.get("content-type") == "application/json"
         return is_json and (self.to_head or "healthy" in self.json)
 

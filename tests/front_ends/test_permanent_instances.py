@@ -26,7 +26,7 @@ def front(request: pytest.FixtureRequest, fronts: tuple[FrontEnd, FrontEnd]) -> 
 
 
 def lease_of(answer: Answer) -> dict[str, Any]:
-    """Return what does not move of the lease in an answer."""
+    """Return the members of the lease that stay the same in every answer."""
     return {name: answer.json["lease"][name] for name in NO_LEASE}
 
 

@@ -1,4 +1,4 @@
-"""What says whether checkers run and are cut off: /readyz, doctor, metrics and the admin."""
+"""Checkers that run, end or are cut off, as /readyz, doctor, metrics and the admin show them."""
 
 import pytest
 from django.contrib.auth.models import Permission

@@ -1,4 +1,4 @@
-"""Which clients get compressed responses (RFC 9110, section 12.5.3)."""
+"""Negotiation of compressed responses (RFC 9110, section 12.5.3)."""
 
 import gzip
 

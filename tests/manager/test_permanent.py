@@ -16,7 +16,7 @@ CHECK = {"type": "tcp"}
 
 
 def lease_of(answer: Any) -> dict[str, Any]:
-    """Return what does not move of the lease in an answer."""
+    """Return the members of the lease that stay the same in every answer."""
     return {name: answer["lease"][name] for name in NO_LEASE}
 
 

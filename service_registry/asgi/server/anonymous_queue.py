@@ -10,8 +10,8 @@ from asgiref.typing import ASGI3Application
 from service_registry.asgi.server import limits
 
 
-class Waiting(Protocol):
-    """An exchange as this queue sees it."""
+class QueuedExchange(Protocol):
+    """An exchange of a request and its response, as this queue sees it."""
 
     is_disconnected: bool
 
@@ -19,36 +19,36 @@ class Waiting(Protocol):
 
 
 class AnonymousQueue:
-    """Starts exchanges at once while they are few, and the others in their order, some after each pause.
+    """Starts exchanges at once while they are few, and the others in their order, a few after each pause.
 
     A flood of small requests would otherwise fill every turn of the event loop, and keep the interpreter from the
     threads of writes. Belongs to the event loop.
 
     Attributes:
-        left: how many more may start before the timer fires.
+        left: number of exchanges that may start before the timer fires.
     """
 
     def __init__(self, application: ASGI3Application, loop: asyncio.AbstractEventLoop) -> None:
         self.application = application
         self.loop = loop
-        self.waiting: deque[Waiting] = deque()
+        self.waiting: deque[QueuedExchange] = deque()
         self.left = limits.ANONYMOUS_REQUESTS
         self.timer: asyncio.TimerHandle | None = None
 
-    def add(self, exchange: Waiting) -> None:
+    def add(self, exchange: QueuedExchange) -> None:
         self.waiting.append(exchange)
         if self.timer is None:
-            self.timer = self.loop.call_later(limits.ANONYMOUS_PAUSE_SECONDS, self.renew)
+            self.timer = self.loop.call_later(limits.ANONYMOUS_PAUSE_SECONDS, self.refill)
         self.start()
 
-    def renew(self) -> None:
-        """Start the next ones, and again after a pause while there are any."""
+    def refill(self) -> None:
+        """Start the next exchanges, and call this again after a pause while any are left."""
         self.left = limits.ANONYMOUS_REQUESTS
-        self.timer = self.loop.call_later(limits.ANONYMOUS_PAUSE_SECONDS, self.renew) if self.waiting else None
+        self.timer = self.loop.call_later(limits.ANONYMOUS_PAUSE_SECONDS, self.refill) if self.waiting else None
         self.start()
 
-    def hurry(self) -> None:
-        """Start all at once: a shutdown waits for requests that have started, and knows no others."""
+    def start_all(self) -> None:
+        """Start all at once: a shutdown waits for requests that have started, and drops the others."""
         self.left = len(self.waiting)
         self.start()
 

@@ -122,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """Close the connection once its exchange has ended; uvicorn calls it when it shuts down."""
-        self.table.anonymous.hurry()
+        self.table.anonymous.start_all()
         if self.exchange is None:
             self.close()
         else:

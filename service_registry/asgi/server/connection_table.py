@@ -21,7 +21,7 @@ from service_registry.exceptions import TooManyConnections
 
 
 class Spare(enum.IntEnum):
-    """In which order connections are closed in favour of new ones."""
+    """The order in which connections are closed in favour of new ones."""
 
     ANONYMOUS = 0
     ANONYMOUS_REQUEST = 1

@@ -18,8 +18,8 @@ PIPELINED_BYTES = 64 * 1024
 # Of a body that its handler did not need, before the client may send another request.
 UNWANTED_BYTES = 4 * 1024 * 1024
 UNWANTED_SECONDS = 10.0
-# Requests without a token, and those behind one that was not accepted: so many are started at once, and as many after
-# each pause.
+# Requests without a token, and those behind one that was not accepted: this number is started at once, and the same
+# number after each pause.
 ANONYMOUS_REQUESTS = 4
 ANONYMOUS_PAUSE_SECONDS = 0.004
 # A refused client may take this long to read why; the connection would otherwise be reset under the response.

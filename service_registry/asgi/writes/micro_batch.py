@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Generic, Protocol, Self, TypeVar
 
 from service_registry.asgi.limits import Places
-from service_registry.database.outages import is_outage, sqlstate_of
+from service_registry.database.outages import is_lock_timeout, is_outage
 from service_registry.database.transactions import prepare_thread_connection
 from service_registry.exceptions import RegistryError, TooBusy
 from service_registry.manager.batch import Key, Keyed, Submission, key_of
@@ -33,7 +33,6 @@ BATCH_SIZE = 500
 MAX_QUEUED = 5_000
 MAX_QUEUED_PER_INSTANCE = 16
 QUEUE_SECONDS = 10.0
-LOCK_NOT_AVAILABLE = "55P03"
 # The lock timeout of a batch, and that of its parts once it is known that one of its rows is locked.
 LOCK_TIMEOUT, LOCK_TIMEOUT_IN_HALVES = "1s", "250ms"
 
@@ -119,7 +118,6 @@ class MicroBatcher(Generic[Item, Outcome]):
         """Return the outcome of one submission.
 
         Raises:
-            RateLimited: the caller has its share of the queue.
             RateLimited: the caller has its share of the places.
             TooBusy: all places are taken, or the submission waited too long. It is not done then, unless its batch was
                 under way.
@@ -236,4 +234,4 @@ def may_be_caused_by_one_item(error: Exception) -> bool:
 
     An outage concerns the whole batch.
     """
-    return sqlstate_of(error) == LOCK_NOT_AVAILABLE or not is_outage(error)
+    return is_lock_timeout(error) or not is_outage(error)
