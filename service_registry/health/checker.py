@@ -4,6 +4,7 @@ Any number of checkers share the work through the database. One that is down, fr
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -36,8 +37,10 @@ Outcome = TypeVar("Outcome")
 
 MAX_RUNNING = 200
 MAX_RUNNING_PER_HOST = 4
-# How often due checks are claimed and results recorded: a check waits half of it on average.
+# How often due checks are claimed and results recorded: a check waits half of it on average. They are claimed sooner
+# where a host or this process had no place for them, and has one again.
 CLAIM_SECONDS = 0.2
+LEAST_CLAIM_SECONDS = 0.02
 RECORD_SECONDS = 0.5
 FOLLOW_SECONDS = 1.0
 # A failover may move the database to another address.
@@ -60,6 +63,7 @@ class Checker:
         self.share = FailureShare()
         self.pauses = Pauses()
         self.stopping = asyncio.Event()
+        self.place_freed = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         # One thread, and so one connection and one transaction at a time.
         self.database = ThreadPoolExecutor(1, thread_name_prefix="health")
@@ -71,7 +75,7 @@ class Checker:
         """Run until `stop`; what runs then is recorded still."""
         self.pauses.start()
         loops = (
-            *((self.follow, FOLLOW_SECONDS), (self.claim, CLAIM_SECONDS), (self.record, RECORD_SECONDS)),
+            *((self.follow, FOLLOW_SECONDS), (self.claim, LEAST_CLAIM_SECONDS), (self.record, RECORD_SECONDS)),
             (self.renew_rule, RULE_SECONDS),
         )
         await asyncio.gather(*(self.repeat(step, seconds) for step, seconds in loops))
@@ -113,7 +117,10 @@ class Checker:
         await self.in_database(follow_registrations)
 
     async def claim(self) -> None:
-        """Claim as many due checks as may run now, and start them."""
+        """Wait a moment for a free place, then claim as many due checks as may run now, and start them."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.place_freed.wait(), CLAIM_SECONDS)
+        self.place_freed.clear()
         places = MAX_RUNNING - self.running.total()
         if places <= 0:
             return
@@ -141,15 +148,20 @@ class Checker:
         try:
             result = await probe(target, self.rule)
         finally:
-            self.running[due.host] -= 1
-            if not self.running[due.host]:
-                del self.running[due.host]
+            self.free_place(due.host)
         seconds = time.monotonic() - began
         if result.level is Health.CRITICAL and self.pauses.since(began):
             metrics.health_checks_late.inc()
             return
         metrics.health_checks.labels(result.level, result.cause).inc()
         self.results.append(CheckRun(due, result, seconds))
+
+    def free_place(self, host: str) -> None:
+        if self.running[host] == MAX_RUNNING_PER_HOST or self.running.total() == MAX_RUNNING:
+            self.place_freed.set()
+        self.running[host] -= 1
+        if not self.running[host]:
+            del self.running[host]
 
     async def record(self) -> None:
         """Record the results so far, unless this checker is cut off."""

@@ -17,6 +17,7 @@ from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
 INTERVAL = 1
+LATE = "registry_health_checks_late_total"
 MANY = 12
 
 
@@ -90,11 +91,11 @@ def start_checker(registry: Registry, checkers: list[subprocess.Popen[bytes]]) -
     return checkers[-1]
 
 
-def register(team: Caller, fleet: Fleet, count: int = MANY, **check: Any) -> list[str]:
+def register(team: Caller, fleet: Fleet, count: int = MANY, service_name: str = "web", **check: Any) -> list[str]:
     names = [f"i-{number}" for number in range(count)]
     items = [
         {
-            "service_name": "web",
+            "service_name": service_name,
             "instance_id": name,
             "host": "127.0.0.1",
             "port": fleet.port,
@@ -167,6 +168,18 @@ def test_stopped_server_makes_its_service_unavailable_to_a_deployment_script(
     fleet.down.clear()
     wait_for(lambda: team.call("GET", service).status == 200)
     assert team.call("GET", instance).status == 200
+
+
+def test_many_instances_of_one_host_are_not_late(
+    registry: Registry, team: Caller, fleet: Fleet, checkers: list[subprocess.Popen[bytes]]
+) -> None:
+    """Four run at once. With four for each regular claim, 20 a second, half of these 40 a second would be late."""
+    names = register(team, fleet, count=80, service_name="large", interval_seconds=2)
+    before = registry.read_metric(LATE)
+    start_checker(registry, checkers)
+    wait_for(lambda: min(len(fleet.requested_at[name]) for name in names) >= 6)
+    late, run = registry.read_metric(LATE) - before, sum(map(len, fleet.requested_at.values()))
+    assert late < run / 4
 
 
 def test_checker_ends_cleanly(
