@@ -85,6 +85,21 @@ def test_head_in_two_segments_is_read(port: int, place: int) -> None:
             assert receive_response(client)[0] == 200
 
 
+@pytest.mark.parametrize("empty", [b"\r\n", b"\r\n\r\n", b"\n\r\n\r\n\r"])
+def test_empty_lines_around_requests_are_no_requests(
+    port: int, application: Echo, caplog: pytest.LogCaptureFixture, empty: bytes
+) -> None:
+    """RFC 9112, section 2.2."""
+    with connect(port) as client:
+        for path in (b"/first", b"/second", b"/third"):
+            client.sendall(empty + b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path + empty)
+            assert receive_response(client)[0] == 200
+        client.sendall(empty + b"GET /last HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n")
+        assert read_to_end(client).count(b"HTTP/1.1 ") == 1
+    assert application.paths == ["/first", "/second", "/third", "/last"]
+    assert not caplog.records
+
+
 def test_client_that_trickles_its_head_gains_no_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HEAD_SECONDS", 0.5)
     ended = threading.Event()

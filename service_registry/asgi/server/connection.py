@@ -223,7 +223,13 @@ class Connection(asyncio.BufferedProtocol):
                 self.read_body(self.exchange)
 
     def read_head(self) -> bool:
-        """Read the head of a request and start its exchange; return whether it was complete."""
+        """Read the head of a request and start its exchange; return whether it was complete.
+
+        Empty lines in front of it are ignored (RFC 9112, section 2.2).
+        """
+        self.unread = self.unread.lstrip(b"\r\n")
+        if not self.unread:
+            return False
         end = self.unread.find(END_OF_HEAD, self.searched)
         if end < 0 and len(self.unread) <= limits.HEAD_BYTES:
             self.wait_for_head()
@@ -248,7 +254,7 @@ class Connection(asyncio.BufferedProtocol):
             self.is_head_begun = True
             self.deadline = min(self.deadline, self.table.loop.time() + limits.HEAD_SECONDS)
         self.searched = max(0, len(self.unread) - len(END_OF_HEAD) + 1)
-        if (not self.unread[:1].isalpha() and self.unread[:1] not in b"\r\n") or b"\n\n" in self.unread[-1024:]:
+        if not self.unread[:1].isalpha() or b"\n\n" in self.unread[-1024:]:
             self.refuse(MalformedRequest(), "malformed")
 
     def parse(self, head: bytes) -> None:
