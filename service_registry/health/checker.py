@@ -82,23 +82,24 @@ class Checker:
         if self.tasks:
             await asyncio.wait(self.tasks)
         self.pauses.stop()
-        await self.record()
-        await self.in_database(presence.leave)
+        await self.attempt(self.record)
+        await self.attempt(self.leave)
 
     def stop(self) -> None:
         self.stopping.set()
 
     async def repeat(self, step: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Run a step again and again. While the database does not answer, nothing is claimed and no result kept."""
         while not self.stopping.is_set():
-            try:
-                await step()
-            except Error as error:
-                logs.log_event(logger, logging.WARNING, "health_database_unavailable", {"error": error})
-            try:
+            await self.attempt(step)
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), seconds)
-            except TimeoutError:
-                continue
+
+    async def attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Run a step. While the database does not answer, nothing is claimed and no result kept."""
+        try:
+            await step()
+        except Error as error:
+            logs.log_event(logger, logging.WARNING, "health_database_unavailable", {"error": error})
 
     async def in_database(self, function: Callable[[], Outcome]) -> Outcome:
         def run() -> Outcome:
@@ -162,6 +163,9 @@ class Checker:
         self.running[host] -= 1
         if not self.running[host]:
             del self.running[host]
+
+    async def leave(self) -> None:
+        await self.in_database(presence.leave)
 
     async def record(self) -> None:
         """Record the results so far, unless this checker is cut off."""

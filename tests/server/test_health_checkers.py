@@ -228,6 +228,27 @@ def test_checker_that_is_killed_or_frozen_changes_nothing(
     assert listed(team) == set(names)
 
 
+def test_checker_goes_on_after_an_outage_of_the_database(
+    registry: Registry, team: Caller, fleet: Fleet, checkers: list[subprocess.Popen[bytes]]
+) -> None:
+    names = register(team, fleet, unhealthy_after=1)
+    checker, other = (start_checker(registry, checkers) for _ in range(2))
+    wait_for_healths(registry, names, "passing")
+    before = count_changes(registry)
+    output = registry.directory / "output"
+    logged = output.read_bytes().count(b"health_database_unavailable")
+    with registry.stopped_postgres():
+        wait_for(lambda: output.read_bytes().count(b"health_database_unavailable") >= logged + 6)
+        other.terminate()
+        assert other.wait(60) == 0
+    checked = {name: len(fleet.requested_at[name]) for name in names}
+    wait_for(lambda: all(len(fleet.requested_at[name]) > checked[name] + 1 for name in names))
+    assert checker.poll() is None
+    assert count_changes(registry) == before
+    fleet.down.add("i-0")
+    wait_for(lambda: healths(registry)["i-0"] == "critical")
+
+
 def test_checker_that_is_cut_off_changes_nothing(
     registry: Registry, team: Caller, fleet: Fleet, checkers: list[subprocess.Popen[bytes]]
 ) -> None:
