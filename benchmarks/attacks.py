@@ -8,7 +8,6 @@ soon an instance with a TTL of 5 s, which sends nothing, is off the list.
 import argparse
 import contextlib
 import multiprocessing
-import os
 import socket
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.memory import read_resident_bytes
 from benchmarks.registry import Registry
 from benchmarks.requests import Fleet, exchange, make_registration, register_fleet
 
@@ -113,8 +113,7 @@ ATTACKS: dict[str, Callable[[int, float], None]] = {
 
 def read_memory(pid: int) -> float:
     """Return the resident memory of a process in MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return read_resident_bytes(pid) / 1e6
 
 
 class Memory(threading.Thread):

@@ -21,6 +21,7 @@ import uvloop
 
 from benchmarks import pgbouncer
 from benchmarks.client import is_complete
+from benchmarks.memory import read_resident_bytes
 from benchmarks.registry import ROOT, Registry
 from benchmarks.requests import INSTANCES_PER_SERVICE, Fleet, make_registration, register_fleet
 
@@ -170,8 +171,7 @@ async def measure_crowd(registry: Registry, subscribers: int) -> tuple[float, li
 
 def read_resident_kilobytes(registry: Registry) -> float:
     """Return the resident memory of the first web process."""
-    pages = int(Path(f"/proc/{registry.webs[0].pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1024
+    return read_resident_bytes(registry.webs[0].pid) / 1024
 
 
 def percentile(values: Sequence[float], share: float) -> float:

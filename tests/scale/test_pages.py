@@ -5,7 +5,6 @@ import statistics
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,6 +16,7 @@ from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import ListQuery
 from tests.client import registration
 from tests.scale.conftest import INSTANCES_PER_SERVICE, SERVICES, name_of
+from tests.server.memory import read_resident_bytes
 from tests.server.registry import Caller, Registry
 
 pytestmark = pytest.mark.scale
@@ -57,11 +57,6 @@ def measure_bare_queries(registry: Registry, places: list[str]) -> list[float]:
 
 def percentile_99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
-
-
-def read_resident_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
 def test_page_of_a_large_fleet_costs_a_small_multiple_of_its_query(fleet: Registry) -> None:

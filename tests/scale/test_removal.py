@@ -10,7 +10,8 @@ import pytest
 
 from tests.client import registration
 from tests.scale.conftest import INSTANCES_PER_SERVICE, OLD, SERVICES
-from tests.scale.test_pages import percentile_99, read_resident_bytes
+from tests.scale.test_pages import percentile_99
+from tests.server.memory import read_resident_bytes
 from tests.server.registry import ROOT, Registry
 
 pytestmark = pytest.mark.scale

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.client import registration, token
+from tests.server.memory import read_resident_bytes
 from tests.server.registry import Registry
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(600)]
 MEGABYTE = 1024 * 1024
-PAGE = 4096
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 def read_resident_megabytes(registry: Registry, place: int = 0) -> float:
     """Return the resident memory of a web process in megabytes."""
-    return int(Path(f"/proc/{registry.web[place].pid}/statm").read_text().split()[1]) * PAGE / MEGABYTE
+    return read_resident_bytes(registry.web[place].pid) / MEGABYTE
 
 
 def register_fleet(registry: Registry, instances: int, per_service: int) -> None:

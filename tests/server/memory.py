@@ -1,9 +1,16 @@
-"""The memory of a web process."""
+"""The memory of processes."""
 
 import re
+import resource
 from pathlib import Path
 
 from tests.server.registry import Registry
+
+
+def read_resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def read_peak_bytes(registry: Registry) -> int:

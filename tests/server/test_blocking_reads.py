@@ -1,17 +1,16 @@
 """Blocking reads: discovery and the list that wait for a change."""
 
 import itertools
-import resource
 import socket
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from service_registry.asgi.waiting import with_jitter
 from tests.client import registration, token
+from tests.server.memory import read_resident_bytes
 from tests.server.registry import Caller, Registry
 from tests.waiting import wait_for
 
@@ -214,7 +213,7 @@ def test_readers_that_ask_the_same_share_one_response_in_memory(registry: Regist
         assert team.call("POST", "/registry/register", items).status == 200
     path = f"/registry/services/{name}"
     index = read_index(team, path)
-    before = read_resident_bytes(registry)
+    before = read_resident_bytes(registry.web[0].pid)
     readers = [socket.create_connection(("127.0.0.1", registry.ports[0])) for _ in range(50)]
     try:
         waiting_before = registry.read_metric('registry_subscribers{kind="read"}')
@@ -225,12 +224,7 @@ def test_readers_that_ask_the_same_share_one_response_in_memory(registry: Regist
         team.register(name, "last")
         for each in readers:
             assert each.recv(12) == b"HTTP/1.1 200"
-        assert read_resident_bytes(registry) - before < 120_000_000
+        assert read_resident_bytes(registry.web[0].pid) - before < 120_000_000
     finally:
         for each in readers:
             each.close()
-
-
-def read_resident_bytes(registry: Registry) -> int:
-    pages = Path(f"/proc/{registry.web[0].pid}/statm").read_text().split()[1]
-    return int(pages) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""/livez and /readyz: probes without a token.
+"""Probes without a token: /livez and /readyz.
 
 They serve orchestrators and load balancers.
 """
