@@ -148,3 +148,15 @@ async def write(send: ASGISendCallable, body: bytes, more: bool = False) -> None
 async def receive_until_disconnected(receive: ASGIReceiveCallable) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def answer_unread(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Answer without the body."""
+    await start(send, (b"content-length", b"2"))
+    await write(send, b"ok")
+
+
+async def refuse_unread(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Answer without the body, and close the connection."""
+    await start(send, (b"content-length", b"2"), (b"connection", b"close"), status=400)
+    await write(send, b"no")

@@ -1,21 +1,13 @@
-"""Connections on raw sockets: refusals, unread bodies, clients that leave, shutdown, TLS."""
+"""Connections on raw sockets: refusals, unread bodies, clients that leave, shutdown."""
 
 import asyncio
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from django.conf import LazySettings
 
 from service_registry.asgi import transport
@@ -25,12 +17,14 @@ from tests.asgi.connections import (
     POST,
     Echo,
     Handler,
+    answer_unread,
     ask,
     is_closed,
     problem,
     read_to_end,
     receive_response,
     receive_until_disconnected,
+    refuse_unread,
     send_until_disconnected,
     start,
     write,
@@ -42,7 +36,6 @@ MALFORMED = b"NONSENSE\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CLOSE = b"Connection: close\r\n"
 WAIT = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"
-LENGTH_2 = (b"content-length", b"2")
 # Longer than any test waits: what ends before has another cause.
 LONG_SECONDS = 300
 
@@ -56,18 +49,6 @@ def application() -> Echo:
 def port(application: Echo) -> Iterator[int]:
     with serve(application) as port:
         yield port
-
-
-async def answer_unread(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answer without the body."""
-    await start(send, LENGTH_2)
-    await write(send, b"ok")
-
-
-async def refuse_unread(_receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answer without the body, and close the connection."""
-    await start(send, LENGTH_2, (b"connection", b"close"), status=400)
-    await write(send, b"no")
 
 
 # --- Heads ---
@@ -414,36 +395,3 @@ def test_shutdown_closes_idle_connections_and_lets_others_end(monkeypatch: pytes
         go_on.set()
         received = read_to_end(active)
     assert (received.count(b"connection: close"), received[-2:]) == (1, b"ok")
-
-
-# --- TLS ---
-
-
-def make_certificate(directory: Path) -> dict[str, Path]:
-    """Write a certificate for `localhost` and its key, and return uvicorn's options for them."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-    certificate = builder.sign(key, hashes.SHA256())
-    (directory / "certificate").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (directory / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return {"ssl_certfile": directory / "certificate", "ssl_keyfile": directory / "key"}
-
-
-def test_connection_with_tls_has_its_scheme_and_refusals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A TLS connection cannot be closed for writing alone."""
-    handler = Handler(answer_unread)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with (
-        run_server(handler, **make_certificate(tmp_path)) as (_server, port),
-        context.wrap_socket(connect(port)) as client,
-    ):
-        client.sendall(GET + b"\r\n")
-        assert receive_response(client)[2] == b"ok"
-        client.sendall(MALFORMED)
-        assert problem(receive_response(client)) == (400, "invalid")
-        assert is_closed(client)
-    assert handler.exchanges[0].scope["scheme"] == "https"
-    assert not caplog.records

@@ -7,6 +7,7 @@ from tests.client import token
 from tests.front_ends import inputs
 from tests.front_ends.calls import CALLS, TEAM, Call
 from tests.front_ends.client import Answer, Request
+from tests.front_ends.json_defects import JSON_DEFECTS
 from tests.front_ends.running import Case, Check, expect, expect_items, request_of
 
 WITH_BODY = [call for call in CALLS if call.body is not None]
@@ -103,7 +104,7 @@ def bad_json(bearer: str) -> list[Case]:
             expect(400, "invalid"),
         )
         for call in WITH_BODY
-        for name, changed in inputs.JSON_DEFECTS.items()
+        for name, changed in JSON_DEFECTS.items()
     ]
 
 

@@ -213,6 +213,12 @@ def never_repeats(answer: Answer) -> str | None:
 def with_canaries() -> Iterator[tuple[str, Request]]:
     """Yield refused requests with the canary in every part that a client controls."""
     admin = token("registry-admins", TEAM, subject="admin")
+    yield from with_canary_in_field(admin)
+    yield from with_canary_in_text(admin)
+    yield from with_canary_in_head(admin)
+
+
+def with_canary_in_field(admin: str) -> Iterator[tuple[str, Request]]:
     for field in ("namespace", "service_name", "instance_id", "host", "scheme", "zone", "status", "owner"):
         yield (
             f"register with {field}",
@@ -238,6 +244,9 @@ def with_canaries() -> Iterator[tuple[str, Request]]:
     yield "owners", Request("PUT", f"/registry/services/{CANARY}/owners", {"owners": [f"{CANARY}\u0000"]}, admin)
     yield "release", Request("POST", f"/registry/services/{CANARY}/release", {"reason": f"{CANARY}\u0000"}, admin)
     yield "release of none", Request("POST", f"/registry/services/{CANARY}/release", {"reason": CANARY}, admin)
+
+
+def with_canary_in_text(admin: str) -> Iterator[tuple[str, Request]]:
     for call in WITH_BODY:
         yield f"{call.name}, syntax", request_of(call, admin, body=f'{{"{CANARY}": {CANARY}'.encode())
         yield f"{call.name}, key twice", request_of(call, admin, body=f'{{"{CANARY}":1,"{CANARY}":1}}'.encode())
@@ -246,6 +255,9 @@ def with_canaries() -> Iterator[tuple[str, Request]]:
             f"{call.name}, charset",
             request_of(call, admin, body=b"{", headers=(("Content-Type", f"application/json; charset={CANARY}"),)),
         )
+
+
+def with_canary_in_head(admin: str) -> Iterator[tuple[str, Request]]:
     for path in ("services", "services/web", "changes", "watch", "instance/web", "instance/web/a"):
         for query in (f"status={CANARY}%00", f"{CANARY}%20=1", f"limit={CANARY}", f"index={CANARY}", f"wait={CANARY}"):
             yield f"{path}?{query}", Request("GET", f"/registry/{path}?{query}", None, admin)
