@@ -250,3 +250,28 @@ def test_check_that_renewed_until_the_instance_became_permanent_changes_nothing(
     renew(runs)
     lease = Lease.objects.get()
     assert (lease.ttl_seconds, lease.check_failing, payments.listed()) == (None, None, ["web-1"])
+
+
+def test_claim_that_arrives_late_is_not_used(payments: Api) -> None:
+    """The next one may be claimed after three quarters of the interval: the check would run twice within a half."""
+    payments.register(health_check=CHECK)
+    [due] = claim()
+    assert [due.is_usable(seconds) for seconds in (0, 2.5, 2.6)] == [True, True, False]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT extract(epoch FROM due_at)::float8 - %s FROM {HEALTH_STANDING}", [due.claimed_at])
+        assert cursor.fetchone()[0] >= 7.5
+
+
+def test_checks_after_a_pause_are_spread_over_their_interval(payments: Api) -> None:
+    for number in range(20):
+        payments.register(instance_id=f"web-{number}", health_check=CHECK)
+    follow_registrations()
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {HEALTH_STANDING} SET due_at = statement_timestamp() - interval '60 seconds'")
+        claimed = claim_due_checks(1000, {}, 4)
+        cursor.execute(
+            f"SELECT extract(epoch FROM due_at)::float8 - %s FROM {HEALTH_STANDING}", [claimed[0].claimed_at]
+        )
+        waits = [wait for (wait,) in cursor.fetchall()]
+    assert [due.is_usable(0) for due in claimed] == [False] * 20
+    assert 0 <= min(waits) < 5 < max(waits) <= 10
