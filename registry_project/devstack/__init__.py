@@ -1,6 +1,6 @@
 """The development stack of `make run` and `make demo`.
 
-It starts PostgreSQL, an OIDC issuer, the web server and the worker, and supervises them.
+It starts PostgreSQL, an OIDC issuer, the web server, the worker and a checker, and supervises them.
 
 It is a separate Django app with the command `dev_token`. Production does not install it, and neither
 `registry_project.settings` nor `manage.py` imports it.
