@@ -25,7 +25,8 @@ from prometheus_client.registry import Collector
 
 from service_registry.choices import Health, Rule, State, Status
 from service_registry.database.dead_rows import Slot, TableRows, Transaction, read_rows, read_slots, read_transactions
-from service_registry.models import HealthChecker, Instance, Lease, RegistryState, Service
+from service_registry.health_models import HealthChecker
+from service_registry.models import Instance, Lease, RegistryState, Service
 from service_registry.request_metrics import operations, request_counts
 from service_registry.sql import EFFECTIVE_STATUS, INSTANCE, LEASE, OVERRIDE, STATE_NAME
 

@@ -20,6 +20,7 @@ FLOORS = (
         "choices",
         "exceptions",
         "gc_tuning",
+        "health_models",
         "json_text",
         "logs",
         "request_metrics",

@@ -12,7 +12,8 @@ from service_registry.admin import actions
 from service_registry.admin.base import ReadOnlyAdmin
 from service_registry.choices import Health, Status
 from service_registry.health.presence import read_presence
-from service_registry.models import Change, HealthStanding, Instance, InstanceQuerySet, Override, Service
+from service_registry.health_models import HealthStanding
+from service_registry.models import Change, Instance, InstanceQuerySet, Override, Service
 
 admin.site.site_header = admin.site.site_title = "Service Registry"
 admin.site.index_title = "Operations"

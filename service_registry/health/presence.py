@@ -8,7 +8,8 @@ from django.db.models import Count, Q
 
 from service_registry.database.base import prepared_cursor
 from service_registry.database.transactions import write_transaction
-from service_registry.models import HealthChecker, Instance
+from service_registry.health_models import HealthChecker
+from service_registry.models import Instance
 from service_registry.sql import HEALTH_CHECKER
 
 NAME = f"{socket.gethostname()}:{os.getpid()}"

@@ -12,9 +12,10 @@ from service_registry.health import presence
 from service_registry.health.due import claim_due_checks, follow_registrations
 from service_registry.health.record import CheckRun, record
 from service_registry.health.result import Cause, Result
+from service_registry.health_models import HealthChecker, HealthStanding
 from service_registry.http.readiness import readiness
 from service_registry.management.doctor.registry import check_checkers
-from service_registry.models import HealthChecker, HealthStanding, Instance
+from service_registry.models import Instance
 from service_registry.sql import HEALTH_CHECKER, HEALTH_STANDING
 from tests.client import Api
 from tests.series import parse, value_of

@@ -7,7 +7,8 @@ import pytest
 
 from service_registry.expiry.sweep import sweep
 from service_registry.health.due import follow_registrations
-from service_registry.models import Change, HealthStanding, Lease
+from service_registry.health_models import HealthStanding
+from service_registry.models import Change, Lease
 from service_registry.queries.health import INSTANCES_SHOWN
 from tests import ageing
 from tests.client import Api

@@ -12,7 +12,8 @@ from service_registry.expiry.sweep import sweep
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
 from service_registry.health.record import CheckRun, record, renew
 from service_registry.health.result import Cause, Result
-from service_registry.models import Change, HealthStanding, Instance, Lease
+from service_registry.health_models import HealthStanding
+from service_registry.models import Change, Instance, Lease
 from service_registry.sql import HEALTH_STANDING
 from tests import ageing
 from tests.client import Api
