@@ -35,11 +35,14 @@ class Cause(TextChoices):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The level of a check, its cause, and what the target said, or what happened instead."""
+    """The cause of a result, which gives its level, and what the target said, or what happened instead."""
 
-    level: Health
     cause: Cause
     output: str = ""
+
+    @property
+    def level(self) -> Health:
+        return self.cause.level
 
 
 class CheckFailed(Exception):

@@ -1,6 +1,5 @@
 """A checker that is cut off: when the failures of its checks count for nothing."""
 
-from service_registry.choices import Health
 from service_registry.health.due import DueCheck
 from service_registry.health.failure_share import FailureShare
 from service_registry.health.record import CheckRun
@@ -12,7 +11,7 @@ def run(pk: int, *, fails: bool, interval: int = 10, critical: bool = False) -> 
         *(pk, "default", "web", str(pk), ("team",), "10.0.0.1", 80, "http", {"interval_seconds": interval}),
         *(1, critical, False, False, 0.0, 0.0),
     )
-    return CheckRun(due, Result(Health.CRITICAL if fails else Health.PASSING, Cause.OK), 0.01)
+    return CheckRun(due, Result(Cause.REFUSED if fails else Cause.OK), 0.01)
 
 
 def test_more_than_half_cut_a_checker_off_until_they_pass() -> None:

@@ -120,7 +120,7 @@ def test_last_result_is_shown_and_its_output_to_operators_alone(checked: Api) ->
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {HEALTH_STANDING} SET due_at = statement_timestamp()")
     [due] = claim_due_checks(1, {}, 1)
-    record([CheckRun(due, Result(Health.CRITICAL, Cause.REFUSED, "<b>secret</b> answer"), 0.012)])
+    record([CheckRun(due, Result(Cause.REFUSED, "<b>secret</b> answer"), 0.012)])
     assert HealthStanding.objects.get().level == "critical"
     path = f"{INSTANCES}{Instance.objects.get().pk}/change/"
     viewer = sign_in().get(path).content.decode()

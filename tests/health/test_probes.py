@@ -216,8 +216,8 @@ def grpc_result(serving: Any, authority: Authority | None = None) -> Result:
 
 def test_grpc_health_service(authority: Authority) -> None:
     serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-    assert grpc_result(serving) == Result(Health.PASSING, Cause.OK, "SERVING")
-    assert grpc_result(not_serving) == Result(Health.CRITICAL, Cause.NOT_SERVING, "NOT_SERVING")
+    assert grpc_result(serving) == Result(Cause.OK, "SERVING")
+    assert grpc_result(not_serving) == Result(Cause.NOT_SERVING, "NOT_SERVING")
     assert grpc_result(serving, authority).level is Health.PASSING
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from service_registry.choices import Health
 from service_registry.expiry.sweep import sweep
 from service_registry.health.due import DueCheck, claim_due_checks, follow_registrations
 from service_registry.health.record import CheckRun, record, renew
@@ -20,9 +19,9 @@ from tests.client import Api
 
 CHECK = {"type": "http", "path": "/health", "interval_seconds": 10, "unhealthy_after": 2, "healthy_after": 2}
 RESULTS = {
-    "p": Result(Health.PASSING, Cause.OK, "fine"),
-    "w": Result(Health.WARNING, Cause.TOO_MANY_REQUESTS, "busy"),
-    "f": Result(Health.CRITICAL, Cause.REFUSED, "refused"),
+    "p": Result(Cause.OK, "fine"),
+    "w": Result(Cause.TOO_MANY_REQUESTS, "busy"),
+    "f": Result(Cause.REFUSED, "refused"),
 }
 
 

@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from service_registry.health.network import Address, ForbiddenAddress, NetworkRule, parse_address
-from service_registry.health.result import OUTPUT_BYTES, CheckFailed
-from service_registry.health.result import Cause as Why
+from service_registry.health.result import OUTPUT_BYTES, Cause, CheckFailed
 
 # The resolver blocks, and outlasts its check where a name server does not answer. With fewer threads than checks whose
 # names nobody answers, all other names would wait for them, and fail.
@@ -37,7 +36,7 @@ async def resolve(host: str, port: int, rule: NetworkRule) -> list[Address]:
     try:
         rule.require_all(addresses, port)
     except ForbiddenAddress as error:
-        raise CheckFailed(Why.FORBIDDEN_ADDRESS, str(error)) from error
+        raise CheckFailed(Cause.FORBIDDEN_ADDRESS, str(error)) from error
     return addresses
 
 
@@ -49,7 +48,7 @@ async def look_up(name: str, port: int) -> list[Address]:
     try:
         return await asyncio.get_running_loop().run_in_executor(resolver_threads, run)
     except (socket.gaierror, UnicodeError) as error:
-        raise CheckFailed(Why.NAME, f"{name} has no address") from error
+        raise CheckFailed(Cause.NAME, f"{name} has no address") from error
 
 
 @asynccontextmanager
@@ -71,19 +70,19 @@ async def connect(
 async def connect_to_any(
     addresses: list[Address], port: int, context: ssl.SSLContext | None, server_name: str | None
 ) -> Streams:
-    failure = CheckFailed(Why.UNREACHABLE, "there is no address")
+    failure = CheckFailed(Cause.UNREACHABLE, "there is no address")
     for address in addresses:
         try:
             reader, writer = await asyncio.open_connection(
                 str(address), port, ssl=context, server_hostname=server_name if context else None, limit=OUTPUT_BYTES
             )
         except ssl.SSLError as error:
-            failure = CheckFailed(Why.TLS, f"TLS with {address} port {port} failed: {error.reason or error}")
+            failure = CheckFailed(Cause.TLS, f"TLS with {address} port {port} failed: {error.reason or error}")
         except ConnectionRefusedError:
-            failure = CheckFailed(Why.REFUSED, f"{address} refuses connections on port {port}")
+            failure = CheckFailed(Cause.REFUSED, f"{address} refuses connections on port {port}")
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-            failure = CheckFailed(Why.UNREACHABLE, f"{address} port {port} cannot be reached: {name}")
+            failure = CheckFailed(Cause.UNREACHABLE, f"{address} port {port} cannot be reached: {name}")
         else:
             require_peer(writer, address)
             return reader, writer
@@ -95,4 +94,4 @@ def require_peer(writer: asyncio.StreamWriter, address: Address) -> None:
     peer = writer.get_extra_info("peername")
     if peer is None or parse_address(str(peer[0])) != address:
         writer.transport.abort()
-        raise CheckFailed(Why.FORBIDDEN_ADDRESS, f"the connection to {address} leads elsewhere")
+        raise CheckFailed(Cause.FORBIDDEN_ADDRESS, f"the connection to {address} leads elsewhere")

@@ -4,7 +4,6 @@ import grpc
 from django.conf import settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service_registry.choices import Health
 from service_registry.health.network import Address
 from service_registry.health.result import OUTPUT_BYTES, Cause, Result, printable
 
@@ -39,12 +38,11 @@ async def check_grpc(address: Address, port: int, authority: str, uses_tls: bool
             )
         except grpc.aio.AioRpcError as error:
             cause = CAUSES.get(error.code(), Cause.PROTOCOL)
-            level = Health.WARNING if cause is Cause.TOO_MANY_REQUESTS else Health.CRITICAL
-            return Result(level, cause, printable(f"gRPC {error.code().name}: {error.details()}".encode()))
+            return Result(cause, printable(f"gRPC {error.code().name}: {error.details()}".encode()))
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if answer.status == health_pb2.HealthCheckResponse.SERVING:
-        return Result(Health.PASSING, Cause.OK, name)
-    return Result(Health.CRITICAL, Cause.NOT_SERVING, name)
+        return Result(Cause.OK, name)
+    return Result(Cause.NOT_SERVING, name)
 
 
 def open_channel(target: str, options: list[tuple[str, object]], uses_tls: bool) -> grpc.aio.Channel:

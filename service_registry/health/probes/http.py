@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import h11
 
-from service_registry.choices import Health
 from service_registry.health.probes.connection import Streams
 from service_registry.health.result import OUTPUT_BYTES, Cause, CheckFailed, Result, printable
 
@@ -59,7 +58,7 @@ async def read_answer(reader: asyncio.StreamReader, connection: h11.Connection) 
 def judge_status(status: int, body: bytes, expected: range) -> Result:
     output = printable(b"HTTP %d\n" % status + body)
     if status in expected:
-        return Result(Health.PASSING, Cause.OK, output)
+        return Result(Cause.OK, output)
     if status == TOO_MANY_REQUESTS:
-        return Result(Health.WARNING, Cause.TOO_MANY_REQUESTS, output)
-    return Result(Health.CRITICAL, Cause.UNEXPECTED_STATUS, output)
+        return Result(Cause.TOO_MANY_REQUESTS, output)
+    return Result(Cause.UNEXPECTED_STATUS, output)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service_registry.choices import Health
 from service_registry.health.network import NetworkRule
 from service_registry.health.probes.connection import connect, resolve
 from service_registry.health.probes.grpc import check_grpc
@@ -46,9 +45,9 @@ async def probe(target: Target, rule: NetworkRule) -> Result:
         async with asyncio.timeout(target.timeout_seconds):
             return await check(target, rule)
     except TimeoutError:
-        return Result(Health.CRITICAL, Cause.TIMEOUT, f"no answer within {target.timeout_seconds:g} s")
+        return Result(Cause.TIMEOUT, f"no answer within {target.timeout_seconds:g} s")
     except CheckFailed as failure:
-        return Result(Health.CRITICAL, failure.cause, str(failure))
+        return Result(failure.cause, str(failure))
 
 
 async def check(target: Target, rule: NetworkRule) -> Result:
@@ -58,5 +57,5 @@ async def check(target: Target, rule: NetworkRule) -> Result:
     context = tls_context(target.tls_verify) if target.type == "https" else None
     async with connect(addresses, target.port, context, target.host) as streams:
         if target.type == "tcp":
-            return Result(Health.PASSING, Cause.OK, f"{target.authority} accepts connections")
+            return Result(Cause.OK, f"{target.authority} accepts connections")
         return await check_http(streams, target.authority, target.path, target.headers, target.expected)
