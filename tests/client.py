@@ -127,3 +127,7 @@ def registration(service_name: str = "web", instance_id: str = "web-1", **fields
     """Return a registration, with metadata that must not appear in any output."""
     body = {"service_name": service_name, "instance_id": instance_id, "host": "10.0.0.1", "port": 8080}
     return body | {"metadata": {"note": CANARY}} | fields
+
+
+def make_registrations(size: int, service_name: str = "web") -> list[schemas.Registration]:
+    return [schemas.Registration(**registration(service_name, f"i-{number}")) for number in range(size)]

@@ -23,17 +23,13 @@ from service_registry.manager.registration.unchanged import FIND_OR_RENEW
 from service_registry.queries import as_of, catalogue
 from service_registry.queries.filters import resolve_filters
 from service_registry.queries.health import INSTANCES_SHOWN, SERVICE_HEALTH
-from service_registry.schemas import DiscoveryQuery, Heartbeat, Registration
+from service_registry.schemas import DiscoveryQuery, Heartbeat
 from service_registry.sql import OVERRIDE
 from service_registry.sql import SERVICE as SERVICE_TABLE
-from tests.client import registration
+from tests.client import make_registrations
 
 CALLER = Caller("tester", frozenset({"team"}), frozenset({"register_instance"}))
 UP = resolve_filters(DiscoveryQuery(name="web"), ["UP"])
-
-
-def make_registrations(size: int, service_name: str) -> list[Registration]:
-    return [Registration(**registration(service_name, f"i-{number}")) for number in range(size)]
 
 
 def explain(sql: str, parameters: Any, command: str = "EXPLAIN ") -> str:

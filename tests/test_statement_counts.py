@@ -14,7 +14,7 @@ from service_registry.manager.batch import Submission, join_columns
 from service_registry.queries import catalogue
 from service_registry.queries.filters import resolve_filters
 from service_registry.schemas import DiscoveryQuery, Heartbeat, Registration
-from tests.client import registration
+from tests.client import make_registrations, registration
 
 CALLER = Caller("tester", frozenset({"team"}), frozenset({"register_instance"}))
 UP = resolve_filters(DiscoveryQuery(name="web"), ["UP"])
@@ -32,10 +32,6 @@ def capture_statements(run: Callable[[], Any]) -> list[str]:
     with connection.execute_wrapper(capture):
         run()
     return [sql for sql in statements if not TRANSACTION_CONTROL.match(sql)]
-
-
-def make_registrations(size: int, service_name: str = "web") -> list[Registration]:
-    return [Registration(**registration(service_name, f"i-{number}")) for number in range(size)]
 
 
 def make_heartbeats(size: int) -> list[Heartbeat]:

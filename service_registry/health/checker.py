@@ -76,7 +76,7 @@ class Checker:
         self.pauses.start()
         loops = (
             *((self.follow, FOLLOW_SECONDS), (self.claim, LEAST_CLAIM_SECONDS), (self.record, RECORD_SECONDS)),
-            (self.renew_rule, RULE_SECONDS),
+            (self.refresh_rule, RULE_SECONDS),
         )
         await asyncio.gather(*(self.repeat(step, seconds) for step, seconds in loops))
         if self.tasks:
@@ -108,7 +108,7 @@ class Checker:
 
         return await asyncio.get_running_loop().run_in_executor(self.database, run)
 
-    async def renew_rule(self) -> None:
+    async def refresh_rule(self) -> None:
         """Add the addresses that the registry's parts have now. Earlier ones stay, also where a name has none now."""
         rule = await asyncio.get_running_loop().run_in_executor(resolver_threads, configured_rule)
         self.rule = replace(rule, own={*self.rule.own, *rule.own})

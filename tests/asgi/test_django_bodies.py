@@ -1,9 +1,7 @@
 """Bodies of requests that Django answers, over real connections: which are read, and how much memory they take."""
 
 import asyncio
-import http.client
 import json
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,7 +24,7 @@ from service_registry.asgi.django_bridge import DjangoBridge
 from service_registry.asgi.flow_control import ResponsesInFlight
 from service_registry.asgi.thread_queue import ThreadQueue
 from tests.asgi.clients import make_bodies
-from tests.asgi.uvicorn_server import connect, serve
+from tests.asgi.uvicorn_server import connect, read_reply, send, serve
 from tests.client import token
 from tests.waiting import wait_for
 
@@ -98,26 +96,15 @@ def head(method: str, target: str, *lines: str) -> bytes:
     ).encode()
 
 
-def read_reply(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-
-def ask(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    with connect(port, request) as connection:
-        return read_reply(connection)
-
-
 @pytest.mark.parametrize("length", [9, 900_000, 9_000_000])
 def test_body_of_a_call_without_an_accepted_token_is_not_waited_for(port: int, length: int) -> None:
-    status, _, body = ask(port, head("PUT", "/registry/ignored", f"Content-Length: {length}"))
+    status, _, body = send(port, head("PUT", "/registry/ignored", f"Content-Length: {length}"))
     assert (status, body) == (200, b"%d" % length)
 
 
 def test_chunked_body_of_a_call_without_an_accepted_token_is_not_waited_for(port: int) -> None:
     chunked = head("PUT", "/registry/ignored", "Transfer-Encoding: chunked")
-    assert ask(port, chunked + b"5\r\nhello\r\n")[0] == 200
+    assert send(port, chunked + b"5\r\nhello\r\n")[0] == 200
 
 
 def test_client_without_an_accepted_token_is_not_told_to_send_its_body(port: int) -> None:
@@ -136,21 +123,21 @@ def test_connection_can_be_used_after_a_body_that_was_not_read(port: int) -> Non
 @pytest.mark.parametrize("framing", ["Content-Length: 2", "Transfer-Encoding: chunked"])
 def test_view_that_needs_a_body_that_was_not_read_is_unavailable(port: int, framing: str) -> None:
     """The keys came back between the two times the token was judged. Another attempt succeeds."""
-    status, headers, body = ask(port, head("PUT", "/registry/accepted", framing) + b"2\r\n{}\r\n0\r\n\r\n")
+    status, headers, body = send(port, head("PUT", "/registry/accepted", framing) + b"2\r\n{}\r\n0\r\n\r\n")
     assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "1", "unavailable")
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {PAGE_BODY_BYTES + 1}", "Transfer-Encoding: chunked"])
 def test_too_large_body_of_a_page_is_refused(port: int, framing: str) -> None:
     sent = b"%x\r\n" % (PAGE_BODY_BYTES + 1) + b"x" * (PAGE_BODY_BYTES + 1) if "chunked" in framing else b""
-    status, headers, body = ask(port, head("POST", "/page", framing) + sent)
+    status, headers, body = send(port, head("POST", "/page", framing) + sent)
     assert (status, json.loads(body)["code"], headers["connection"]) == (413, "too_large", "close")
 
 
 def test_largest_body_of_a_page_is_read(port: int) -> None:
     body = b"x" * PAGE_BODY_BYTES
     request = head("POST", "/page", f"Content-Length: {len(body)}") + body
-    assert ask(port, request)[::2] == (200, b"%d" % len(body))
+    assert send(port, request)[::2] == (200, b"%d" % len(body))
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {PAGE_BODY_BYTES}", "Transfer-Encoding: chunked"])
@@ -162,12 +149,12 @@ def test_bodies_of_pages_are_bounded_in_all(
     with ExitStack() as stack:
         held = [stack.enter_context(connect(port, head("POST", "/page", framing))) for _ in range(4)]
         wait_for(lambda: bridge.bodies.page_bytes == 4 * PAGE_BODY_BYTES)
-        status, headers, _ = ask(port, head("POST", "/page", "Content-Length: 2") + b"{}")
+        status, headers, _ = send(port, head("POST", "/page", "Content-Length: 2") + b"{}")
         assert (status, headers["retry-after"]) == (503, "1")
-        assert ask(port, head("POST", "/page", "Content-Length: 1") + b"x")[0] == 200
-        assert ask(port, head("PUT", "/registry/ignored", "Content-Length: 900000"))[0] == 200
+        assert send(port, head("POST", "/page", "Content-Length: 1") + b"x")[0] == 200
+        assert send(port, head("PUT", "/registry/ignored", "Content-Length: 900000"))[0] == 200
         held[0].close()
-        wait_for(lambda: ask(port, head("POST", "/page", "Content-Length: 2") + b"{}")[0] == 200)
+        wait_for(lambda: send(port, head("POST", "/page", "Content-Length: 2") + b"{}")[0] == 200)
     wait_for(lambda: bridge.bodies.page_bytes == 0)
 
 
@@ -176,12 +163,12 @@ def test_large_response_is_refused_while_slow_readers_hold_the_memory(monkeypatc
     responses = ResponsesInFlight(max_bytes=LARGE_BYTES)
     with serve_bridge(responses) as (_bridge, port), connect(port, head("GET", "/large")) as slow:
         wait_for(lambda: responses.held_bytes == LARGE_BYTES)
-        status, headers, body = ask(port, head("GET", "/large"))
+        status, headers, body = send(port, head("GET", "/large"))
         assert (status, headers["retry-after"], json.loads(body)["code"]) == (503, "1", "unavailable")
-        assert ask(port, head("GET", "/page"))[0] == 200
-        assert ask(port, head("POST", "/large"))[::2] == (200, b"x" * LARGE_BYTES)  # the write is done
+        assert send(port, head("GET", "/page"))[0] == 200
+        assert send(port, head("POST", "/large"))[::2] == (200, b"x" * LARGE_BYTES)  # the write is done
         assert read_reply(slow)[0] == 200
-        wait_for(lambda: ask(port, head("GET", "/large"))[0] == 200)
+        wait_for(lambda: send(port, head("GET", "/large"))[0] == 200)
 
 
 @pytest.mark.parametrize(("path_", "is_known"), [("/registry/changes", True), ("/admin/login/", False)])
@@ -199,7 +186,7 @@ def test_connection_of_a_caller_is_known_by_its_calls_of_django(
 
     with serve(cast(ASGI3Application, recording)) as port:
         for bearer in ("unknown", token("registry-readers")):
-            ask(port, head("GET", path_, f"Authorization: Bearer {bearer}"))
+            send(port, head("GET", path_, f"Authorization: Bearer {bearer}"))
         wait_for(lambda: len(connections_seen) == 2)
     assert connections_seen == [False, is_known]
     asyncio.run(application.process.read_threads.run(connections.close_all))

@@ -4,7 +4,6 @@ import http.client
 import io
 import json
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +24,8 @@ from service_registry.asgi.headers import Head
 from service_registry.asgi.request import BODY_SECONDS
 from service_registry.asgi.thread_queue import ThreadQueue
 from tests.asgi.clients import make_bodies
-from tests.asgi.uvicorn_server import connect, get_requests, serve
+from tests.asgi.uvicorn_server import connect, get_requests, send, serve
 from tests.waiting import wait_for
-
-Reply = tuple[int, dict[str, str], bytes]
 
 
 @csrf_exempt
@@ -118,17 +115,6 @@ def _views(settings: LazySettings) -> None:
 def port() -> Iterator[int]:
     with serve_django() as port:
         yield port
-
-
-def read_reply(connection: socket.socket) -> Reply:
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-
-def send(port: int, request: bytes) -> Reply:
-    with connect(port, request) as connection:
-        return read_reply(connection)
 
 
 def seen_by_view(port: int, request: bytes) -> Any:

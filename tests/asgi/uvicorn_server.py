@@ -1,5 +1,6 @@
 """uvicorn in a thread of the test, as production runs it: with connections of the class that it uses."""
 
+import http.client
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from tests.waiting import wait_for
 SOCKET_BYTES = 4096
 # So small that the kernel soon stops a client whose data the server does not read.
 RECEIVED_BYTES = 64 * 1024
+
+# Status, headers by their name in lower case, and body.
+Reply = tuple[int, dict[str, str], bytes]
 
 
 @contextmanager
@@ -64,3 +68,15 @@ def connect(port: int, request: bytes = b"") -> socket.socket:
 def get_requests(*paths: str) -> bytes:
     """Return pipelined GET requests for paths."""
     return b"".join(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths)
+
+
+def read_reply(connection: socket.socket) -> Reply:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def send(port: int, request: bytes) -> Reply:
+    """Send a request on a new connection, and return its response."""
+    with connect(port, request) as connection:
+        return read_reply(connection)
