@@ -161,7 +161,7 @@ class ServiceHealthQuery(ServiceKey):
     """The path and query of the health of a service."""
 
     require: Annotated[Annotated[int, Field(ge=0, le=10_000)], BeforeValidator(parse_decimal)] = Field(
-        default=0, description="How many instances must be healthy: with fewer the answer is 503."
+        default=0, description="The number of instances that must be healthy: with fewer the answer is 503."
     )
 
 

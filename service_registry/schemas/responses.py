@@ -88,7 +88,7 @@ class LastCheck(Shape):
     checked_at: str
     level: Health = Field(description="passing, warning or critical; `health` follows after several in a row.")
     cause: str = Field(description="Such as ok, timeout or unexpected_status. More may be added.")
-    seconds: float = Field(description="How long the check took.")
+    seconds: float = Field(description="The duration of the check.")
 
 
 class LastCheckDetails(LastCheck):
@@ -110,7 +110,7 @@ class InstanceDetails(LeasedInstance):
     """An instance with its lease and its health check. `registered_by` is only for callers who may read changes."""
 
     judged_by: list[Judge] = Field(
-        description="What takes the instance out of discovery when it fails. Empty: nothing judges it."
+        description="The means that take the instance out of discovery when it fails. Empty: nothing judges it."
     )
     registered_by: str | None = None
     health_check: ShownHealthCheck | None
@@ -121,9 +121,9 @@ class InstanceHealth(Shape):
     """The health of an instance, and why it should get no traffic."""
 
     instance_id: str
-    healthy: bool = Field(description="Whether it should get traffic: status UP, live or protected.")
+    healthy: bool = Field(description="True when it should get traffic: status UP, live or protected.")
     reason: Literal["expired", "override", "reported", "health"] | None = Field(
-        description="Why it should get no traffic: its lease, an override, its own report, or critical health."
+        description="The reason to send it no traffic: its lease, an override, its own report, or critical health."
     )
     status: Status
     reported_status: Status
@@ -131,7 +131,7 @@ class InstanceHealth(Shape):
     state: State
     flapping: bool = Field(description="It comes up again only after a minute of better results.")
     since: str | None = Field(
-        description="When status, health or state last changed; null where the change log does not reach back so far."
+        description="Time of the last change of status, health or state; null where that is older than the change log."
     )
     last_check: LastCheck | None = Field(description="Null without a result of this epoch.")
 
