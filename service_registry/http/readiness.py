@@ -17,6 +17,7 @@ SWEEP_OVERDUE_SECONDS = 30
 # They fail for all processes at once, and must not remove all of them from a load balancer.
 SHARED_CHECKS = ("database", "sweep", "checkers")
 
+READ_ONLY = "is a standby, or read-only"
 UNKNOWN = {"sweep": "unknown", "checkers": "unknown"}
 
 # Further checks of this process, by name. Each returns `ok` or a reason.
@@ -71,6 +72,8 @@ def check_database() -> dict[str, str]:
     try:
         if not migrations.are_applied():
             return {"migrations": "not applied yet: run manage.py migrate", "database": "ok", **UNKNOWN}
+        if is_read_only():
+            return database_failure(READ_ONLY)
         checkers = read_presence().failure or "ok"
         return {"migrations": "ok", "database": "ok", "sweep": sweep_state(), "checkers": checkers}
     except Error as error:
@@ -78,7 +81,14 @@ def check_database() -> dict[str, str]:
             raise
         # libpq has no code for this refusal (`target_session_attrs`).
         is_standby = any(phrase in str(error) for phrase in ("hot standby", "read-only"))
-        return database_failure("is a standby, or read-only" if is_standby else "does not answer")
+        return database_failure(READ_ONLY if is_standby else "does not answer")
+
+
+def is_read_only() -> bool:
+    """Return whether the sessions of a primary refuse writes, as during a planned failover or on a full disk."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('default_transaction_read_only')")
+        return bool(cursor.fetchone() == ("on",))
 
 
 def database_failure(reason: str) -> dict[str, str]:

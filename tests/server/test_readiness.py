@@ -35,6 +35,23 @@ def test_process_is_ready_once_it_has_migrations_and_keys(tmp_path: Path) -> Non
         wait_for(lambda: not read_failures())
 
 
+def test_probe_of_a_read_only_primary_is_200_and_degraded(tmp_path: Path) -> None:
+    with Registry(tmp_path) as registry:
+
+        def probe() -> tuple[int, str, str]:
+            answer = registry.anonymous_caller().call("GET", "/readyz")
+            return answer.status, answer.json["status"], answer.json["checks"]["database"]
+
+        team = registry.caller("registry-services", "team")
+        team.register("web")
+        for value, expected in (("on", "is a standby, or read-only"), ("off", "ok")):
+            registry.configure("default_transaction_read_only", value)
+            wait_for(lambda expected=expected: probe()[2] == expected)  # type: ignore[misc]
+            assert probe()[:2] == (200, "ok" if value == "off" else "degraded")
+            beat = team.call("POST", "/registry/heartbeat", {"service_name": "web", "instance_id": "a"})
+            assert beat.status == (200 if value == "off" else 503)
+
+
 PROBES = 20
 FROZEN_SECONDS = 8.0
 
