@@ -148,7 +148,7 @@ def post_action(admin: Client, action: str, **fields: str) -> str:
 
 
 @pytest.mark.parametrize("action", ["remove", "override"])
-@pytest.mark.parametrize("reason", ["", "  ", "\xa0", "\u3000\u2003", "a\x1bb", "x" * 513])
+@pytest.mark.parametrize("reason", ["", "  ", "\xa0", "\u3000\u2003", "\u200b \u2060", "a\x1bb", "x" * 513])
 def test_action_with_an_invalid_reason_repeats_the_form(payments: Api, admin: Client, action: str, reason: str) -> None:
     payments.register()
     page = post_action(admin, action, status="DOWN", reason=reason)

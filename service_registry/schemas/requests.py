@@ -1,6 +1,7 @@
 """Request bodies, and the items that the operations take."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -135,11 +136,19 @@ def parse_timestamp(value: Any) -> Any:
         raise PydanticCustomError("time", "must be a time as in 2026-12-31T23:59:59Z (RFC 3339)") from error
 
 
+def refuse_invisible(reason: str) -> str:
+    """Refuse a reason of characters that show nothing, such as zero-width spaces."""
+    if all(unicodedata.category(character) in {"Cf", "Zs", "Zl", "Zp"} for character in reason):
+        raise PydanticCustomError("blank", "must contain a visible character")
+    return reason
+
+
 Reason = Annotated[
     str,
     StringConstraints(
         min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
     ),
+    AfterValidator(refuse_invisible),
     Field(description="The reason, kept with the change."),
 ]
 Timestamp = Annotated[datetime, BeforeValidator(parse_timestamp)]

@@ -395,3 +395,10 @@ def test_shutdown_closes_idle_connections_and_lets_others_end(monkeypatch: pytes
         go_on.set()
         received = read_to_end(active)
     assert (received.count(b"connection: close"), received[-2:]) == (1, b"ok")
+
+
+def test_host_of_an_absolute_target_replaces_the_header(application: Echo, port: int) -> None:
+    request = b"GET http://other.example:81/a HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert ask(port, request)[0] == 200
+    headers = application.exchanges[-1].scope["headers"]
+    assert [value for name, value in headers if name == b"host"] == [b"other.example:81"]

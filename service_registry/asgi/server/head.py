@@ -20,13 +20,17 @@ def without_upgrade(head: bytes) -> bytes:
     return UPGRADE.sub(b"", head)
 
 
-def split_target(target: bytes) -> tuple[bytes, bytes]:
-    """Return the path and the query of a request target. Raises httptools.HttpParserError."""
+def split_target(target: bytes) -> tuple[bytes, bytes, bytes | None]:
+    """Return path, query and authority of a request target; no authority of a path alone.
+
+    Raises httptools.HttpParserError.
+    """
     if target.startswith(b"/") and b"#" not in target:
         path, _, query = target.partition(b"?")
-        return path, query
+        return path, query, None
     url = httptools.parse_url(target)
-    return url.path or b"/", url.query or b""
+    authority = url.host and (b"%b:%d" % (url.host, url.port) if url.port else url.host)
+    return url.path or b"/", url.query or b"", authority
 
 
 def make_scope(
@@ -40,7 +44,9 @@ def make_scope(
     Raises:
         httptools.HttpParserError: the target is no URL.
     """
-    raw_path, query = split_target(target)
+    raw_path, query, authority = split_target(target)
+    if authority is not None:  # it counts, and not the Host header (RFC 9112, section 3.2.2)
+        headers = [*(field for field in headers if field[0] != b"host"), (b"host", authority)]
     path = raw_path.decode("ascii")
     root_path = common["root_path"]
     scope: Any = common | {
