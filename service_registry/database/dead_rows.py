@@ -54,7 +54,8 @@ class TableRows:
 
 
 # Transactions of other databases keep no rows of ours. A process that sends WAL to a standby belongs to no database. A
-# vacuum has a snapshot, and keeps no rows. A transaction without a snapshot and without an id keeps none either.
+# vacuum has a snapshot, and keeps no rows; a worker of autovacuum also begins and analyses, for a moment. A transaction
+# without a snapshot and without an id keeps none either.
 # Without pg_read_all_stats the state and the times of other roles' sessions are null; their ids and snapshots are not.
 TRANSACTIONS = """
 SELECT CASE WHEN a.datid IS NULL THEN 'standby' ELSE 'transaction' END, a.pid::text, a.application_name, a.state,
@@ -64,6 +65,7 @@ FROM pg_stat_activity a
 WHERE (a.datid IS NULL OR a.datname = current_database()) AND a.pid <> pg_backend_pid()
     AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)
     AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = a.pid)
+    AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
 UNION ALL
 SELECT 'prepared', gid, owner, 'prepared', extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction)
 FROM pg_prepared_xacts WHERE database = current_database()
