@@ -80,6 +80,7 @@ INSERT INTO service_registry_healthstanding
     (instance_id, epoch, due_at, failures, better, flapping, checked_at, level, cause, output, seconds)
 SELECT i.id, l.epoch, statement_timestamp(), 1, 0, false, '2026-12-31T23:59:59Z', 'critical', 'timeout', 'no answer', 2
 FROM service_registry_instance i JOIN service_registry_lease l ON l.instance_id = i.id WHERE i.health IS NOT NULL
+ON CONFLICT DO NOTHING
 """
 LAST_CHECK = {"checked_at": "2026-12-31T23:59:59.000000Z", "level": "critical", "cause": "timeout", "seconds": 2.0}
 
