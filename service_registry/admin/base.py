@@ -80,7 +80,7 @@ class RegistryAdmin(AnyAdmin):
         """Run the chosen action, unless a selected id cannot be one."""
         try:
             for selected in request.POST.getlist(ACTION_CHECKBOX_NAME):
-                self.opts.pk.run_validators(self.opts.pk.to_python(selected))
+                self.opts.pk.to_python(selected)
         except ValidationError:
             self.message_user(request, "There are no such rows.", messages.WARNING)
             return None
